@@ -1,0 +1,1 @@
+"""When it happens: Prefect flows, and the command line. The only room that imports prefect."""

@@ -1,0 +1,183 @@
+"""The command line: `shardseer classify`, `query`, `report`. Exit codes: 0 done (also with error rows), 1 the run failed,
+2 the request was wrong, 130 interrupted."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from flows import terminal
+from flows.terminal import tell
+from pipeline.job import Device, EngineName, Job, Options, RequestError, RunError, Workers
+from pipeline.reporting import Summary
+
+app = typer.Typer(
+    help="Classify directories of images with a convolutional network; the answers are Parquet.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+OPTION = Options.model_fields
+
+
+def sentences(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn what can go wrong into a sentence and an exit code."""
+
+    @functools.wraps(command)
+    def guarded(*arguments: Any, **named: Any) -> None:
+        try:
+            command(*arguments, **named)
+        except RequestError as error:
+            tell(f"shardseer: {error}")
+            raise typer.Exit(2) from None
+        except RunError as error:
+            tell(f"shardseer: {error}")
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            tell("shardseer: interrupted; resume with the same command.")
+            raise typer.Exit(130) from None
+
+    return guarded
+
+
+def _help(option: str) -> str:
+    return OPTION[option].description or ""
+
+
+@app.command()
+@sentences
+def classify(
+    images: Annotated[str, typer.Argument(help="A directory, one image, or a .txt/.parquet list of paths.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="The folder to write to.")],
+    model: Annotated[str | None, typer.Option("--model", "-m", help="A bundle folder or a timm model name.")] = None,
+    top_k: Annotated[int | None, typer.Option(help=_help("top_k"))] = None,
+    abstain_below: Annotated[float | None, typer.Option(help=_help("abstain_below"))] = None,
+    embeddings: Annotated[bool, typer.Option("--embeddings", help=_help("embeddings"))] = False,
+    device: Annotated[Device, typer.Option(help=_help("device"))] = "auto",
+    engine: Annotated[EngineName, typer.Option(help=_help("engine"))] = "auto",
+    workers: Annotated[Workers, typer.Option(help=_help("workers"))] = "auto",
+    ray_address: Annotated[str | None, typer.Option(help=_help("ray_address"))] = None,
+    prefect: Annotated[bool, typer.Option("--prefect", help="Run as a Prefect flow even if no API is set up.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help=_help("fresh"))] = False,
+    retry_errors: Annotated[bool, typer.Option("--retry-errors", help=_help("retry_errors"))] = False,
+    all_files: Annotated[bool, typer.Option("--all-files", help=_help("all_files"))] = False,
+    include: Annotated[list[str] | None, typer.Option(help=_help("include"))] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help=_help("exclude"))] = None,
+    limit: Annotated[int | None, typer.Option(help=_help("limit"))] = None,
+    max_pixels: Annotated[int, typer.Option(help=_help("max_pixels"))] = OPTION["max_pixels"].default,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and about how long.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")] = False,
+) -> None:
+    """Classify every image of IMAGES that is not classified yet."""
+    chosen = {name: value for name, value in locals().items() if name in OPTION}
+    job = Job.of(images, output, model, chosen | {"include": include or (), "exclude": exclude or ()})
+    from flows import phases
+
+    if dry_run:
+        from flows.estimate import estimate
+
+        tell(estimate(job))
+        return
+    if prefect or _prefect_is_configured():
+        summary = _through_prefect(job)
+    else:
+        tell("No Prefect API is configured: running directly (--prefect runs it as a flow).")
+        with terminal.progress_bar() as progress:
+            summary = phases.run_directly(job, tell, progress)
+    _close(job, summary, json)
+
+
+def _through_prefect(job: Job) -> Summary | None:
+    """Run the flow here, and read its state back from the API."""
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    from flows import phases
+
+    phases.check(job)  # a wrong request is a sentence here, not a failed flow run
+    from prefect.client.orchestration import get_client
+
+    from flows.classify import classify_images
+
+    state = classify_images(job.images, str(job.output), job.model, job.options, return_state=True)
+    flow_run = state.state_details.flow_run_id
+    with get_client(sync_client=True) as client:
+        stored = client.read_flow_run(flow_run)
+        tell(f"Prefect flow run {stored.name} ({stored.id}): {stored.state_name}")
+    summary: Summary | None = state.result()
+    return summary
+
+
+def _prefect_is_configured() -> bool:
+    """Whether an API is set in the environment or in Prefect's active profile."""
+    if os.environ.get("PREFECT_API_URL"):
+        return True
+    profiles = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect") / "profiles.toml"
+    if not profiles.is_file() or "PREFECT_API_URL" not in profiles.read_text(encoding="utf-8"):
+        return False  # spares importing Prefect, a second
+    from prefect.settings import get_current_settings
+
+    return get_current_settings().api.url is not None
+
+
+def _close(job: Job, summary: Summary | None, as_json: bool) -> None:
+    if as_json:
+        print("null" if summary is None else summary.model_dump_json(indent=2))
+        return
+    from pipeline import querying
+
+    if summary is not None:
+        terminal.show_summary(summary)
+    terminal.show_current(querying.connect(job.output), job.output, job.images)
+
+
+@app.command()
+@sentences
+def query(
+    output: Annotated[Path, typer.Argument(help="The output of classify.")],
+    sql: Annotated[
+        str,
+        typer.Argument(help="SQL over the views `predictions` (all rows) and `current` (newest per path and model)."),
+    ] = "SELECT path, label, confidence FROM current ORDER BY path LIMIT 100",
+    form: Annotated[
+        Literal["table", "csv", "json", "parquet"], typer.Option("--format", help="parquet writes to stdout.")
+    ] = "table",
+) -> None:
+    """Ask the published predictions with DuckDB."""
+    import duckdb
+
+    from pipeline import querying
+
+    database = querying.connect(output)
+    try:
+        if form == "parquet":
+            terminal.write_parquet(database, sql)
+        else:
+            terminal.show_rows(database.execute(sql), form)
+    except duckdb.Error as error:
+        raise RequestError(f"The query failed: {error}") from None
+
+
+@app.command()
+@sentences
+def report(output: Annotated[Path, typer.Argument(help="The output of classify.")]) -> None:
+    """Print the summary of the newest published run as Markdown."""
+    from pipeline import runs
+
+    published = [folder for folder in runs.all_runs(output) if folder.summary.exists()]
+    if not published:
+        raise RequestError(f"{output} has no published run.")
+    print(published[-1].summary.read_text(encoding="utf-8"))
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""One run of a job, phase by phase: plan, classify, publish, report. Plain functions, with or without Prefect."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from types import TracebackType
+
+from pipeline import bundle as bundles
+from pipeline import engines, listing, planning, publishing, reporting, runs, storage
+from pipeline.attempts import peak_memory
+from pipeline.bundle import Bundle
+from pipeline.job import Job
+from pipeline.reporting import Summary
+from pipeline.runs import Plan, RunFolder
+from workers import fleet
+from workers.fleet import Fleet
+
+Tell = Callable[[str], None]
+Progress = Callable[[int, int], None]  # images done, images in all
+
+
+def check(job: Job) -> Bundle:
+    """Find out all that can be wrong with a request before anything is written. Raises `RequestError`."""
+    runs.check_output(job.output)
+    listing.check_input(job)
+    bundle = bundles.resolve(job.model)
+    planning.top_k_of(job.options, bundle)
+    engines.check(bundle, job.options)
+    return bundle
+
+
+class Run(AbstractContextManager["Run"]):
+    """A run while it happens: holds the output's lock and the fleet until it is left."""
+
+    def __init__(self, job: Job, *, tell: Tell, progress: Progress, flow_run: str | None = None) -> None:
+        """`tell` gets sentences for people, `progress` images done and in all, `flow_run` goes into the provenance."""
+        self._job = job
+        self._tell = tell
+        self._progress = progress
+        self._flow_run = flow_run
+        self._held = ExitStack()
+        self._seconds: dict[str, float] = {}
+        self._folder: RunFolder
+        self._plan: Plan
+        self._fleet: Fleet
+        self._resumed = 0
+
+    def __exit__(self, *error: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._held.close()
+
+    def plan(self) -> Plan | None:
+        """Continue the unfinished run of this request, or plan a new one; None where nothing is new."""
+        with self._timed("plan"):
+            bundle = check(self._job)
+            self._held.enter_context(runs.locked(self._job.output, self._waiting))
+            unfinished = self._unfinished(bundle)
+            plan = self._plan_anew(bundle) if unfinished is None else self._resume(unfinished)
+        if plan is not None:
+            self._plan = plan
+        return plan
+
+    def classify(self) -> None:
+        """Classify the shards that are not staged yet, accepting one part for each."""
+        with self._timed("classify"):
+            shards = publishing.missing_shards(self._folder)
+            self._resumed = self._plan.shards - len(shards)
+            total = self._plan.counts.images
+            done = total - sum(shard.images for shard in shards)
+            self._progress(done, total)
+            for shard, part in self._fleet.classify(self._plan, shards, self._flow_run):
+                publishing.stage(self._folder, shard, part)
+                done += shard.images
+                self._progress(done, total)
+
+    def publish(self) -> None:
+        """Count, decide, and make the run visible."""
+        with self._timed("publish"):
+            if self._folder.state == "planned":
+                publishing.decide(self._folder, self._plan)
+            publishing.reveal(self._folder)
+
+    def report(self) -> Summary:
+        """Say what was done; write it beside the plan."""
+        summary = reporting.summarize(self._folder, self._plan, self._seconds, peak_memory(), self._resumed)
+        reporting.write_report(self._folder, summary)
+        return summary
+
+    def _unfinished(self, bundle: Bundle) -> RunFolder | None:
+        """The run to continue. Folders that never got a plan go: no run holds them, since this one has the lock."""
+        for folder in runs.all_runs(self._job.output):
+            if folder.state == "unplanned":
+                storage.remove(folder.path)
+        found = planning.unfinished(self._job, self._job.key(planning.model_key(bundle, self._job.options)))
+        if found is not None and self._job.options.fresh:
+            self._tell(f"--fresh: abandoning the unfinished run {found.run}.")
+            storage.remove(found.path)
+            return None
+        return found
+
+    def _resume(self, folder: RunFolder) -> Plan:
+        plan = folder.plan()
+        left = publishing.missing_shards(folder)
+        self._folder = folder
+        self._tell(f"Continuing run {folder.run}: {plan.shards - len(left)} of {plan.shards} shards are done.")
+        self._fleet = self._held.enter_context(fleet.opened(self._job.options, sum(shard.images for shard in left)))
+        return plan
+
+    def _plan_anew(self, bundle: Bundle) -> Plan | None:
+        job, folder = self._job, runs.new_run(self._job.output)
+        folder.create()
+        skipped = listing.write_listing(job, folder.listing)
+        name = planning.model_name(bundle, planning.model_key(bundle, job.options))
+        todo = planning.Todo(job, folder.listing, folder.path, name)
+        if todo.images == 0:
+            storage.remove(folder.path)
+            self._tell(f"Nothing new: all {todo.found:,} images are classified already.")
+            return None
+        self._folder = folder
+        self._fleet = self._held.enter_context(fleet.opened(job.options, todo.images))
+        plan = planning.make_plan(
+            folder, job, bundle, todo, dict(skipped.most_common()), workers=self._fleet.size, on_gpu=self._fleet.on_gpu
+        )
+        engines.prepare(bundle, plan.build)
+        self._tell(f"Run {plan.run}: {plan.counts.images:,} images in {plan.shards:,} shards, engine {plan.engine}.")
+        return plan
+
+    def _waiting(self, who: str) -> None:
+        self._tell(f"Another run writes to {self._job.output} ({who}); waiting for it to end.")
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[phase] = round(time.perf_counter() - start, 3)
+
+
+def run_directly(job: Job, tell: Tell, progress: Progress) -> Summary | None:
+    """All phases in this process without Prefect; None where nothing was new."""
+    with Run(job, tell=tell, progress=progress) as run:
+        if run.plan() is None:
+            return None
+        run.classify()
+        run.publish()
+        return run.report()

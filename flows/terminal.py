@@ -1,0 +1,105 @@
+"""What a person sees in a terminal: progress, the table of predictions, the closing lines. All of it on stderr or stdout
+as the command asks; nothing here decides anything."""
+
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from flows.phases import Progress as Report
+from pipeline.job import RequestError
+from pipeline.reporting import Summary
+
+SHOWN_ROWS = 40
+err = Console(stderr=True)
+out = Console()
+
+
+def tell(text: str) -> None:
+    """One sentence for the person, on stderr."""
+    err.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Report]:
+    """A bar on stderr for images done; silent where stderr is no terminal."""
+    columns = (SpinnerColumn(), TextColumn("classifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task("classifying", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def show_summary(summary: Summary) -> None:
+    """The closing lines of a run: counts, errors by cause, speed."""
+    tell(
+        f"{summary.rows:,} images: {summary.ok:,} ok, {summary.abstained:,} abstained, {summary.error:,} errors; "
+        f"{summary.images_per_second:,} images/s with {summary.workers} {summary.worker_kind} worker(s) on {summary.engine}."
+    )
+    if summary.skipped:
+        tell("Skipped: " + ", ".join(f"{count} {kind}" for kind, count in summary.skipped.items()) + ".")
+    for cause in summary.causes:
+        tell(f"  {cause.rows} × {cause.name}")
+
+
+def show_current(database: duckdb.DuckDBPyConnection, output: Path, images: str) -> None:
+    """What is known of the images of one input: every row if they are few, else the most frequent classes."""
+    base = images.rstrip("/") + "/"
+    rows = database.execute(
+        "SELECT path, coalesce(label, status), confidence FROM current WHERE path = $1 OR starts_with(path, $2) "
+        "ORDER BY path LIMIT $3",
+        [images, base, SHOWN_ROWS + 1],
+    ).fetchall()
+    if 0 < len(rows) <= SHOWN_ROWS:
+        table = Table("image", "label", "confidence", title=f"Images of {images}", title_justify="left")
+        for path, label, confidence in rows:
+            table.add_row(path.removeprefix(base), label, "" if confidence is None else f"{confidence:.3f}")
+        out.print(table)
+    out.print(f"\nParquet: {output / 'predictions'}", soft_wrap=True, highlight=False)
+    out.print(
+        f'Query:   shardseer query {output} "SELECT label, count(*) AS images, avg(confidence) AS confidence '
+        'FROM current GROUP BY label ORDER BY images DESC"',
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
+    )
+
+
+def show_rows(result: duckdb.DuckDBPyConnection, form: str) -> None:
+    """A query's result on stdout as a `table`, `csv` or `json` (one array of objects)."""
+    names = [column[0] for column in result.description or ()]
+    if form == "csv":
+        writer = csv.writer(sys.stdout)
+        writer.writerow(names)
+        while rows := result.fetchmany(10_000):
+            writer.writerows(rows)
+    elif form == "json":
+        rows = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+        print(json.dumps(rows, default=str, ensure_ascii=False, indent=1))
+    else:
+        table = Table(*names)
+        for row in result.fetchall():
+            table.add_row(*(_cell(value) for value in row))
+        out.print(table)
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def write_parquet(database: duckdb.DuckDBPyConnection, sql: str) -> None:
+    """A query's result as Parquet on stdout, streamed."""
+    if sys.stdout.isatty():
+        raise RequestError("Parquet is not for terminals: redirect it, as in … --format parquet > result.parquet")
+    reader = database.sql(sql).to_arrow_reader()
+    with pq.ParquetWriter(sys.stdout.buffer, reader.schema, compression="zstd") as writer:
+        for batch in reader:
+            writer.write_batch(batch)

@@ -1,0 +1,109 @@
+"""From the bytes of an image file to upright uint8 pixels in the model's mode and size, or a typed failure.
+
+Image files come from anywhere: parsers are an allowlist, pixels are counted before they are decoded, and whatever
+Pillow raises is the image's own fault, told with its cause.
+"""
+
+import hashlib
+import io
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from pipeline import storage
+from pipeline.preprocessing import Pixels, Preprocessing
+
+# EPS and PDF run Ghostscript, and rare parsers are where the holes are: these and no others. (MPO opens as JPEG.)
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "AVIF", "JPEG2000")
+
+# The cap is `max_pixels`, checked on the header before any pixel is decoded; Pillow's own would only warn.
+Image.MAX_IMAGE_PIXELS = None
+
+ORIENTATION_TAG = 0x0112  # Exif 2.32, table 4
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+BACKGROUND = (255, 255, 255, 255)  # what transparent pixels are laid on: cut-out pictures are made for white pages
+
+
+class ImageError(Exception):
+    """This image cannot be classified. `stage` is where (read, decode…), the message is the cause in one line."""
+
+    def __init__(self, stage: str, reason: str) -> None:
+        super().__init__(reason)
+        self.stage = stage
+        self.reason = reason
+
+
+def content_hash(data: bytes) -> str:
+    """The SHA-256 of the bytes that are decoded, with the name of the hash before it."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def open_image(data: bytes) -> Image.Image:
+    """Read the header only. Raises `ImageError` for what is no image of an allowed format."""
+    if not data:
+        raise ImageError("decode", "the file is empty")
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise ImageError("decode", f"not an image in a format that is read ({', '.join(FORMATS)})") from None
+    except Exception as error:  # struct.error, SyntaxError, OverflowError… come through from parsers
+        raise ImageError("decode", storage.cause(error)) from error
+
+
+def decode(image: Image.Image, preprocessing: Preprocessing, max_pixels: int) -> Pixels:
+    """Decode an opened image to uint8 pixels [height, width, channels]. Raises `ImageError`.
+
+    `max_pixels` bounds width × height as the header states them.
+    """
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageError("decode", f"{width}×{height} pixels are more than the {max_pixels} allowed (--max-pixels)")
+    try:
+        image.load()
+        return preprocessing.apply(in_mode(upright(image), preprocessing.mode))
+    except ImageError:
+        raise
+    except Exception as error:  # truncated data, broken chunks, MemoryError: all the image's own
+        raise ImageError("decode", storage.cause(error)) from error
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Turn a loaded image as its EXIF orientation asks. Corrupt EXIF means: as stored."""
+    try:
+        orientation = image.getexif().get(ORIENTATION_TAG)
+    except Exception:  # noqa: BLE001  UnicodeDecodeError, ZeroDivisionError… from the EXIF parser: the pixels are fine
+        return image
+    turn = UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(turn)
+
+
+def in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """Convert to `L` or `RGB`: deep grey scaled to 8 bits, transparency laid on white, palettes resolved."""
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _eight_bits(image)
+    if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, BACKGROUND), layer)
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of more than 8 bits: Pillow clips it to white; scale it instead.
+
+    Integers are 0…65535 (larger ones by their maximum); floats 0…1, or by the smallest of 255, 65535 and their
+    maximum that holds them. Negative and non-finite values count as black.
+    """
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64), nan=0, posinf=0, neginf=0).clip(min=0)
+    peak = float(values.max(initial=0.0))
+    steps = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
+    full = next((step for step in steps if peak <= step), peak)
+    shades = np.floor(values * (256 / (full + 1 if full > 1 else 1)))
+    return Image.fromarray(shades.clip(max=255).astype(np.uint8))

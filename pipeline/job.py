@@ -1,0 +1,115 @@
+"""The settings of one run: `Options` (what a user may choose) and `Job` (what is asked of which images).
+
+Both are frozen and validated when they are made, so that nothing downstream checks a setting again.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline import storage
+
+Workers = Literal["auto", "ray", "inline"]
+Device = Literal["auto", "cpu", "cuda"]
+EngineName = Literal["auto", "torch", "openvino"]
+
+
+class RequestError(ValueError):
+    """The request was wrong; the message says what to change. The command line exits with 2."""
+
+
+class RunError(RuntimeError):
+    """The run failed; the message says what happened and what to do. The command line exits with 1."""
+
+
+class Options(BaseModel):
+    """Everything about a run that has a default. Names are those of the command line's flags."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    top_k: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Classes kept per image, best first. Default: 5, or all if there are fewer."
+    )
+    abstain_below: float | None = Field(
+        default=None, ge=0, le=1, description="Give no label where the best class is less probable than this (0–1)."
+    )
+    embeddings: bool = Field(default=False, description="Also write the network's pooled features of each image.")
+    device: Device = Field(default="auto", description="Where the network runs; auto takes a GPU where there is one.")
+    engine: EngineName = Field(
+        default="auto", description="What runs the network; auto takes OpenVINO on a CPU where installed, else torch."
+    )
+    workers: Workers = Field(
+        default="auto", description="ray: actors on every core or GPU; inline: this process; auto: by number of images."
+    )
+    ray_address: str | None = Field(default=None, description="A Ray cluster to join; default: one on this machine.")
+    fresh: bool = Field(default=False, description="Start anew: abandon an unfinished run, classify every image again.")
+    retry_errors: bool = Field(default=False, description="Also try the images again that ended as an error row.")
+    all_files: bool = Field(default=False, description="Try every file, whatever its name.")
+    include: tuple[str, ...] = Field(default=(), description="Only files that match one of these globs.")
+    exclude: tuple[str, ...] = Field(default=(), description="No files that match one of these globs.")
+    limit: int | None = Field(default=None, ge=1, description="At most this many images in this run, in path order.")
+    max_pixels: int = Field(
+        default=100_000_000, ge=1, description="Refuse images with more pixels than this before decoding them."
+    )
+
+
+class Job(BaseModel):
+    """One request: these images, into this output, by this model, with these options.
+
+    `images` and `output` are absolute: the plan of a run outlives the working directory it was asked from.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    images: str
+    output: Path
+    model: str | None = None
+    options: Options = Options()
+
+    @classmethod
+    def of(
+        cls, images: str, output: str, model: str | None = None, options: Options | dict[str, Any] | None = None
+    ) -> "Job":
+        """Build a job from what a user typed. Raises `RequestError` with a sentence where it cannot be."""
+        try:
+            chosen = options if isinstance(options, Options) else Options.model_validate(options or {})
+        except ValidationError as error:
+            raise RequestError(sentence(error)) from None
+        if storage.is_uri(output):
+            raise RequestError(
+                f"The output must be a local or mounted folder, not {output}: a run is published by one atomic rename, "
+                "which object stores do not have. Write to a folder and copy predictions/ from there."
+            )
+        source, target = storage.absolute(images), Path(storage.absolute(output))
+        local_source = storage.local_path(source)
+        if local_source is not None and Path(local_source).is_dir():
+            real_source, real_target = Path(local_source).resolve(), target.resolve()
+            if real_target.is_relative_to(real_source):
+                raise RequestError(
+                    f"The output {target} lies inside the input {source}, so the next run would list it. "
+                    "Choose an output outside the input."
+                )
+        return cls(images=source, output=target, model=model, options=chosen)
+
+    def key(self, model_key: str) -> str:
+        """What makes two commands the same request: a resumed run must have an equal key.
+
+        Where it runs (workers, device, address) and how it starts (`fresh`) do not count; what is asked does.
+        """
+        asked = self.options.model_dump(
+            include={"all_files", "include", "exclude", "limit", "retry_errors"}, mode="json"
+        )
+        content = {"images": self.images, "model": model_key, **asked}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def sentence(error: ValidationError) -> str:
+    """Say in one line what pydantic found: `--top-k: Input should be greater than or equal to 1 (got 0)`."""
+    found = (
+        f"--{'.'.join(str(part) for part in item['loc'][:1]).replace('_', '-')}: {item['msg']} (got {item['input']!r})"
+        for item in error.errors()
+    )
+    return "; ".join(dict.fromkeys(found))

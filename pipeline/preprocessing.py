@@ -1,0 +1,111 @@
+"""A model's input contract: from an upright picture to the uint8 pixels that the network expects.
+
+The contract is timm's evaluation transform (`timm.data.create_transform`, crop_mode `center` or `squash`): scale the
+picture by 1/crop_pct, cut the centre. Only the crop is resampled here, on the very grid of the scaled picture, which
+gives timm's pixels to within one level of 255 at a fraction of the work and bounds the memory for a 1×N picture.
+Crop modes and interpolations that this file does not know go through timm's own transform.
+"""
+
+import math
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+
+Pixels = npt.NDArray[np.uint8]
+
+RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
+}
+
+
+class Preprocessing(BaseModel):
+    """How a picture becomes input: `channels` 1 (grey) or 3 (RGB), `height` × `width` pixels, then (x/255 − mean)/std."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    channels: Literal[1, 3]
+    height: int = Field(ge=1)
+    width: int = Field(ge=1)
+    crop_pct: float = Field(gt=0)
+    crop_mode: str = "center"
+    interpolation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def mode(self) -> Literal["L", "RGB"]:
+        """Pillow's name for the picture's mode."""
+        return "L" if self.channels == 1 else "RGB"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width, channels of the pixels of one image."""
+        return self.height, self.width, self.channels
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the crop can be resampled directly; otherwise timm's own transform does the work."""
+        square = self.height == self.width or self.crop_mode == "squash"
+        return (
+            self.crop_mode in ("center", "squash")
+            and square
+            and self.interpolation in RESAMPLING
+            and self.crop_pct <= 1  # beyond it the crop pads
+        )
+
+    def scaled_size(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of the whole picture after scaling, before the crop (torchvision's `Resize`)."""
+        target_height, target_width = math.floor(self.height / self.crop_pct), math.floor(self.width / self.crop_pct)
+        if self.crop_mode == "squash":
+            return target_width, target_height
+        if width <= height:
+            return target_height, int(target_height * height / width)
+        return int(target_height * width / height), target_height
+
+    def crop_box(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """The crop in coordinates of the unscaled picture: left, top, right, bottom.
+
+        The crop's corner is a whole pixel of the scaled picture (torchvision's `CenterCrop` rounds half to even); half
+        a pixel beside it changes answers, so it is mapped back from there.
+        """
+        scaled_width, scaled_height = self.scaled_size(width, height)
+        left = round((scaled_width - self.width) / 2)
+        top = round((scaled_height - self.height) / 2)
+        x, y = width / scaled_width, height / scaled_height
+        return left * x, top * y, min((left + self.width) * x, width), min((top + self.height) * y, height)
+
+    def apply(self, picture: Image.Image) -> Pixels:
+        """Crop and resample an upright picture in `mode` to uint8 pixels of `shape`."""
+        assert picture.mode == self.mode
+        if self.is_known:
+            size, box = (self.width, self.height), self.crop_box(*picture.size)
+            resampled = picture.resize(size, RESAMPLING[self.interpolation], box=box)
+            return np.asarray(resampled).reshape(self.shape)
+        return self._through_timm(picture)
+
+    def _through_timm(self, picture: Image.Image) -> Pixels:
+        pixels: npt.NDArray[np.uint8] = self._timm_transform(picture).numpy()  # [channels, height, width]
+        return np.ascontiguousarray(pixels.transpose(1, 2, 0))
+
+    @cached_property
+    def _timm_transform(self) -> Any:
+        from timm.data import create_transform
+
+        return create_transform(
+            (self.channels, self.height, self.width),
+            crop_pct=self.crop_pct,
+            crop_mode=self.crop_mode,
+            interpolation=self.interpolation,
+            mean=self.mean,
+            std=self.std,
+            use_prefetcher=True,  # pixels stay uint8; the engine normalises
+        )

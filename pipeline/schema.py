@@ -1,0 +1,52 @@
+"""The Arrow schemas that travel through the pipeline: listing, image batch, predictions.
+
+Extension types (the image tensor) live between processes only; what is written has plain types that every
+Parquet reader knows.
+"""
+
+import pyarrow as pa
+
+TIMESTAMP = pa.timestamp("us", tz="UTC")  # Spark refuses nanoseconds
+
+# One row per file found. `list_error` says why a file or folder could not be looked at; such a row ends as an error row.
+LISTING = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),
+        ("size_bytes", pa.int64()),
+        ("modified_at", TIMESTAMP),
+        ("list_error", pa.string()),
+    ]
+)
+
+# What is known of an image besides its pixels; the image batch and the predictions share these columns.
+FACTS = [
+    pa.field("path", pa.string(), nullable=False),
+    ("error_stage", pa.string()),
+    ("error", pa.string()),
+    ("width", pa.int32()),
+    ("height", pa.int32()),
+    ("format", pa.string()),
+    ("size_bytes", pa.int64()),
+    ("modified_at", TIMESTAMP),
+    ("content_hash", pa.string()),
+]
+
+PREDICTIONS = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        ("label", pa.string()),
+        ("confidence", pa.float32()),
+        ("top_k", pa.list_(pa.struct([("label", pa.string()), ("confidence", pa.float32())]))),
+        *FACTS[1:],
+        ("embedding", pa.list_(pa.float32())),
+    ]
+)
+
+
+def image_batch(height: int, width: int, channels: int) -> pa.Schema:
+    """The table between decoding and classifying: one row per image, uint8 pixels [height, width, channels].
+
+    A row whose `error` is set has pixels of zero; the classifier passes its error on and gives it no label.
+    """
+    return pa.schema([*FACTS, ("image", pa.fixed_shape_tensor(pa.uint8(), (height, width, channels)))])

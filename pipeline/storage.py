@@ -1,0 +1,277 @@
+"""The one seam to disks and object stores: list, stat, read, write atomically, rename, delete.
+
+Local files go through `os`, whose names are bytes and which can fsync; URIs go through obstore. A path is a string
+everywhere above this file: an absolute path, a URI, or, where a local name is not UTF-8, a percent-escaped
+`file://` URI that leads back to the exact bytes of the name.
+"""
+
+import errno
+import os
+import shutil
+import stat
+import urllib.parse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+URI_SCHEMES = ("s3://", "gs://", "az://", "abfs://", "http://", "https://")
+TEMPORARY = ".tmp"  # never ends in .parquet, so no glob of a reader matches a file being written
+
+
+class Entry(NamedTuple):
+    """One file found: `modified_us` in microseconds since 1970, floored; `error` where it could not be looked at."""
+
+    path: str
+    size: int | None
+    modified_us: int | None
+    error: str | None = None
+
+
+class Content(NamedTuple):
+    """The bytes of one file with the identity they had while they were read."""
+
+    data: bytes
+    size: int
+    modified_us: int
+
+
+class ChangedWhileReading(OSError):
+    """The file was written to between opening and reading it; its bytes may be half old, half new."""
+
+
+# --- names ---------------------------------------------------------------------------------------------------------
+
+
+def is_uri(path: str) -> bool:
+    """Whether a path leads to an object store. `file://` is local."""
+    return path.startswith(URI_SCHEMES)
+
+
+def absolute(path: str) -> str:
+    """A path as it is stored: URIs unchanged, local ones absolute, links not resolved, non-UTF-8 names escaped."""
+    if is_uri(path):
+        return path.rstrip("/")
+    local = local_path(path)
+    assert local is not None
+    return text_of(os.path.abspath(os.path.expanduser(local)))
+
+
+def text_of(name: str) -> str:
+    """A local name as valid UTF-8: itself, or a percent-escaped `file://` URI where its bytes are not UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # the surrogates that Python puts in place of undecodable bytes
+        return "file://" + urllib.parse.quote(os.fsencode(name))
+    return name
+
+
+def local_path(path: str) -> str | None:
+    """The name to open for a stored path; None for a URI of an object store."""
+    if path.startswith("file://"):
+        return os.fsdecode(urllib.parse.unquote_to_bytes(path.removeprefix("file://")))
+    return None if is_uri(path) else path
+
+
+# --- listing -------------------------------------------------------------------------------------------------------
+
+
+def walk(root: str) -> Iterator[Entry]:
+    """Stream every file below a folder or URI, in no particular order; folders themselves are not entries.
+
+    Linked folders are followed unless they lead back to a folder above them. What cannot be looked at (a folder
+    without permission, a dangling or looping link, a pipe) is an entry with an `error`, so that nothing vanishes.
+    """
+    local = local_path(root)
+    return _walk_store(root) if local is None else _walk_folder(local, ())
+
+
+def _walk_folder(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[Entry]:
+    try:
+        status = os.stat(folder)
+        identity = (status.st_dev, status.st_ino)
+        if identity in above:
+            raise OSError(errno.ELOOP, "link leads back to a folder above it")
+        scan = os.scandir(folder)
+    except OSError as error:
+        yield Entry(text_of(folder), None, None, cause(error))
+        return
+    folders = []
+    with scan:
+        for found in scan:
+            try:
+                if found.is_dir():
+                    folders.append(found.path)
+                    continue
+                yield _entry(found.path, found.stat())
+            except OSError as error:
+                yield Entry(text_of(found.path), None, None, cause(error))
+    for below in folders:
+        yield from _walk_folder(below, (*above, identity))
+
+
+def _entry(path: str, status: os.stat_result) -> Entry:
+    if not stat.S_ISREG(status.st_mode):
+        return Entry(text_of(path), None, None, f"not a regular file but {_kind(status.st_mode)}")
+    return Entry(text_of(path), status.st_size, status.st_mtime_ns // 1000)
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def entry(path: str) -> Entry:
+    """Look at one file. Never raises for the file's own faults: they are the entry's `error`."""
+    local = local_path(path)
+    try:
+        if local is not None:
+            return _entry(local, os.stat(local))
+        store, key = _open_store(path)
+        import obstore
+
+        return _object_entry(path, obstore.head(store, key))
+    except (OSError, ValueError) as error:
+        return Entry(path, None, None, cause(error))
+
+
+def _walk_store(root: str) -> Iterator[Entry]:
+    import obstore
+
+    store, prefix = _open_store(root)
+    base = root.removesuffix(prefix).rstrip("/")
+    try:
+        for chunk in obstore.list(store, prefix=prefix or None):
+            for item in chunk:
+                yield _object_entry(f"{base}/{item['path']}", item)
+    except Exception as error:  # obstore's errors have no common base but Exception
+        raise OSError(f"cannot list {root}: {cause(error)}") from error
+
+
+def _object_entry(path: str, meta: Any) -> Entry:
+    return Entry(path, int(meta["size"]), int(meta["last_modified"].timestamp() * 1_000_000))
+
+
+@lru_cache(maxsize=16)
+def _bucket(url: str) -> Any:
+    from obstore.store import from_url
+
+    options = {"allow_http": True} if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://") else None
+    return from_url(url, client_options=options)
+
+
+def _open_store(uri: str) -> tuple[Any, str]:
+    """The store of a URI's bucket, with credentials from the environment, and the key inside it."""
+    parts = urllib.parse.urlsplit(uri)
+    return _bucket(f"{parts.scheme}://{parts.netloc}"), parts.path.lstrip("/")
+
+
+# --- reading -------------------------------------------------------------------------------------------------------
+
+
+def read(path: str) -> Content:
+    """Read one file whole. Raises `OSError` (`ChangedWhileReading` where it was written to meanwhile).
+
+    The identity is taken from the open file before and after: what is hashed and decoded is what was read.
+    """
+    local = local_path(path)
+    if local is None:
+        return _read_object(path)
+    # Without O_NONBLOCK, opening a pipe that took a file's place since the listing waits for ever.
+    descriptor = os.open(local, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        before = os.fstat(descriptor)
+        if not stat.S_ISREG(before.st_mode):
+            raise OSError(errno.EINVAL, f"not a regular file but {_kind(before.st_mode)}")
+        data = file.read()
+        after = os.fstat(descriptor)
+    if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size) or len(data) != after.st_size:
+        raise ChangedWhileReading(errno.EAGAIN, "changed while it was read")
+    return Content(data, after.st_size, after.st_mtime_ns // 1000)
+
+
+def _read_object(uri: str) -> Content:
+    import obstore
+
+    store, key = _open_store(uri)
+    try:
+        result = obstore.get(store, key)
+        meta, data = result.meta, bytes(result.bytes())
+    except Exception as error:  # see _walk_store
+        raise OSError(cause(error)) from error
+    return Content(data, len(data), int(meta["last_modified"].timestamp() * 1_000_000))
+
+
+def cause(error: BaseException) -> str:
+    """An error in one line without the path (the row has it): its class and message."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(f"{type(error).__name__}: {text}".split())[:500]
+
+
+# --- writing: local and durable ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def atomic(target: Path) -> Iterator[Path]:
+    """Yield a temporary name beside `target`; on leaving, make its bytes durable and give it the name `target`.
+
+    A reader sees the old file or the whole new one. On an exception nothing is left behind.
+    """
+    temporary = target.with_name(f"{target.name}{TEMPORARY}-{os.getpid()}")
+    try:
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync(target.parent)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write a small text file atomically and durably."""
+    with atomic(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def sync(path: Path) -> None:
+    """Flush a file's bytes, or a folder's names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename within one filesystem and make both folders' names durable."""
+    os.rename(source, target)
+    sync(target.parent)
+    if source.parent != target.parent:
+        sync(source.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each durably named in its parent."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+        sync(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder with all that is in it; what is already gone is no error."""
+
+    def ignore_missing(_function: Callable[..., Any], _path: str, problem: tuple[Any, BaseException, Any]) -> None:
+        if not isinstance(problem[1], FileNotFoundError):
+            _reraise(problem[1])
+
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, onerror=ignore_missing)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _reraise(error: BaseException) -> NoReturn:
+    raise error

@@ -1,0 +1,91 @@
+"""Predictions → one Parquet part, written atomically; the part's footer is its receipt.
+
+A part is a single row group, sorted by path, zstd. Its key-value metadata names everything that made its rows, so
+that a file that was copied elsewhere still tells where it comes from.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+from pipeline import schema, storage
+from pipeline.runs import Plan
+
+PREFIX = "shardseer."
+
+
+class Worker(BaseModel):
+    """Who made a part: the Ray actor (or this process) and the accelerators that it was given."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: str  # ray or inline
+    host: str
+    pid: int
+    actor: str | None = None
+    accelerators: tuple[str, ...] = ()
+
+
+class Receipt(BaseModel):
+    """What a part says of itself. `seconds` are wall seconds per stage, `peak_memory` bytes of the worker's process."""
+
+    model_config = ConfigDict(frozen=True)
+
+    run: str
+    shard: str
+    attempt: int
+    rows: int
+    ok: int
+    abstained: int
+    error: int
+    worker: Worker
+    decoders: tuple[Worker, ...]
+    flow_run: str | None
+    seconds: dict[str, float]
+    peak_memory: int
+
+
+def count_statuses(predictions: pa.Table) -> dict[str, int]:
+    """Rows per status: `ok`, `abstained`, `error`."""
+    found = {entry["values"]: entry["counts"] for entry in pc.value_counts(predictions["status"]).to_pylist()}
+    return {status: found.get(status, 0) for status in ("ok", "abstained", "error")}
+
+
+def write_part(target: Path, predictions: pa.Table, plan: Plan, receipt: Receipt) -> None:
+    """Write sorted predictions (`schema.PREDICTIONS`) with provenance and receipt; durable and whole, or not there."""
+    metadata = {
+        "receipt": receipt.model_dump_json(),
+        "run": plan.run,
+        "model": plan.model_name,
+        "weights_sha256": plan.weights_sha256,
+        "calibrated": plan.calibrated,
+        "engine": plan.engine,
+        "options": plan.job.options.model_dump(mode="json"),
+        "versions": plan.versions,
+        "flow_run": receipt.flow_run or "",
+        "actor": receipt.worker.actor or "",
+    }
+    table = predictions.sort_by("path").cast(schema.PREDICTIONS.with_metadata(_encoded(metadata)))
+    with storage.atomic(target) as temporary:
+        pq.write_table(table, temporary, compression="zstd", row_group_size=max(table.num_rows, 1))
+
+
+def read_receipt(part: Path) -> Receipt:
+    """The receipt in a part's footer, checked against its rows. Raises `ValueError` for a file that is no part."""
+    metadata = pq.read_metadata(part)
+    stored = (metadata.metadata or {}).get(f"{PREFIX}receipt".encode())
+    if stored is None:
+        raise ValueError(f"{part} has no receipt in its footer")
+    receipt = Receipt.model_validate_json(stored)
+    if not receipt.rows == metadata.num_rows == receipt.ok + receipt.abstained + receipt.error:
+        raise ValueError(f"{part} has {metadata.num_rows} rows, its receipt says {receipt}")
+    return receipt
+
+
+def _encoded(metadata: dict[str, Any]) -> dict[str, str]:
+    return {PREFIX + key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}

@@ -1,0 +1,64 @@
+"""Join a Ray cluster, or start one on this machine and end it again."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from pipeline.job import RequestError
+
+OBJECT_STORE_BYTES = 2 << 30  # image batches in flight; only what is used is taken from the machine
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """Be connected to the cluster at `address`, or to a new one on this machine. Raises `RequestError`.
+
+    A cluster that was there before is left running.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    local = {} if address else {"object_store_memory": _object_store_bytes(), "include_dashboard": False}
+    with _keeping_sigterm():
+        try:
+            # An explicit address: RAY_ADDRESS in the environment would silently redirect.
+            ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **local)
+        except (ConnectionError, ValueError) as error:
+            raise RequestError(f"--ray-address {address}: cannot join that Ray cluster: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def size(device: str) -> tuple[int, bool]:
+    """How many classifiers this cluster carries, and whether on GPUs: one per GPU, else one per core."""
+    resources = ray.cluster_resources()
+    gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
+    if device == "cuda" and gpus == 0:
+        raise RequestError("--device cuda: the Ray cluster has no GPU. Use --device cpu or auto.")
+    return (gpus, True) if gpus and device != "cpu" else (max(cpus, 1), False)
+
+
+def _object_store_bytes() -> int:
+    shared = os.statvfs("/dev/shm")
+    return max(100 << 20, min(OBJECT_STORE_BYTES, shared.f_bavail * shared.f_frsize // 2))
+
+
+@contextmanager
+def _keeping_sigterm() -> Iterator[None]:
+    """`ray.init` takes SIGTERM for itself; whoever had it (Prefect, for cancelling a run) gets it back."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,38 @@
+"""The one interface to whatever classifies: a fleet takes shards and hands back the parts it wrote."""
+
+import importlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from pipeline.job import Options
+from pipeline.planning import Shard
+from pipeline.runs import Plan
+
+INLINE_UP_TO = 500  # images: below it, starting Ray takes longer than classifying
+
+
+class Fleet(Protocol):
+    """Classifiers side by side: `size` of them, `on_gpu` or not."""
+
+    size: int
+    on_gpu: bool
+
+    def classify(self, plan: Plan, shards: list[Shard], flow_run: str | None) -> Iterator[tuple[Shard, Path]]:
+        """Classify every shard; yield each with the part written for it, in the order in which they finish.
+
+        Raises `RunError` where a shard cannot be classified, after bounded attempts.
+        """
+        ...
+
+
+def opened(options: Options, images: int) -> AbstractContextManager[Fleet]:
+    """The fleet for `--workers`; `auto` stays in this process for a few hundred images. Raises `RequestError`."""
+    inline = options.workers == "inline" or (
+        options.workers == "auto" and images <= INLINE_UP_TO and options.ray_address is None
+    )
+    # Ray takes a second to import: only where it is used.
+    module = importlib.import_module("workers.inline" if inline else "workers.dispatch")
+    fleet: AbstractContextManager[Fleet] = module.fleet(options)
+    return fleet
