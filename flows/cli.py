@@ -1,9 +1,10 @@
-"""The command line: `shardseer classify`, `query`, `report`. Exit codes: 0 done (also with error rows), 1 the run failed,
-2 the request was wrong, 130 interrupted."""
+"""The command line: `shardseer classify`, `query`, `report`.
+
+Exit codes: 0 done (also with error rows), 1 the run failed, 2 the request was wrong, 130 interrupted.
+"""
 
 import functools
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -105,6 +106,7 @@ def _through_prefect(job: Job) -> Summary | None:
 
     state = classify_images(job.images, str(job.output), job.model, job.options, return_state=True)
     flow_run = state.state_details.flow_run_id
+    assert flow_run is not None
     with get_client(sync_client=True) as client:
         stored = client.read_flow_run(flow_run)
         tell(f"Prefect flow run {stored.name} ({stored.id}): {stored.state_name}")
@@ -141,7 +143,7 @@ def query(
     output: Annotated[Path, typer.Argument(help="The output of classify.")],
     sql: Annotated[
         str,
-        typer.Argument(help="SQL over the views `predictions` (all rows) and `current` (newest per path and model)."),
+        typer.Argument(help="SQL over the views `predictions` (all rows) and `current` (the newest)."),
     ] = "SELECT path, label, confidence FROM current ORDER BY path LIMIT 100",
     form: Annotated[
         Literal["table", "csv", "json", "parquet"], typer.Option("--format", help="parquet writes to stdout.")
@@ -180,4 +182,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

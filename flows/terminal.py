@@ -1,5 +1,7 @@
-"""What a person sees in a terminal: progress, the table of predictions, the closing lines. All of it on stderr or stdout
-as the command asks; nothing here decides anything."""
+"""What a person sees in a terminal: progress, the table of predictions, the closing lines.
+
+Sentences go to stderr, results to stdout; nothing here decides anything.
+"""
 
 import csv
 import json
@@ -42,7 +44,8 @@ def show_summary(summary: Summary) -> None:
     """The closing lines of a run: counts, errors by cause, speed."""
     tell(
         f"{summary.rows:,} images: {summary.ok:,} ok, {summary.abstained:,} abstained, {summary.error:,} errors; "
-        f"{summary.images_per_second:,} images/s with {summary.workers} {summary.worker_kind} worker(s) on {summary.engine}."
+        f"{summary.images_per_second:,} images/s by {summary.workers} worker(s), {summary.worker_kind}, "
+        f"{summary.engine}."
     )
     if summary.skipped:
         tell("Skipped: " + ", ".join(f"{count} {kind}" for kind, count in summary.skipped.items()) + ".")
@@ -82,8 +85,8 @@ def show_rows(result: duckdb.DuckDBPyConnection, form: str) -> None:
         while rows := result.fetchmany(10_000):
             writer.writerows(rows)
     elif form == "json":
-        rows = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
-        print(json.dumps(rows, default=str, ensure_ascii=False, indent=1))
+        objects = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+        print(json.dumps(objects, default=str, ensure_ascii=False, indent=1))
     else:
         table = Table(*names)
         for row in result.fetchall():

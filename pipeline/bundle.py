@@ -57,7 +57,7 @@ class Bundle(BaseModel):
         return hashlib.sha256(f"{self.weights_sha256} {self.config_sha256}".encode()).hexdigest()
 
     def network(self) -> "torch.nn.Module":
-        """Build the network with its weights, in evaluation mode, on the CPU. Raises `RequestError` where they differ."""
+        """Build the network with its weights, evaluating, on the CPU. Raises `RequestError` where they do not fit."""
         import timm
         from safetensors.torch import load_file
 
@@ -67,7 +67,7 @@ class Bundle(BaseModel):
             net.load_state_dict(load_file(self.folder / WEIGHTS), strict=True)
         except Exception as error:
             raise RequestError(
-                f"The weights of {self.folder} do not fit its config.json ({self.architecture}, {self.outputs} outputs): "
+                f"The weights of {self.folder} do not fit its {CONFIG} ({self.architecture}, {self.outputs} outputs): "
                 f"{' '.join(str(error).split())[:300]}"
             ) from error
         return net.eval()

@@ -85,7 +85,8 @@ def probabilities(logits: Floats, temperature: float) -> Floats:
     if scaled.shape[1] == 1:
         scaled = np.concatenate([np.zeros_like(scaled), scaled], axis=1)  # logistic(x) is softmax(0, x)
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+    chances: Floats = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+    return chances
 
 
 def _embeddings(features: Floats | None, failed: npt.NDArray[np.bool_]) -> pa.Array:

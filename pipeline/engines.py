@@ -37,7 +37,9 @@ class Answer(NamedTuple):
 class Engine(Protocol):
     """Runs one batch of exactly the shape it was built for: uint8 [batch, height, width, channels]."""
 
-    def __call__(self, pixels: Pixels) -> Answer: ...
+    def __call__(self, pixels: Pixels) -> Answer:
+        """Run one batch."""
+        ...
 
 
 class Build(NamedTuple):
@@ -116,7 +118,7 @@ class TorchEngine:
 
         torch.set_num_threads(threads)
         self._device = torch.device(device)
-        self._network = _normalised(bundle, build.features).to(self._device, memory_format=torch.channels_last)
+        self._network = _normalised(bundle, build.features).to(memory_format=torch.channels_last).to(self._device)
 
     def __call__(self, pixels: Pixels) -> Answer:
         """Run one batch; pixels cross to the device as uint8."""
@@ -133,13 +135,15 @@ def _normalised(bundle: Bundle, features: bool) -> "torch.nn.Module":
     """The network behind its input contract: uint8 [batch, height, width, channels] → (logits[, features])."""
     import torch
 
+    def _channels(values: tuple[float, ...]) -> torch.nn.Buffer:
+        return torch.nn.Buffer(255 * torch.tensor(values).view(1, -1, 1, 1))
+
     class Normalised(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.network = bundle.network()
-            statistics = bundle.preprocessing.mean, bundle.preprocessing.std
-            for name, values in zip(("mean", "std"), statistics, strict=True):
-                self.register_buffer(name, 255 * torch.tensor(values).view(1, -1, 1, 1))
+            self.network: Any = bundle.network()
+            self.mean = _channels(bundle.preprocessing.mean)
+            self.std = _channels(bundle.preprocessing.std)
 
         def forward(self, pixels: "torch.Tensor") -> tuple["torch.Tensor", ...]:
             x = (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std

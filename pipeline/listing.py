@@ -17,28 +17,7 @@ from pipeline import schema, storage
 from pipeline.job import Job, Options, RequestError
 
 SUFFIXES = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".mpo",
-        ".png",
-        ".apng",
-        ".gif",
-        ".webp",
-        ".tif",
-        ".tiff",
-        ".bmp",
-        ".dib",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".avif",
-        ".jp2",
-        ".j2k",
-    ]
+    ".jpg .jpeg .jpe .jfif .mpo .png .apng .gif .webp .tif .tiff .bmp .dib .ppm .pgm .pbm .pnm .avif .jp2 .j2k".split()  # noqa: SIM905
 )
 LIST_SUFFIXES = (".txt", ".lst", ".list", ".parquet")
 CHUNK = 65_536  # references held at once
@@ -145,4 +124,5 @@ def write_listing(job: Job, target: Path) -> Counter[str]:
 
 def _table(entries: list[storage.Entry]) -> pa.Table:
     columns = zip(*entries, strict=True) if entries else ((), (), (), ())
-    return pa.table([pa.array(column, field.type) for column, field in zip(columns, schema.LISTING)], schema.LISTING)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema.LISTING, strict=True)]
+    return pa.table(arrays, schema.LISTING)

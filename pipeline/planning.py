@@ -147,6 +147,11 @@ class Todo:
         names = ", ".join(schema.LISTING.names)
         yield from self._database.sql(f"SELECT {names} FROM eligible ORDER BY path {self._limit}").to_arrow_reader()
 
+    def sample(self, size: int) -> pa.Table:
+        """At most `size` references at random, the same ones for the same listing."""
+        query = f"SELECT {', '.join(schema.LISTING.names)} FROM eligible ORDER BY hash(path) LIMIT {size}"
+        return self._database.sql(query).to_arrow_table().cast(schema.LISTING)
+
 
 def _unknown(listing_file: Path, parts: Path, retry_errors: bool) -> str:
     """SQL: the listed paths whose newest published row does not settle them.

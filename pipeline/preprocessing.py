@@ -28,7 +28,7 @@ RESAMPLING = {
 
 
 class Preprocessing(BaseModel):
-    """How a picture becomes input: `channels` 1 (grey) or 3 (RGB), `height` × `width` pixels, then (x/255 − mean)/std."""
+    """How a picture becomes input: `channels` (1 grey, 3 RGB) of `height` × `width`, then (x/255 − mean)/std."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -1,4 +1,4 @@
-"""DuckDB over published predictions: the views `predictions` (every row) and `current` (the newest per path and model)."""
+"""DuckDB over published predictions: the views `predictions` (every row) and `current` (newest per path and model)."""
 
 from pathlib import Path
 

@@ -82,7 +82,7 @@ def summarize(folder: RunFolder, plan: Plan, phases: dict[str, float], driver_me
 
 def _tallies(folder: RunFolder, name: str, condition: str) -> tuple[Tally, ...]:
     parts = str(folder.published / "*.parquet").replace("'", "''")
-    rows = duckdb.sql(
+    rows = duckdb.execute(
         f"SELECT {name} AS name, count(*) AS n FROM read_parquet('{parts}') WHERE {condition} "
         f"GROUP BY name ORDER BY n DESC, name LIMIT {SHOWN}"
     ).fetchall()
@@ -114,10 +114,8 @@ def markdown(summary: Summary) -> str:
                 ("workers", f"{summary.workers} ({summary.worker_kind}, {summary.engine})"),
                 ("shards", f"{summary.shards} ({summary.resumed_shards} from before an interruption)"),
                 ("seconds", ", ".join(f"{phase} {value:.1f}" for phase, value in summary.seconds.items())),
-                (
-                    "peak memory",
-                    f"driver {_mib(summary.peak_memory_driver)}, worker {_mib(summary.peak_memory_worker)}",
-                ),
+                ("peak memory of the driver", f"{summary.peak_memory_driver / 2**20:,.0f} MiB"),
+                ("peak memory of a worker", f"{summary.peak_memory_worker / 2**20:,.0f} MiB"),
             ],
         ),
         "",
@@ -133,7 +131,3 @@ def markdown(summary: Summary) -> str:
 
 def _table(head: tuple[str, str], rows: Sequence[tuple[str, str]]) -> list[str]:
     return [f"| {head[0]} | {head[1]} |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
-
-
-def _mib(size: int) -> str:
-    return f"{size / 2**20:,.0f} MiB"

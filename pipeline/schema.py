@@ -8,7 +8,7 @@ import pyarrow as pa
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")  # Spark refuses nanoseconds
 
-# One row per file found. `list_error` says why a file or folder could not be looked at; such a row ends as an error row.
+# One row per file found. `list_error` says why a file or folder could not be looked at; it ends as an error row.
 LISTING = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),

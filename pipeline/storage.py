@@ -37,7 +37,7 @@ class Content(NamedTuple):
     modified_us: int
 
 
-class ChangedWhileReading(OSError):
+class ChangedWhileReadingError(OSError):
     """The file was written to between opening and reading it; its bytes may be half old, half new."""
 
 
@@ -157,8 +157,8 @@ def _object_entry(path: str, meta: Any) -> Entry:
 def _bucket(url: str) -> Any:
     from obstore.store import from_url
 
-    options = {"allow_http": True} if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://") else None
-    return from_url(url, client_options=options)
+    plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
+    return from_url(url, client_options={"allow_http": True} if plain else {})
 
 
 def _open_store(uri: str) -> tuple[Any, str]:
@@ -171,7 +171,7 @@ def _open_store(uri: str) -> tuple[Any, str]:
 
 
 def read(path: str) -> Content:
-    """Read one file whole. Raises `OSError` (`ChangedWhileReading` where it was written to meanwhile).
+    """Read one file whole. Raises `OSError` (`ChangedWhileReadingError` where it was written to meanwhile).
 
     The identity is taken from the open file before and after: what is hashed and decoded is what was read.
     """
@@ -187,7 +187,7 @@ def read(path: str) -> Content:
         data = file.read()
         after = os.fstat(descriptor)
     if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size) or len(data) != after.st_size:
-        raise ChangedWhileReading(errno.EAGAIN, "changed while it was read")
+        raise ChangedWhileReadingError(errno.EAGAIN, "changed while it was read")
     return Content(data, after.st_size, after.st_mtime_ns // 1000)
 
 

@@ -14,6 +14,7 @@ class Stopwatch:
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
+        """Add the time spent inside to `stage`."""
         start = time.perf_counter()
         try:
             yield

@@ -15,7 +15,6 @@ from workers.decoder import remote_batches
 log = logging.getLogger("shardseer")
 
 
-@ray.remote
 class ClassifierActor:
     """Classifies the shards of one run. On a CPU it decodes as well; on a GPU, tasks on the cores decode for it."""
 

@@ -15,7 +15,6 @@ from pipeline.timing import Stopwatch
 BYTES_IN_FLIGHT = 512 << 20  # decoded pixels waiting for one classifier: bounds the object store
 
 
-@ray.remote(num_cpus=1, num_gpus=0)
 def decode_batch(references: pa.Table, preprocessing: Preprocessing, max_pixels: int) -> pa.Table:
     """Decode one batch of references (`schema.LISTING`) to one image batch that names this process in its metadata."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # zero GPUs asked for does not hide them
@@ -34,12 +33,13 @@ def remote_batches(cores_per_classifier: int) -> Callable[..., Iterator[pa.Table
         height, width, channels = preprocessing.shape
         batch_bytes = batch_size * height * width * channels
         ahead = max(2, min(2 * cores_per_classifier, BYTES_IN_FLIGHT // batch_bytes))
+        decode = ray.remote(num_cpus=1, num_gpus=0)(decode_batch)
         waiting: deque[ray.ObjectRef[pa.Table]] = deque()
         for start in range(0, references.num_rows, batch_size):
             if len(waiting) == ahead:
                 yield ray.get(waiting.popleft())
             piece = references.slice(start, batch_size).combine_chunks()
-            waiting.append(decode_batch.remote(piece, preprocessing, max_pixels))
+            waiting.append(decode.remote(piece, preprocessing, max_pixels))
         while waiting:
             yield ray.get(waiting.popleft())
 

@@ -63,7 +63,7 @@ class RayFleet:
         """Start an actor on a GPU or a core of its own."""
         cores = max(1, int(ray.cluster_resources().get("CPU", 1)) // self.size)
         place = {"num_cpus": 0, "num_gpus": 1} if self.on_gpu else {"num_cpus": 1, "num_gpus": 0}
-        return ClassifierActor.options(**place).remote(plan, self.on_gpu, cores, flow_run)
+        return ray.remote(ClassifierActor).options(**place).remote(plan, self.on_gpu, cores, flow_run)
 
 
 @contextmanager

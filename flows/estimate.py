@@ -1,0 +1,67 @@
+"""`--dry-run`: how many images, shards and bytes a run would have, and about how long it would take."""
+
+import tempfile
+import time
+from pathlib import Path
+
+from flows import phases
+from pipeline import bundle as bundles
+from pipeline import engines, listing, planning
+from pipeline.batching import image_batches
+from pipeline.classifying import Classifier
+from pipeline.job import Job
+from pipeline.planning import Todo
+from pipeline.timing import Stopwatch
+from workers import fleet
+
+SAMPLE = 32  # images classified to time the rest; spread evenly over the work
+
+
+def estimate(job: Job) -> str:
+    """Say what classifying would do, from a real listing and a timed sample. Writes nothing to the output."""
+    bundle = phases.check(job)
+    name = planning.model_name(bundle, planning.model_key(bundle, job.options))
+    with tempfile.TemporaryDirectory() as scratch:
+        listed = Path(scratch) / "listing.parquet"
+        listing.write_listing(job, listed)
+        todo = Todo(job, listed, Path(scratch), name)
+        if todo.images == 0:
+            return f"Nothing new: all {todo.found:,} images are classified already."
+        with fleet.opened(job.options, todo.images) as workers:
+            size, on_gpu = workers.size, workers.on_gpu
+        shards = -(-todo.images // planning.shard_size(todo.images, size))
+        rate = _images_per_second(job, bundle, todo)
+    seconds = todo.images / (rate * size)
+    return (
+        f"{todo.images:,} images to classify ({todo.found - todo.eligible:,} of {todo.found:,} are known) in "
+        f"{shards:,} shards, {todo.bytes / 1e6:,.1f} MB.\n"
+        f"About {_duration(seconds)} with {size} worker(s){' on GPUs' if on_gpu else ''}, from a sample of "
+        f"{min(SAMPLE, todo.images)} images at {rate:,.0f} images/s on one core."
+        + (" GPUs are faster than this estimate." if on_gpu else "")
+    )
+
+
+def _images_per_second(job: Job, bundle: bundles.Bundle, todo: Todo) -> float:
+    """Decode and classify a sample with one thread."""
+    build = engines.Build(engines.choose(job.options.engine, on_gpu=False), 16, features=job.options.embeddings)
+    engines.prepare(bundle, build)
+    classifier = Classifier(
+        bundle,
+        engines.build(bundle, build, "cpu", threads=1),
+        batch_size=build.batch_size,
+        top_k=planning.top_k_of(job.options, bundle),
+        abstain_below=job.options.abstain_below,
+    )
+    sample, watch = todo.sample(SAMPLE), Stopwatch()
+    batches = list(image_batches(sample, bundle.preprocessing, build.batch_size, job.options.max_pixels, watch))
+    list(classifier.classify(batches[:1], Stopwatch()))  # the first batch warms the engine up
+    start = time.perf_counter()
+    list(classifier.classify(batches, watch))
+    seconds = watch.seconds["read"] + watch.seconds["decode"] + time.perf_counter() - start
+    return float(sample.num_rows / seconds)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
