@@ -61,6 +61,8 @@ class Bundle(BaseModel):
         import timm
         from safetensors.torch import load_file
 
+        import pipeline.network  # noqa: F401  registers PlainCNN with timm
+
         try:
             fixed = {"num_classes": self.outputs, "in_chans": self.preprocessing.channels}
             net: torch.nn.Module = timm.create_model(self.architecture, **(self.model_args | fixed))

@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FREE = ["job", "schema", "storage", "preprocessing", "runs", "timing"]  # may be imported by every file of pipeline
 FLOW = [  # top to bottom: each may import those before it
+    "network",
     "bundle",
     "engines",
     "decoding",
@@ -19,6 +20,15 @@ FLOW = [  # top to bottom: each may import those before it
     "publishing",
     "reporting",
     "querying",
+    "labelled",
+    "recipe",
+    "calibrating",
+    "training",
+    "evaluating",
+    "plotting",
+    "explaining",
+    "describing",
+    "card",
 ]
 
 
