@@ -178,6 +178,9 @@ def report(output: Annotated[Path, typer.Argument(help="The output of classify."
 
 def main() -> None:
     """The console script."""
+    from flows import model_commands
+
+    model_commands.register(app)
     app()
 
 
