@@ -15,7 +15,7 @@ LABELLED_HELP = "A folder per class, or a .csv/.parquet table of path and label 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (train, evaluate):
+    for command in (train, evaluate, explain, describe):
         app.command()(sentences(command))
 
 
@@ -176,3 +176,66 @@ def show_evaluation(found: Any) -> None:
         f"({found.calibration_error_before:.4f} at 1)",
         highlight=False,
     )
+
+
+def explain(
+    image: Annotated[str, typer.Argument(help="One image.")],
+    model: Annotated[str | None, typer.Option("--model", "-m", help="A bundle folder or a timm model name.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The PNG to write. Default: NAME.explained.png, here.")
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="The class to explain. Default: the most probable one.")] = None,
+    max_pixels: Annotated[int, typer.Option(help="Refuse images with more pixels than this.")] = 100_000_000,
+) -> None:
+    """Draw what the network sees in IMAGE, from the pixels to the answer, with a heat map of what spoke for it."""
+    from pipeline import bundle as bundles
+    from pipeline import explaining
+
+    bundle = bundles.resolve(model)
+    target = output or Path(f"{Path(image).stem}.explained.png")
+    if not target.absolute().parent.is_dir():
+        raise RequestError(f"--output {target}: there is no folder {target.absolute().parent}.")
+    found = explaining.explain(bundle, explaining.pixels_of(bundle, image, max_pixels), label)
+    explaining.draw(found, target, title=Path(image).name)
+    for place in found.chances.argsort()[::-1][:5]:
+        out.print(f"{found.chances[place]:.3f}  {bundle.labels[place]}", highlight=False, markup=False)
+    tell(f"Picture: {target}")
+
+
+def describe(
+    model: Annotated[str | None, typer.Argument(help="A bundle folder or a timm model name.")] = None,
+    depth: Annotated[int | None, typer.Option(min=1, help="How deep to look into blocks of layers.")] = None,
+) -> None:
+    """Print the network's layers: output shapes, parameters, share of multiply-adds; and an MLP to compare with."""
+    from rich.table import Table
+
+    from pipeline import bundle as bundles
+    from pipeline import describing
+
+    bundle = bundles.resolve(model)
+    found = describing.describe(bundle, depth)
+    shape = "×".join(map(str, found.input))
+    table = Table(title=f"{bundle.name}: {bundle.architecture}, input {shape}", title_justify="left")
+    table.add_column("layer", overflow="fold", min_width=14)
+    table.add_column("kind", overflow="fold")
+    for name in ("output", "parameters", "mult-adds", "share"):
+        table.add_column(name, justify="right")
+    for layer in found.layers:
+        share = layer.multiply_adds / max(found.multiply_adds, 1)
+        table.add_row(
+            layer.name.removeprefix("features.").removeprefix("hidden."),
+            layer.kind,
+            "×".join(map(str, layer.output)),
+            f"{layer.parameters:,}" if layer.parameters else "",
+            f"{layer.multiply_adds:,}" if layer.multiply_adds else "",
+            f"{share:.1%}" if layer.multiply_adds else "",
+        )
+    table.add_section()
+    table.add_row("all", "", f"{found.outputs}", f"{found.parameters:,}", f"{found.multiply_adds:,}", "100.0%")
+    hidden, parameters, products = found.mlp
+    times = parameters / found.parameters
+    table.add_row(
+        f"an MLP with {hidden:,} hidden units", "", f"{found.outputs}", f"{parameters:,}", f"{products:,}", ""
+    )
+    out.print(table)
+    out.print(f"The MLP has {times:.2g} times the parameters: it shares no weights between places.", highlight=False)

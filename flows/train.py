@@ -1,0 +1,59 @@
+"""The Prefect flow `train-classifier`: read → fit → evaluate → publish, one task per phase.
+
+A flow run that is started again after any crash continues after the last finished epoch.
+"""
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from pipeline.bundling import CARD, Training
+from pipeline.evaluating import Evaluation
+from pipeline.recipe import Recipe
+
+
+@flow(name="train-classifier", validate_parameters=True)
+def train_classifier(labelled: str, output: str, recipe: Recipe = Recipe(), fresh: bool = False) -> Evaluation | None:
+    """Train a network on labelled images and write it as a bundle.
+
+    Args:
+        labelled: A folder per class, or a CSV or Parquet table of path and label.
+        output: The bundle folder to make.
+        recipe: How to train; everything has a default.
+        fresh: Abandon an unfinished training, and replace a finished bundle.
+    """
+    training = Training(labelled, output, Recipe.of(**recipe.model_dump()), tell=get_run_logger().info, fresh=fresh)
+    with training.held():
+        read(training)
+        if training.is_done():
+            return None
+        fit(training)
+        found = evaluate(training)
+        publish(training)
+        return found
+
+
+@task(cache_policy=NO_CACHE)
+def read(training: Training) -> None:
+    """Read every labelled image once and cut the splits."""
+    training.read()
+
+
+@task(cache_policy=NO_CACHE)
+def fit(training: Training) -> None:
+    """Train or continue; fit the temperature."""
+    training.fit()
+
+
+@task(cache_policy=NO_CACHE)
+def evaluate(training: Training) -> Evaluation | None:
+    """Find the figures on the held-out split."""
+    return training.test()
+
+
+@task(cache_policy=NO_CACHE)
+def publish(training: Training) -> None:
+    """Give the bundle its name; show its card as an artifact."""
+    bundle = training.publish()
+    card = (bundle / CARD).read_text(encoding="utf-8").split("---\n", 2)[-1]
+    create_markdown_artifact(card, key="model-card", description=f"Bundle {bundle}")
