@@ -234,8 +234,6 @@ def describe(
     table.add_row("all", "", f"{found.outputs}", f"{found.parameters:,}", f"{found.multiply_adds:,}", "100.0%")
     hidden, parameters, products = found.mlp
     times = parameters / found.parameters
-    table.add_row(
-        f"an MLP with {hidden:,} hidden units", "", f"{found.outputs}", f"{parameters:,}", f"{products:,}", ""
-    )
+    table.add_row(f"MLP, {hidden:,} hidden", "", f"{found.outputs}", f"{parameters:,}", f"{products:,}", "")
     out.print(table)
     out.print(f"The MLP has {times:.2g} times the parameters: it shares no weights between places.", highlight=False)

@@ -226,14 +226,16 @@ def _rows(found: Explanation) -> list[tuple[str, str, list[Any], str]]:
     if found.activated is not None and found.activated.maps.shape[0] == count:
         name = type(found.activated.module).__name__
         kept = [found.activated.maps[each] for each in chosen]
-        how = "\nnegatives are 0 now" if name.startswith("ReLU") else "\nnegatives fade"
+        normalised = not np.array_equal(found.activated.maps > 0, first.maps > 0)
+        how = "\nnormalised, then " if normalised else "\n"
+        how += "negatives are 0" if name.startswith("ReLU") else "negatives fade"
         rows.append((f"After {name}", f"{_size(found.activated)}:{how}", kept, "plain"))
     if found.pooled is not None:
         pooled = found.pooled
         kind = "largest" if isinstance(pooled.module, nn.MaxPool2d) else "average"
         places = chosen if found.same_maps else _liveliest(pooled.maps)
-        behind = "" if found.same_maps else " (behind more convolutions)"
-        text = f"{_size(pooled)}{behind}:\nthe {kind} of each window, map by map"
+        behind = "" if found.same_maps else ";\nmore convolutions lie before it"
+        text = f"{_size(pooled)}: the {kind} of\neach window, map by map{behind}"
         rows.append(("After pooling", text, [pooled.maps[each] for each in places], "plain"))
     for layer in found.deeper:
         tiles = [layer.maps[each] for each in _liveliest(layer.maps)]
