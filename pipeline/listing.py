@@ -29,6 +29,7 @@ class Listing:
     def __init__(self, images: str, options: Options) -> None:
         self.skipped: Counter[str] = Counter()
         self._images = images
+        self._bases = storage.spellings(images)
         self._options = options
 
     def __iter__(self) -> Iterator[storage.Entry]:
@@ -40,15 +41,15 @@ class Listing:
                 yield storage.entry(self._images)
             return
         for entry in storage.walk(self._images):
-            reason = self._why_skipped(entry.path)
+            reason = self.why_skipped(entry.path)
             if reason is None or (entry.error is not None and entry.path == self._images):
                 yield entry
             else:
                 self.skipped[reason] += 1
 
-    def _why_skipped(self, path: str) -> str | None:
+    def why_skipped(self, path: str) -> str | None:
         """The kind under which a file is counted as skipped; None for one to classify."""
-        below = path.removeprefix(self._images).lstrip("/")
+        below = next((path.removeprefix(base) for base in self._bases if path.startswith(base)), path).lstrip("/")
         if not self._options.all_files:
             if below.startswith(".") or "/." in below:
                 return "hidden"

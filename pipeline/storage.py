@@ -74,6 +74,12 @@ def local_path(path: str) -> str | None:
     return None if is_uri(path) else path
 
 
+def spellings(folder: str) -> tuple[str, ...]:
+    """The ways in which stored paths below a folder begin: as it is, and escaped for names that are not UTF-8."""
+    local = local_path(folder)
+    return (folder,) if local is None else (folder, "file://" + urllib.parse.quote(os.fsencode(local)))
+
+
 # --- listing -------------------------------------------------------------------------------------------------------
 
 
@@ -271,6 +277,15 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, onerror=ignore_missing)
     else:
         path.unlink(missing_ok=True)
+
+
+def size_on_disk(path: Path) -> int:
+    """Bytes in a file, or in all files below a folder; 0 for what is not there."""
+    if path.is_dir():
+        return sum(Path(entry.path).lstat().st_size for entry in os.scandir(path) if entry.is_file()) + sum(
+            size_on_disk(Path(entry.path)) for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False)
+        )
+    return path.lstat().st_size if path.exists() else 0
 
 
 def _reraise(error: BaseException) -> NoReturn:

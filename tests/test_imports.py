@@ -13,6 +13,8 @@ FLOW = [  # top to bottom: each may import those before it
     "decoding",
     "batching",
     "classifying",
+    "listing",
+    "selecting",
     "planning",
     "writing",
     "attempts",
