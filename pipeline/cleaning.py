@@ -30,8 +30,9 @@ def clean(folders: list[RunFolder]) -> tuple[list[str], int]:
     leftovers = [folder.path for folder in gone]
     for folder in folders:
         if folder not in gone:
-            finished = folder.state == "published"
-            leftovers += [folder.attempts, *([folder.shards, folder.staged, folder.listing] if finished else [])]
+            published = folder.state == "published"
+            leftovers += [folder.shards, folder.staged, folder.listing] if published else []
+            leftovers += [folder.attempts] if published else sorted(folder.attempts.glob("*.parquet*"))
     freed = 0
     for path in leftovers:
         freed += storage.size_on_disk(path)

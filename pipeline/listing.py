@@ -41,8 +41,9 @@ class Listing:
                 yield storage.entry(self._images)
             return
         for entry in storage.walk(self._images):
-            reason = self.why_skipped(entry.path)
-            if reason is None or (entry.error is not None and entry.path == self._images):
+            # What may be in a folder that cannot be read is not known: it is never skipped.
+            reason = None if entry.is_folder else self.why_skipped(entry.path)
+            if reason is None:
                 yield entry
             else:
                 self.skipped[reason] += 1
@@ -124,6 +125,6 @@ def write_listing(job: Job, target: Path) -> Counter[str]:
 
 
 def _table(entries: list[storage.Entry]) -> pa.Table:
-    columns = zip(*entries, strict=True) if entries else ((), (), (), ())
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema.LISTING, strict=True)]
+    columns = list(zip(*entries, strict=True)) or [()] * 5
+    arrays = [pa.array(column, field.type) for column, field in zip(columns[:4], schema.LISTING, strict=True)]
     return pa.table(arrays, schema.LISTING)

@@ -33,7 +33,7 @@ class Selection:
         self._run("SET memory_limit='{}'; SET preserve_insertion_order=false", MEMORY_LIMIT)
         self._run("SET temp_directory='{}'", scratch)
         self._run("CREATE TABLE listed AS SELECT DISTINCT ON (path) * FROM read_parquet('{}')", listing_file)
-        self._run("CREATE VIEW gone AS {}", gone_sql(job.output))
+        self._run(f"CREATE VIEW gone AS {gone_sql(job.output)}")
         self._run("CREATE VIEW eligible AS FROM listed")
         parts = runs.predictions(job.output) / f"model={model}"
         if not job.options.fresh and any(parts.glob("run=*/*.parquet")):
@@ -130,7 +130,9 @@ class Selection:
             """
 
     def _run(self, statement: str, *values: object) -> None:
-        self._database.execute(statement.format(*(_quoted(value) for value in values))).fetchall()
+        if values:
+            statement = statement.format(*(_quoted(value) for value in values))
+        self._database.execute(statement).fetchall()
 
     def _number(self, query: str) -> int:
         ((number,),) = self._database.execute(query).fetchall()

@@ -21,12 +21,16 @@ TEMPORARY = ".tmp"  # never ends in .parquet, so no glob of a reader matches a f
 
 
 class Entry(NamedTuple):
-    """One file found: `modified_us` in microseconds since 1970, floored; `error` where it could not be looked at."""
+    """One file found: `modified_us` in microseconds since 1970, floored; `error` where it could not be looked at.
+
+    `is_folder` marks a folder that could not be read, the only kind of folder that is an entry.
+    """
 
     path: str
     size: int | None
     modified_us: int | None
     error: str | None = None
+    is_folder: bool = False
 
 
 class Content(NamedTuple):
@@ -101,7 +105,7 @@ def _walk_folder(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[En
             raise OSError(errno.ELOOP, "link leads back to a folder above it")
         scan = os.scandir(folder)
     except OSError as error:
-        yield Entry(text_of(folder), None, None, cause(error))
+        yield Entry(text_of(folder), None, None, cause(error), is_folder=True)
         return
     folders = []
     with scan:

@@ -61,6 +61,7 @@ def test_wrong_requests_get_a_sentence_exit_2_and_leave_nothing(
         ((images, "-o", output, "-m", model, "--top-k", "6"), "has 5 classes"),
         ((images, "-o", output, "-m", model, "--device", "cuda"), "--device cuda"),
         ((images, "-o", output, "-m", model, "--abstain-below", "2"), "--abstain-below"),
+        ((images, "-o", output, "-m", model, "--ray-address", "127.0.0.1:1"), "nothing answers there"),
         ((tmp_path / "file.parquet", "-o", output), "does not exist"),
     ]
     for arguments, sentence in cases:
