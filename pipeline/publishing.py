@@ -8,7 +8,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline import storage
+import pyarrow.parquet as pq
+
+from pipeline import runs, schema, storage
 from pipeline.job import RunError
 from pipeline.planning import Shard, read_shards
 from pipeline.runs import Plan, RunFolder
@@ -92,6 +94,11 @@ def reveal(folder: RunFolder) -> None:
     if not target.is_dir():
         storage.make_folder(target.parent)
         storage.move(folder.staged, target)
+    no_file = runs.gone(folder.output) / "none.parquet"
+    if not no_file.exists():  # readers need a file to match even where nothing is gone
+        storage.make_folder(no_file.parent)
+        with storage.atomic(no_file) as temporary:
+            pq.write_table(schema.GONE.empty_table(), temporary)
     for leftover in (folder.attempts, folder.shards, folder.listing):
         storage.remove(leftover)
 
