@@ -43,8 +43,8 @@ class Classifier:
 
     def _pixels(self, batch: pa.Table) -> Pixels:
         """The batch's pixels where they lie; a short batch is padded to the one shape that the engine knows."""
-        images = batch["image"].combine_chunks()
-        pixels: Pixels = (images if isinstance(images, pa.Array) else images.chunk(0)).to_numpy_ndarray()
+        (images,) = batch["image"].chunks  # one: combine_chunks() would copy
+        pixels: Pixels = images.to_numpy_ndarray()
         if len(pixels) == self._batch_size:
             return pixels
         padded = np.zeros((self._batch_size, *pixels.shape[1:]), dtype=np.uint8)

@@ -14,6 +14,8 @@ FLOW = [  # top to bottom: each may import those before it
     "decoding",
     "batching",
     "classifying",
+    "listing",
+    "selecting",
     "planning",
     "writing",
     "attempts",
