@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from flows import run_commands, terminal
+from flows import model_commands, run_commands, terminal
 from flows.sentences import sentences
 from flows.terminal import tell
 from pipeline.job import Device, EngineName, Job, Options, RequestError, Workers
@@ -23,6 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 run_commands.register(app)
+model_commands.register(app)
 OPTION = Options.model_fields
 
 
@@ -147,9 +148,6 @@ def query(
 
 def main() -> None:
     """The console script."""
-    from flows import model_commands
-
-    model_commands.register(app)
     app()
 
 

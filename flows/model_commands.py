@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from flows.cli import sentences
+from flows.sentences import sentences
 from flows.terminal import out, tell
 from pipeline.job import Device, EngineName, Options, RequestError
 

@@ -111,12 +111,9 @@ def classify(bundle: Bundle, paths: Sequence[str], options: Options) -> Answers:
         top_k=planning.top_k_of(options, bundle),
         abstain_below=options.abstain_below,
     )
-    entries = [storage.entry(path) for path in paths]
+    found = [storage.entry(path)[:4] for path in paths]
     references = pa.table(
-        [
-            pa.array(column, field.type)
-            for column, field in zip(zip(*entries, strict=True), schema.LISTING, strict=True)
-        ],
+        [pa.array(column, field.type) for column, field in zip(zip(*found, strict=True), schema.LISTING, strict=True)],
         schema.LISTING,
     )
     watch = Stopwatch()
@@ -178,6 +175,7 @@ def _figures(bundle: Bundle, found: Answers, classes: Classes, left_out: int, re
     before = probabilities(logits[readable], 1.0)
     after = probabilities(logits[readable], bundle.temperature or 1.0)
     truth = classes[readable]
+    figures, confusion = _per_class(given, classes[answered], bundle.labels)
     return Evaluation(
         model=bundle.name,
         weights_sha256=bundle.weights_sha256,
@@ -190,7 +188,8 @@ def _figures(bundle: Bundle, found: Answers, classes: Classes, left_out: int, re
         left_out=left_out,
         accuracy=float((given == classes[answered]).mean()) if answered.any() else 0.0,
         coverage=float(answered.sum() / readable.sum()),
-        **_per_class(given, classes[answered], bundle.labels),
+        classes=figures,
+        confusion=confusion,
         temperature=bundle.temperature or 1.0,
         calibration_error_before=calibration_error(before, truth),
         calibration_error_after=calibration_error(after, truth),
@@ -202,8 +201,10 @@ def _figures(bundle: Bundle, found: Answers, classes: Classes, left_out: int, re
     )
 
 
-def _per_class(given: Classes, classes: Classes, labels: Sequence[str]) -> dict[str, object]:
-    """The confusion matrix, and precision, recall and F1 of every class."""
+def _per_class(
+    given: Classes, classes: Classes, labels: Sequence[str]
+) -> tuple[tuple[ClassFigures, ...], tuple[tuple[int, ...], ...]]:
+    """Precision, recall and F1 of every class, and the confusion matrix."""
     import torch
     from torchmetrics.functional.classification import (
         multiclass_confusion_matrix,
@@ -214,7 +215,7 @@ def _per_class(given: Classes, classes: Classes, labels: Sequence[str]) -> dict[
 
     if not len(given):
         empty = tuple(ClassFigures(label=name, images=0, precision=None, recall=None, f1=None) for name in labels)
-        return {"classes": empty, "confusion": tuple((0,) * len(labels) for _ in labels)}
+        return empty, tuple((0,) * len(labels) for _ in labels)
     told, true = torch.from_numpy(given), torch.from_numpy(classes)
     confusion = multiclass_confusion_matrix(told, true, num_classes=len(labels))
     precision, recall, f1 = (
@@ -232,7 +233,7 @@ def _per_class(given: Classes, classes: Classes, labels: Sequence[str]) -> dict[
         )
         for number, label in enumerate(labels)
     )
-    return {"classes": figures, "confusion": tuple(map(tuple, confusion.tolist()))}
+    return figures, tuple(map(tuple, confusion.tolist()))
 
 
 def write_splits(folder: Path, splits: dict[Split, tuple[Example, ...]]) -> None:

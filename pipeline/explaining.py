@@ -103,8 +103,13 @@ def explain(bundle: Bundle, pixels: Pixels, label: str | None = None) -> Explana
         pooled=pooled,
         same_maps=same_maps,
         deeper=tuple(deeper),
-        features=int(getattr(net, "head_hidden_size", None) or getattr(net, "num_features", 0)),
+        features=_features(net),
     )
+
+
+def _features(net: Any) -> int:
+    """How many numbers the output layer is given."""
+    return int(getattr(net, "head_hidden_size", None) or net.num_features)
 
 
 def heat_map(net: nn.Module, x: Tensor, explained: int, logistic: bool) -> Array:
@@ -261,7 +266,7 @@ def _liveliest(maps: Array) -> list[int]:
 def _filter_tile(weights: Array) -> Array:
     """A filter as signed numbers [height, width] for one channel, as a colour picture [height, width, 3] for RGB."""
     if weights.shape[0] != 3:
-        return weights.mean(axis=0)
+        return np.asarray(weights.mean(axis=0))
     spread = float(np.abs(weights).max()) or 1.0
     coloured: Array = (0.5 + weights.transpose(1, 2, 0) / (2 * spread)).astype(np.float32)
     return coloured
@@ -357,7 +362,8 @@ def _blended(pixels: Pixels, heat: Array) -> npt.NDArray[np.uint8]:
     grey = pixels.mean(axis=2, keepdims=True).repeat(3, axis=2) / 255
     warm = mpl.colormaps["inferno"](heat)[..., :3]
     strength = 0.12 + 0.63 * heat[..., None]
-    return np.round(255 * ((1 - strength) * grey + strength * warm)).astype(np.uint8)
+    blended: npt.NDArray[np.uint8] = np.round(255 * ((1 - strength) * grey + strength * warm)).astype(np.uint8)
+    return blended
 
 
 def _bars(axes: Any, found: Explanation) -> None:

@@ -264,7 +264,7 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-@register_model
+@register_model  # type: ignore[untyped-decorator]
 def plain_cnn(pretrained: bool = False, **kwargs: Any) -> PlainCNN:
     """Build PlainCNN for timm: `in_chans`, `num_classes`, `img_size` and `layers` are its arguments."""
     net: PlainCNN = build_model_with_cfg(PlainCNN, NAME, pretrained, **kwargs)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline import bundle as bundles
 from pipeline.job import Device, RequestError, sentence
-from pipeline.labelled import Example
+from pipeline.labelled import Example, Split
 from pipeline.preprocessing import RESAMPLING, Preprocessing
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Recipe(BaseModel):
         """The learning rate at its peak."""
         return self.learning_rate or (5e-4 if self.weights else 2e-3)
 
-    def key(self, splits: dict[Any, Sequence[Example]]) -> str:
+    def key(self, splits: dict[Split, tuple[Example, ...]]) -> str:
         """What makes two commands the same training: all settings but the device, and every example of every split."""
         content = {
             "recipe": self.model_dump(mode="json", exclude={"device"}),

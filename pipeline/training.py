@@ -188,7 +188,7 @@ class Trainer:
             outputs = self._run(pixels)
             loss = self._loss(outputs, classes.to(self._device), self._weights)
             self._optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
             self._optimizer.step()
             total += loss.item() * len(classes)

@@ -31,6 +31,7 @@ FLOW = [  # top to bottom: each may import those before it
     "explaining",
     "describing",
     "card",
+    "bundling",
 ]
 
 
