@@ -108,3 +108,37 @@ def shardseer(*arguments: object, **environment: str) -> subprocess.CompletedPro
 def noise() -> np.random.Generator:
     """Reproducible noise."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """scikit-learn's 1,797 handwritten digits, a folder per digit."""
+    from benchmarks import digits
+
+    folder = tmp_path_factory.mktemp("labelled") / "digits"
+    digits.write(folder)
+    settle(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def few_digits(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty of each of four digits: enough to train in seconds."""
+    folder = tmp_path_factory.mktemp("labelled") / "few"
+    for label in "0123":
+        (folder / label).mkdir(parents=True)
+        for path in sorted((digits / label).iterdir())[:20]:
+            (folder / label / path.name).write_bytes(path.read_bytes())
+    settle(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits_bundle(own_folders: None, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that `train` made of the digits, in fewer epochs than the README's."""
+    from pipeline import bundling
+    from pipeline.recipe import Recipe
+
+    folder = tmp_path_factory.mktemp("bundles") / "digits"
+    bundling.train(str(digits), str(folder), Recipe(epochs=20), tell=print)
+    return folder
