@@ -27,6 +27,7 @@ from pipeline.preprocessing import Preprocessing
 from pipeline.recipe import AUGMENT, Recipe
 
 KEPT_BYTES = 1 << 30  # of decoded pictures: what fits is decoded once, otherwise every epoch in worker processes
+SMALL_PICTURE = 32 * 32  # pixels: up to here a second thread slows training down, five times on a busy machine
 WARM_UP = 0.05  # of all steps, in which the learning rate rises
 RARE = 3  # how many times the smallest class the largest may be before `auto` weighs classes
 Tell = Callable[[str], None]
@@ -148,7 +149,7 @@ class Trainer:
 
         Afterwards `net` has the weights of the epoch with the least validation loss, evaluating, on the CPU.
         """
-        with deterministic():
+        with deterministic(threads_for(self._contract)):
             self._resume(checkpoint, key, tell)
             while not self._is_done():
                 done = self._epoch(len(self._history) + 1)
@@ -316,17 +317,22 @@ def _batches(number: int, size: int, seed: int, epoch: int) -> list[list[int]]:
     return cuts
 
 
+def threads_for(contract: Preprocessing) -> int:
+    """CPU threads to train with: all cores, but one for small pictures, where threads wait for each other more."""
+    return 1 if contract.height * contract.width <= SMALL_PICTURE else len(os.sched_getaffinity(0))
+
+
 @contextmanager
-def deterministic() -> Iterator[None]:
-    """Ask torch for the same sums in the same order every time, on all cores of this process."""
-    before, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
+def deterministic(threads: int) -> Iterator[None]:
+    """Ask torch for the same sums in the same order every time, with so many threads."""
+    before, others = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(threads)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*does not have a deterministic implementation.*")
             yield
     finally:
         torch.use_deterministic_algorithms(before)
-        torch.set_num_threads(threads)
+        torch.set_num_threads(others)
