@@ -2,12 +2,12 @@
 
 import os
 import random
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import skimage
 from PIL import Image
@@ -104,7 +104,8 @@ def shardseer(*arguments: object, **environment: str) -> subprocess.CompletedPro
     )
 
 
-@pytest.fixture(scope="session")
-def noise() -> np.random.Generator:
-    """Reproducible noise."""
-    return np.random.default_rng(0)
+def free_port() -> int:
+    """A TCP port on localhost that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -42,6 +42,10 @@ class Scene:
         return self.folder / "out"
 
     @property
+    def said(self) -> Path:
+        return self.folder / "said.txt"
+
+    @property
     def mark(self) -> Path:
         return self.folder / f"mark{self.faults}"
 
@@ -55,20 +59,21 @@ class Scene:
 
     def start(self, *options: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "flows.cli", "classify", self.images, "-o", self.output, "-m", self.model]
-        return subprocess.Popen(
-            [*map(str, command), *options],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **self.environment},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        # Into a file, not a pipe: Ray's agents outlive a killed driver for a while and would keep a pipe open.
+        with self.said.open("w") as said:
+            return subprocess.Popen(
+                [*map(str, command), *options],
+                cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": str(ROOT), **self.environment},
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                text=True,
+                start_new_session=True,
+            )
 
     def run(self, *options: str) -> tuple[int, str]:
         process = self.start(*options)
-        _, said = process.communicate(timeout=150)
-        return process.returncode, said
+        return process.wait(timeout=150), self.said.read_text()
 
     def marked(self) -> bool:
         """Whether the victim left its mark at the boundary."""
