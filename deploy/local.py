@@ -49,24 +49,23 @@ SETTINGS = {  # a setting of the user's own environment wins
 
 
 def up() -> None:
-    """Start what is not running and print how to use it; deploying again is harmless."""
+    """Start what is not running, deploy, and print how to use it. What runs already is left alone."""
     was = _read_state()
-    if was and _healthy(was["port"]) and _running(was["token"], "worker"):
+    alive = was is not None and bool(family(_mark(was["token"])))
+    port = was["port"] if was and alive else _choose_port(was)
+    token = was["token"] if was and alive else secrets.token_hex(16)
+    if alive and _healthy(port) and _running(token, "worker"):
         say("It is up already.")
-        _how_to(was["port"])
+        _how_to(port)
         return
-    if was:
-        say("Something of an earlier `make up` is gone: ending the rest and starting again.")
-        _end(was["token"])
-    port, token = _choose_port(was), secrets.token_hex(16)
     STATE.mkdir(parents=True, exist_ok=True)
     UP.write_text(json.dumps({"port": port, "token": token}))
-    environment = _environment(port, token)
     try:
-        _start(port, environment)
+        _start(port, token, _environment(port, token))
     except BaseException:
-        _end(token)
-        UP.unlink()
+        if not alive:
+            _end(token)
+            UP.unlink()
         raise
     say(f"Up. State and logs: {STATE}. End it with: make down")
     _how_to(port)
@@ -83,32 +82,47 @@ def down() -> None:
     say(f"Down: {ended} processes ended. The database and the logs stay in {STATE}.")
 
 
-def _start(port: int, environment: dict[str, str]) -> None:
-    say(f"Starting a Prefect server at 127.0.0.1:{port} …")
-    server = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    process = _launch("server", server, environment)
-    _wait_until(lambda: _healthy(port) or process.poll() is not None, START_SECONDS)
+def _start(port: int, token: str, environment: dict[str, str]) -> None:
+    """Start the server and the worker, each if it is not there, and deploy."""
     if not _healthy(port):
-        raise SystemExit(f"The Prefect server did not start; the end of {STATE / 'server.log'}:\n{_tail('server')}")
+        for pid in _running(token, "server"):
+            _signal(pid, signal.SIGKILL)
+        say(f"Starting a Prefect server at 127.0.0.1:{port} …")
+        server = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
+        process = _launch("server", server, environment)
+        _wait_until(lambda: _healthy(port) or process.poll() is not None, START_SECONDS)
+        if not _healthy(port):
+            raise SystemExit(f"The Prefect server did not start; the end of its log:\n{_tail('server')}")
     os.environ.update(environment)  # before Prefect is imported, which reads it then
     _prepare_server()
     say("Deploying deploy/prefect.yaml …")
     deploy = ["--no-prompt", "deploy", "--all", "--prefect-file", str(CHECKOUT / "deploy" / "prefect.yaml")]
-    subprocess.run(_prefect(deploy), cwd=CHECKOUT, env=environment, check=True, stdout=sys.stderr)
-    say("Starting a worker …")
-    worker = ["worker", "start", "--pool", POOL, "--type", "process", "--name", "local", "--install-policy", "never"]
-    process = _launch("worker", worker, environment)
-    time.sleep(1)
-    if process.poll() is not None:
-        raise SystemExit(f"The worker did not start; the end of {STATE / 'worker.log'}:\n{_tail('worker')}")
+    subprocess.run(_prefect(deploy), cwd=CHECKOUT, env=environment, check=True, stdout=subprocess.DEVNULL)
+    if not _running(token, "worker"):
+        say("Starting a worker …")
+        worker = ["worker", "start", "--pool", POOL, "--type", "process", "--name", "local"]
+        process = _launch("worker", worker, environment)
+        _wait_until(lambda: _online() or process.poll() is not None, START_SECONDS)
+        if process.poll() is not None:
+            raise SystemExit(f"The worker did not start; the end of its log:\n{_tail('worker')}")
+
+
+def _online() -> bool:
+    """Whether a worker polls the pool."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        workers = client.read_workers_for_work_pool(POOL)
+    return any(worker.status == "ONLINE" for worker in workers)
 
 
 def _prepare_server() -> None:
     """Make the work pool and the automation that a self-hosted server lacks; those that are there stay as they are."""
-    from prefect.automations import AutomationCore, ChangeFlowRunState, EventTrigger, Posture, ResourceSpecification
+    from prefect.automations import AutomationCore, EventTrigger, Posture, ResourceSpecification
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.client.schemas.objects import StateType
+    from prefect.events.actions import ChangeFlowRunState
     from prefect.exceptions import ObjectAlreadyExists
     from prefect.workers.process import ProcessWorker
 
@@ -133,7 +147,9 @@ def _prepare_server() -> None:
             ),
             actions=[
                 ChangeFlowRunState(
+                    name=None,
                     state=StateType.CRASHED,
+                    force=False,  # a run that ended meanwhile keeps its state
                     message=f"No heartbeat for {ZOMBIE_AFTER.seconds // 60} minutes. The next run continues.",
                 )
             ],
@@ -145,8 +161,8 @@ def _how_to(port: int) -> None:
     """The lines to paste, on stdout."""
     images, output = _images_and_output()
     print(f"export PREFECT_API_URL={_api(port)}")
-    parameters = (f"--param {shlex.quote(f'{name}={value}')}" for name, value in (("images", images), ("output", output)))
-    print(f"{shlex.quote(_prefect_command())} deployment run {DEPLOYMENT} {' '.join(parameters)} --watch")
+    command = [_prefect_command(), "deployment", "run", DEPLOYMENT]
+    print(shlex.join([*command, "--param", f"images={images}", "--param", f"output={output}", "--watch"]))
     say(f"The same in a browser: http://127.0.0.1:{port}/deployments")
 
 
@@ -158,7 +174,11 @@ def _images_and_output() -> tuple[str, str]:
         if found is None or found.origin is None:
             raise SystemExit("Say what to classify: make up IMAGES=/folder/with/images OUT=/folder/for/results")
         images = str(Path(found.origin).parent / "data")
-    return tuple(each if "://" in each else str(Path(each).expanduser().absolute()) for each in (images, output))
+    return _absolute(images), _absolute(output)
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else str(Path(path).expanduser().absolute())
 
 
 def _environment(port: int, token: str) -> dict[str, str]:
@@ -192,19 +212,17 @@ def _launch(name: str, command: list[str], environment: dict[str, str]) -> subpr
 
 
 def _end(token: str) -> int:
-    """End all that carries the token: runs and worker first, so that they can still report; then the server."""
-    ended = _family(token)
+    """End all that carries the token: the worker and its runs first, while they can still report; then the server."""
+    mark = _mark(token)
+    ended = family(mark)
     for which in ("worker", "server"):
         first = _running(token, which)
         for pid in first:
             _signal(pid, signal.SIGTERM)
-        _wait_until(lambda first=first: not any(map(_alive, first)), END_SECONDS)
-        ended |= _family(token)
-        if which == "worker":
-            doomed = _family(token) - _descendants(set(_running(token, "server")))
-            for pid in doomed:
-                _signal(pid, signal.SIGKILL)
-    while left := _family(token):  # what was started meanwhile goes too
+        _wait_for_the_end(first)
+        for pid in family(mark) - _descendants(set(_running(token, "server"))):
+            _signal(pid, signal.SIGKILL)
+    while left := family(mark):  # what was started meanwhile goes too
         ended |= left
         for pid in left:
             _signal(pid, signal.SIGKILL)
@@ -212,19 +230,26 @@ def _end(token: str) -> int:
     return len(ended)
 
 
+def _wait_for_the_end(pids: list[int]) -> None:
+    _wait_until(lambda: not any(map(_is_alive, pids)), END_SECONDS)
+
+
 def _running(token: str, which: str) -> list[int]:
     """The processes of `prefect server …` or `prefect worker …` that carry the token."""
-    return [pid for pid in _marked(token) if f"\0{which}\0start\0" in _read(pid, "cmdline")]
+    return [pid for pid in _marked(_mark(token)) if f"\0{which}\0start\0" in _read(pid, "cmdline")]
 
 
-def _family(token: str) -> set[int]:
-    """All that carries the token, and its descendants: some programs write over their own environment."""
-    return _descendants(_marked(token))
+def _mark(token: str) -> str:
+    return f"{TOKEN}={token}"
 
 
-def _marked(token: str) -> set[int]:
-    mark = f"{TOKEN}={token}\0"
-    return {pid for pid in _pids() if mark in _read(pid, "environ")} - {os.getpid()}
+def family(mark: str) -> set[int]:
+    """All whose environment says `mark` (NAME=value), with their descendants: Ray's actors write over theirs."""
+    return _descendants(_marked(mark))
+
+
+def _marked(mark: str) -> set[int]:
+    return {pid for pid in _pids() if f"\0{mark}\0" in "\0" + _read(pid, "environ")} - {os.getpid()}
 
 
 def _descendants(roots: set[int]) -> set[int]:
@@ -242,7 +267,7 @@ def _parent(pid: int) -> int | None:
     return int(fields[1]) if fields and fields[0] not in "ZX" else None
 
 
-def _alive(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     return _parent(pid) is not None
 
 
