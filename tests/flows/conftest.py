@@ -151,8 +151,8 @@ def write_images(folder: Path, count: int) -> Path:
 
 @pytest.fixture(scope="session")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images for a run that lasts: some twenty shards of 64."""
-    return write_images(tmp_path_factory.mktemp("many") / "images", 1300)
+    """Images for a run that lasts: a dozen shards of 64."""
+    return write_images(tmp_path_factory.mktemp("many") / "images", 800)
 
 
 @pytest.fixture(scope="session")
