@@ -44,6 +44,7 @@ SETTINGS = {  # a setting of the user's own environment wins
     "DO_NOT_TRACK": "1",
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
     "PREFECT_CLI_COLORS": "false",
+    "PREFECT_WORKER_QUERY_SECONDS": "2",  # how soon a run that was asked for starts
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 

@@ -97,7 +97,13 @@ class Up:
         return str(json.loads((self.state / "up.json").read_text())["token"])
 
     def log(self) -> str:
-        return "\n".join((self.state / "worker.log").read_text().splitlines()[-60:])
+        """The end of the worker's log, then of what the runs logged; for a failing test to show."""
+        worker = (self.state / "worker.log").read_text().splitlines()[-20:]
+        try:
+            runs = [line["message"] for line in self.api("logs/filter", sort="TIMESTAMP_DESC", limit=20)]
+        except OSError as error:
+            runs = [f"no server: {error}"]
+        return "\n".join([*worker, *reversed(runs)])
 
 
 def processes_of(flow_run: str) -> set[int]:
