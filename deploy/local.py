@@ -214,21 +214,25 @@ def _launch(name: str, command: list[str], environment: dict[str, str]) -> subpr
 
 def _end(token: str) -> int:
     """End all that carries the token: the worker and its runs first, while they can still report; then the server."""
-    mark = _mark(token)
-    ended = family(mark)
+    seen = dict[int, str]()  # process id → when it started; orphans among them are found by neither mark nor parent
+
+    def left() -> set[int]:
+        seen.update({pid: _started(pid) for pid in family(_mark(token)) - seen.keys()})
+        return {pid for pid, started in seen.items() if _is_alive(pid) and _started(pid) == started}
+
     for which in ("worker", "server"):
+        left()
         first = _running(token, which)
         for pid in first:
             _signal(pid, signal.SIGTERM)
         _wait_for_the_end(first)
-        for pid in family(mark) - _descendants(set(_running(token, "server"))):
+        for pid in left() - _descendants(set(_running(token, "server"))):
             _signal(pid, signal.SIGKILL)
-    while left := family(mark):  # what was started meanwhile goes too
-        ended |= left
-        for pid in left:
+    while doomed := left():  # what was started meanwhile goes too
+        for pid in doomed:
             _signal(pid, signal.SIGKILL)
         time.sleep(0.1)
-    return len(ended)
+    return len(seen)
 
 
 def _wait_for_the_end(pids: list[int]) -> None:
@@ -270,6 +274,11 @@ def _parent(pid: int) -> int | None:
 
 def _is_alive(pid: int) -> bool:
     return _parent(pid) is not None
+
+
+def _started(pid: int) -> str:
+    """When a process started, in the kernel's ticks: with its id, it tells it from any other."""
+    return (_read(pid, "stat").rpartition(")")[2].split() + [""] * 20)[19]
 
 
 def _pids() -> list[int]:
