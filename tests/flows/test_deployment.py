@@ -147,7 +147,7 @@ def test_up_again_says_so_and_changes_nothing(up: Up) -> None:
 
 
 def test_every_port_is_open_to_this_machine_only(up: Up) -> None:
-    inodes = {os.readlink(link) for pid in up.processes() for link in Path(f"/proc/{pid}/fd").iterdir()}
+    inodes = {str(link.readlink()) for pid in up.processes() for link in Path(f"/proc/{pid}/fd").iterdir()}
     tables = [Path("/proc/net") / table for table in ("tcp", "tcp6")]
     rows = [line.split() for table in tables for line in table.read_text().splitlines()[1:]]
     listening = {row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in inodes}
