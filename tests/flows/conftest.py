@@ -11,13 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from deploy import local
+from tests.conftest import ROOT, make_crops, settle
 
-ROOT = Path(__file__).parents[2]
 DEPLOYMENT = "classify-images/nightly"
 
 
@@ -145,20 +143,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def write_images(folder: Path, count: int) -> Path:
-    """Small JPEGs, each another one."""
-    folder.mkdir(parents=True)
-    noise = np.random.default_rng(7)
-    for number in range(count):
-        coarse = Image.fromarray(noise.integers(0, 256, (6, 6, 3), dtype=np.uint8))
-        coarse.resize((48, 48)).save(folder / f"{number:05}.jpg")
-    return folder
-
-
 @pytest.fixture(scope="session")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images for a run that lasts: a dozen shards of 64."""
-    return write_images(tmp_path_factory.mktemp("many") / "images", 800)
+    folder = make_crops(tmp_path_factory.mktemp("many") / "images", 800)
+    settle(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -166,7 +156,6 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """One server and worker for all tests of the session, ended by `down`."""
     started = Up(tmp_path_factory.mktemp("up"))
     started.command("up")
-    write_images(Path(started.environment["IMAGES"]), 70)
     yield started
     ours = started.processes()
     started.command("down")

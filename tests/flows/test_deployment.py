@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
@@ -10,19 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tests.flows.conftest import (
-    DEPLOYMENT,
-    ROOT,
-    Up,
-    alive,
-    cmdline,
-    processes_of,
-    published,
-    staged,
-    wait_until,
-    write_images,
-)
+from tests.conftest import ROOT
+from tests.flows.conftest import DEPLOYMENT, Up, alive, cmdline, processes_of, published, staged, wait_until
 
+Crops = Callable[..., Path]
 SLOW = {"engine": "torch"}  # so that a run lasts long enough to be killed in the middle
 
 RAY_AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")  # Ray's own; a minute after a raylet that was killed
@@ -62,8 +54,10 @@ def assert_resumes(up: Up, images: Path, output: Path, run: str) -> None:
     assert before.items() <= after.items()
 
 
-def test_a_deployed_run_publishes_parquet_that_names_its_actor_and_flow_run(up: Up, tmp_path: Path) -> None:
-    images, output = write_images(tmp_path / "images", 70), tmp_path / "out"
+def test_a_deployed_run_publishes_parquet_that_names_its_actor_and_flow_run(
+    up: Up, crops: Crops, tmp_path: Path
+) -> None:
+    images, output = crops(70), tmp_path / "out"
     parameters = ["--param", f"images={images}", "--param", f"output={output}"]
     ray = json.dumps({"workers": "ray"})
     done = up.prefect("deployment", "run", DEPLOYMENT, *parameters, "--param", f"options={ray}", "--watch")
@@ -154,8 +148,8 @@ def test_every_port_is_open_to_this_machine_only(up: Up) -> None:
     assert listening == {"0100007F"}  # 127.0.0.1
 
 
-def test_a_schedule_of_every_minute_runs_with_nobody_asking(up: Up, tmp_path: Path) -> None:
-    images, output = write_images(tmp_path / "images", 70), tmp_path / "out"
+def test_a_schedule_of_every_minute_runs_with_nobody_asking(up: Up, crops: Crops, tmp_path: Path) -> None:
+    images, output = crops(70), tmp_path / "out"
     wanted = yaml.safe_load((ROOT / "deploy" / "prefect.yaml").read_text())
     (deployment,) = wanted["deployments"]
     deployment["name"] = "every-minute"
