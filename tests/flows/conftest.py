@@ -145,8 +145,8 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images for a run that lasts: a dozen shards of 64."""
-    folder = make_crops(tmp_path_factory.mktemp("many") / "images", 800)
+    """Images for a run that lasts: nine shards of 64."""
+    folder = make_crops(tmp_path_factory.mktemp("many") / "images", 576)
     settle(folder)
     return folder
 

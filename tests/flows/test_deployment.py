@@ -54,7 +54,7 @@ def assert_resumes(up: Up, images: Path, output: Path, run: str) -> None:
     assert before.items() <= after.items()
 
 
-def test_a_deployed_run_publishes_parquet_that_names_its_actor_and_flow_run(
+def test_a_deployed_run_publishes_parts_that_name_their_actor_and_flow_run(
     up: Up, crops: Crops, tmp_path: Path
 ) -> None:
     images, output = crops(70), tmp_path / "out"
