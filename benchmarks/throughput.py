@@ -52,9 +52,8 @@ def main() -> None:
         seconds = time.perf_counter() - start
         summary = json.loads(done.stdout)
     mebibytes = {who: summary[f"peak_memory_{who}"] / 2**20 for who in ("driver", "worker")}
-    print(
-        f"{chosen.images:,} JPEGs of 500×375, {summary['workers']} workers on {os.cpu_count()} cores, {summary['engine']}"
-    )
+    workers, engine = summary["workers"], summary["engine"]
+    print(f"{chosen.images:,} JPEGs of 500×375, {workers} workers on {os.cpu_count()} cores, {engine}")
     print("| whole process | classifying alone | peak memory: driver | a worker |")
     print("|---|---|---|---|")
     print(

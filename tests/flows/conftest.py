@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -65,8 +66,15 @@ class Up:
         if body:
             request.data = json.dumps(body).encode()
             request.add_header("content-type", "application/json")
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
+        deadline = time.monotonic() + 30
+        while True:  # a busy server answers 503, and Prefect's own client asks again, too
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    return json.load(answer)
+            except urllib.error.HTTPError as error:
+                if error.code != 503 or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
 
     def start(self, images: Path, output: Path, **options: Any) -> str:
         """Ask for a run of the deployment; return the flow run's id."""
