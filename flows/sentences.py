@@ -8,6 +8,7 @@ import typer
 
 from flows.terminal import tell
 from pipeline.job import RequestError, RunError
+from pipeline.storage import cause
 
 
 def sentences(command: Callable[..., None]) -> Callable[..., None]:
@@ -22,6 +23,10 @@ def sentences(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(2) from None
         except RunError as error:
             tell(f"shardseer: {error}")
+            raise typer.Exit(1) from None
+        except OSError as error:  # the disk, the network: what is finished is kept
+            what = f"{error.filename}: " if error.filename else ""
+            tell(f"shardseer: {what}{cause(error)}. When that is mended, continue with the same command.")
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
             tell("shardseer: interrupted; resume with the same command.")

@@ -121,7 +121,7 @@ def make_plan(
 
 def shard_size(images: int, workers: int) -> int:
     """Images per shard: enough shards for every worker to have several, none smaller than 64 or larger than 16,384."""
-    return min(LARGEST, max(SMALLEST, -(-images // (SHARDS_PER_WORKER * workers))))
+    return min(LARGEST, max(SMALLEST, images // (SHARDS_PER_WORKER * workers)))
 
 
 def write_shards(folder: Path, references: Iterator[pa.RecordBatch], size: int) -> int:

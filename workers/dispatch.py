@@ -39,7 +39,7 @@ class RayFleet:
                     shard, actor = waiting.popleft(), idle.pop()
                     tried[shard.id] += 1
                     running[actor.attempt.remote(shard, tried[shard.id])] = (shard, actor)
-                (done,), _ = ray.wait(list(running), num_returns=1)
+                done = _first(list(running))
                 shard, actor = running.pop(done)
                 try:
                     part = ray.get(done)
@@ -71,6 +71,15 @@ def fleet(options: Options) -> Iterator[RayFleet]:
     """The fleet of a Ray cluster: the one at `--ray-address`, or one on this machine for as long as this lasts."""
     with cluster.connected(options.ray_address):
         yield RayFleet(*cluster.size(options.device))
+
+
+def _first(running: list[ray.ObjectRef[Path]]) -> ray.ObjectRef[Path]:
+    """Wait for one of these; what a signal's handler raises meanwhile (Prefect's, at cancellation) comes through."""
+    try:
+        (done,), _ = ray.wait(running, num_returns=1)
+    except SystemError as error:  # Ray's way of saying that an exception it does not know came up while it waited
+        raise error.__cause__ or error from None
+    return done
 
 
 def _check_retryable(error: RayTaskError) -> None:
