@@ -104,7 +104,6 @@ def shardseer(*arguments: object, **environment: str) -> subprocess.CompletedPro
     )
 
 
-<<<<<<< HEAD
 @pytest.fixture(scope="session")
 def noise() -> np.random.Generator:
     """Reproducible noise."""
@@ -143,10 +142,10 @@ def digits_bundle(own_folders: None, digits: Path, tmp_path_factory: pytest.Temp
     folder = tmp_path_factory.mktemp("bundles") / "digits"
     bundling.train(str(digits), str(folder), Recipe(epochs=20), tell=print)
     return folder
-=======
+
+
 def free_port() -> int:
     """A TCP port on localhost that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
->>>>>>> main
