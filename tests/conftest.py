@@ -105,12 +105,6 @@ def shardseer(*arguments: object, **environment: str) -> subprocess.CompletedPro
 
 
 @pytest.fixture(scope="session")
-def noise() -> np.random.Generator:
-    """Reproducible noise."""
-    return np.random.default_rng(0)
-
-
-@pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """scikit-learn's 1,797 handwritten digits, a folder per digit."""
     from benchmarks import digits
