@@ -189,14 +189,14 @@ def explain(
 ) -> None:
     """Draw what the network sees in IMAGE, from the pixels to the answer, with a heat map of what spoke for it."""
     from pipeline import bundle as bundles
-    from pipeline import explaining
+    from pipeline import drawing, explaining
 
     bundle = bundles.resolve(model)
     target = output or Path(f"{Path(image).stem}.explained.png")
     if not target.absolute().parent.is_dir():
         raise RequestError(f"--output {target}: there is no folder {target.absolute().parent}.")
     found = explaining.explain(bundle, explaining.pixels_of(bundle, image, max_pixels), label)
-    explaining.draw(found, target, title=Path(image).name)
+    drawing.draw(found, target, title=Path(image).name)
     for place in found.chances.argsort()[::-1][:5]:
         out.print(f"{found.chances[place]:.3f}  {bundle.labels[place]}", highlight=False, markup=False)
     tell(f"Picture: {target}")

@@ -29,6 +29,7 @@ FLOW = [  # top to bottom: each may import those before it
     "evaluating",
     "plotting",
     "explaining",
+    "drawing",
     "describing",
     "card",
     "bundling",

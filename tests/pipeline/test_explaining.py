@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from pipeline import bundle as bundles
-from pipeline import describing, explaining
+from pipeline import describing, drawing, explaining
 from pipeline.classifying import probabilities
 from pipeline.job import RequestError
 
@@ -45,7 +45,7 @@ def test_hiding_what_is_hot_costs_more_than_hiding_what_is_cold_digits(digits_bu
 
 
 def test_hiding_what_is_hot_costs_more_than_hiding_what_is_cold_photographs(photographs: Path):
-    names = ("coffee.png", "chelsea.png", "camera.png", "rocket.jpg", "astronaut.png", "motorcycle_left.png")
+    names = ("coffee.png", "chelsea.png", "camera.png", "rocket.jpg")
     hot, cold = drops(bundles.resolve(None), [photographs / name for name in names])
     assert hot > cold + 0.02, (hot, cold)
 
@@ -63,7 +63,7 @@ def test_the_picture_is_drawn(which: str, digits_bundle: Path, digits: Path, pho
     if which == "digits":
         assert found.pooled is not None
         assert found.pooled.maps.shape == (32, 4, 4)
-    explaining.draw(found, tmp_path / "out.png", "title")
+    drawing.draw(found, tmp_path / "out.png", "title")
     with Image.open(tmp_path / "out.png") as drawn:
         assert min(drawn.size) > 700
         assert len(set(drawn.convert("L").resize((64, 64)).tobytes())) > 50
