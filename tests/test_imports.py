@@ -12,6 +12,8 @@ FLOW = [  # top to bottom: each may import those before it
     "engines",
     "decoding",
     "batching",
+    "children",
+    "isolating",
     "classifying",
     "planning",
     "writing",
