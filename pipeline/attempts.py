@@ -9,6 +9,7 @@ isolation, so that the guilty one becomes an error row and the others get their 
 """
 
 import json
+import logging
 import os
 import resource
 import secrets
@@ -38,6 +39,8 @@ Decode = Callable[[pa.Table, Preprocessing, int, int, Stopwatch, bool], Iterator
 
 ATTEMPTS = 3  # per shard and command, counted by us: Ray's own retries are off
 BEAT_SECONDS = 1.0  # between two signs of life of an attempt
+log = logging.getLogger("shardseer")
+
 DECODER = b"shardseer.decoder"  # in an image batch's metadata: who decoded it, where that is not the classifier
 
 
@@ -150,6 +153,7 @@ class ShardClassifier:
             held.enter_context(mark)
             classifier = self._classifier
             if mark.found:
+                log.warning("Shard %s: a worker was lost on it before, so its images are isolated now.", shard.id)
                 decoder = IsolatedDecoder(mark.beat, seconds=options.image_seconds, max_pixels=options.max_pixels)
                 decode = decoder.batches
                 engine = IsolatedEngine(plan.bundle, plan.build, *self._where, mark.beat)

@@ -18,10 +18,11 @@ def _loop() -> None:
 
 
 def _swell() -> None:
-    held, size = [], 0
-    while size < SWOLLEN:
-        held.append(bytearray(256 << 20))
-        size += 256 << 20
+    import numpy as np
+
+    held = []
+    while 256 * len(held) << 20 < SWOLLEN:
+        held.append(np.empty(256 << 20, dtype=np.uint8))  # asked for, not touched: this machine shall live
     os.kill(os.getpid(), signal.SIGKILL)  # what the kernel does where memory runs out
 
 

@@ -1,0 +1,120 @@
+"""One image that kills the decoder, one that never ends, one that takes all memory: three error rows, nothing else lost."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+POISON = Path(__file__).parent / "poison"
+IMAGES = 512
+FAULTS = {100: b"poison: abort", 256: b"poison: loop", 400: b"poison: swell"}
+REASONS = {
+    "0100.jpg": ("decode", "the decoder died of SIGABRT"),
+    "0256.jpg": ("timeout", "no pixel after 2 s"),
+    "0400.jpg": ("decode", "needed more than"),
+}
+ONE_SHARD = "from pipeline import planning; planning.SMALLEST = 512; from flows.cli import main; main()"
+
+
+def classify(images: Path, output: Path, *flags: str, poisoned: bool) -> subprocess.CompletedProcess[str]:
+    paths = [str(POISON)] * poisoned + [str(Path.cwd()), os.environ.get("PYTHONPATH", "")]
+    return subprocess.run(
+        [sys.executable, "-c", ONE_SHARD, "classify", str(images), "-o", str(output), "--device", "cpu", "--json"]
+        + ["--stall-seconds", "4", "--image-seconds", "2", *flags],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "RAY_num_prestart_python_workers": "0"},
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
+
+
+def rows(output: Path) -> dict[str, dict]:
+    found = [row for part in output.glob("predictions/*/*/*.parquet") for row in pq.read_table(part).to_pylist()]
+    by_name = {Path(row["path"]).name: row for row in found}
+    assert len(by_name) == len(found)
+    return by_name
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("poisoned")
+    random = np.random.default_rng(3)
+    for number in range(IMAGES):
+        picture = Image.fromarray(random.integers(0, 255, (48, 64, 3), dtype=np.uint8))
+        picture.save(folder / f"{number:04}.jpg", **({"comment": FAULTS[number]} if number in FAULTS else {}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def oracle(images, tmp_path_factory) -> dict[str, dict]:
+    output = tmp_path_factory.mktemp("oracle") / "out"
+    done = classify(images, output, "--workers", "inline", poisoned=False)
+    assert json.loads(done.stdout)["ok"] == IMAGES
+    return rows(output)
+
+
+def check(output: Path, oracle: dict[str, dict]) -> None:
+    found = rows(output)
+    assert found.keys() == oracle.keys()
+    for name, row in found.items():
+        assert row["content_hash"] == oracle[name]["content_hash"]
+        if name in REASONS:
+            stage, reason = REASONS[name]
+            assert row["status"] == "error"
+            assert row["error_stage"] == stage
+            assert row["error"].startswith(reason)
+            assert (row["width"], row["height"], row["format"]) == (64, 48, "JPEG")
+        else:
+            assert (row["status"], row["label"]) == ("ok", oracle[name]["label"])
+            assert row["confidence"] == pytest.approx(oracle[name]["confidence"], abs=1e-3)
+
+
+def no_process_left(images: Path) -> bool:
+    """No process of ours turns in its endless loop still."""
+    commands = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    return "pipeline.children" not in commands and str(images) not in commands
+
+
+def test_poison_on_ray(images, oracle, tmp_path) -> None:
+    done = classify(images, tmp_path / "out", "--workers", "ray", poisoned=True)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert (summary["shards"], summary["ok"], summary["error"]) == (1, IMAGES - 3, 3)
+    check(tmp_path / "out", oracle)
+    assert no_process_left(images)
+
+
+def test_poison_inline_by_running_the_command_again(images, oracle, tmp_path) -> None:
+    first = classify(images, tmp_path / "out", "--workers", "inline", poisoned=True)
+    assert first.returncode == -6  # SIGABRT took the process
+    again = classify(images, tmp_path / "out", "--workers", "inline", poisoned=True)
+    assert again.returncode == 0, again.stderr
+    assert "Continuing run" in again.stderr
+    assert "isolated" in again.stderr
+    check(tmp_path / "out", oracle)
+    assert no_process_left(images)
+
+
+def test_inline_stall_ends_the_process_and_the_next_run_isolates(tmp_path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(4):
+        fault = {"comment": b"poison: loop"} if number == 1 else {}
+        Image.new("RGB", (32, 32), (number, 0, 0)).save(images / f"{number}.jpg", **fault)
+    stalled = classify(images, tmp_path / "out", "--workers", "inline", poisoned=True)
+    assert stalled.returncode == 1
+    assert "sitecustomize.py" in stalled.stderr  # where it hung
+    again = classify(images, tmp_path / "out", "--workers", "inline", poisoned=True)
+    assert again.returncode == 0, again.stderr
+    assert {name: row["error_stage"] for name, row in rows(tmp_path / "out").items()} == {
+        "0.jpg": None,
+        "1.jpg": "timeout",
+        "2.jpg": None,
+        "3.jpg": None,
+    }
