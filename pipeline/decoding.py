@@ -7,6 +7,7 @@ Pillow raises is the image's own fault, told with its cause.
 import hashlib
 import io
 import resource
+import warnings
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "AVIF", "JPEG2000
 
 # The cap is `max_pixels`, checked on the header before any pixel is decoded; Pillow's own would only warn.
 Image.MAX_IMAGE_PIXELS = None
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # remarks on corrupt EXIF, for every image
 
 ORIENTATION_TAG = 0x0112  # Exif 2.32, table 4
 UPRIGHT = {
