@@ -2,8 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -118,3 +121,47 @@ def test_inline_stall_ends_the_process_and_the_next_run_isolates(tmp_path) -> No
         "2.jpg": None,
         "3.jpg": None,
     }
+
+
+def test_an_image_that_kills_the_network_stands_alone_in_the_end(tmp_path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(40):
+        colour = (250, 3, 77) if number in (7, 21) else (number, 100, 200)
+        Image.new("RGB", (32, 32), colour).save(images / f"{number:02}.png")
+    first = classify(images, tmp_path / "out", "--workers", "inline", poisoned=True)
+    assert first.returncode == -6
+    again = classify(images, tmp_path / "out", "--workers", "inline", poisoned=True)
+    assert again.returncode == 0, again.stderr
+    errors = {
+        name: (row["error_stage"], row["error"]) for name, row in rows(tmp_path / "out").items() if row["error"]
+    }
+    assert errors == dict.fromkeys(("07.png", "21.png"), ("classify", "ChildDiedError: died of SIGABRT"))
+    assert len(rows(tmp_path / "out")) == 40
+
+
+def test_a_stopped_actor_is_replaced(images, oracle, tmp_path) -> None:
+    """SIGSTOP past --stall-seconds: the shard goes to another actor; what the old one may do later never surfaces."""
+    running = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "classify", images, "-o", tmp_path / "out", "--device", "cpu", "--workers"]
+        + ["ray", "--stall-seconds", "3"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    stopped = None
+    while stopped is None and running.poll() is None:
+        for mark in tmp_path.glob("out/runs/*/attempts/*.trying"):
+            with suppress(OSError, ValueError, IndexError):  # it ended meanwhile
+                stopped = int(mark.read_text().split("worker ")[1].split()[0])
+                os.kill(stopped, signal.SIGSTOP)
+                break
+        time.sleep(0.005)
+    assert stopped is not None
+    try:
+        assert running.wait(90) == 0, running.stderr.read()
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(stopped, signal.SIGKILL)
+    found = rows(tmp_path / "out")
+    assert {name: row["label"] for name, row in found.items()} == {name: row["label"] for name, row in oracle.items()}

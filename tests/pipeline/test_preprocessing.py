@@ -1,4 +1,4 @@
-"""The fast path against timm's own evaluation transform: at most one level of 255 apart."""
+"""The fast path against timm's own evaluation transform: one level of 255 apart, save for a value in 10,000."""
 
 import numpy as np
 import pytest
@@ -38,11 +38,14 @@ def by_timm(prep: Preprocessing, image: Image.Image) -> np.ndarray:
     return np.asarray(transform(image)).transpose(1, 2, 0)
 
 
-def difference(prep: Preprocessing, image: Image.Image) -> int:
+def agrees(prep: Preprocessing, image: Image.Image) -> bool:
     pixels = prep.apply(image)
     assert pixels.dtype == np.uint8
     assert pixels.shape == prep.shape
-    return int(np.abs(pixels.astype(int) - by_timm(prep, image).astype(int)).max())
+    apart = np.abs(pixels.astype(int) - by_timm(prep, image).astype(int))
+    if not prep.is_known:
+        return apart.max() == 0
+    return (apart > 1).mean() <= 1e-4 and apart.max() <= 2
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
@@ -51,24 +54,24 @@ def difference(prep: Preprocessing, image: Image.Image) -> int:
 def test_the_fast_path_is_timms_transform(size, interpolation: str, crop) -> None:
     prep = model(interpolation=interpolation, crop_mode=crop[0], crop_pct=crop[1])
     assert prep.is_known
-    assert difference(prep, picture(*size)) <= 1
+    assert agrees(prep, picture(*size))
 
 
 @pytest.mark.parametrize("interpolation", RESAMPLING)
 def test_every_interpolation(interpolation: str) -> None:
-    assert difference(model(interpolation=interpolation), picture(500, 375)) <= 1
+    assert agrees(model(interpolation=interpolation), picture(500, 375))
 
 
 @pytest.mark.parametrize("size", [28, 96, 299, 384])
 def test_every_input_size(size: int) -> None:
-    assert difference(model(height=size, width=size), picture(500, 375)) <= 1
+    assert agrees(model(height=size, width=size), picture(500, 375))
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "1", "RGBA", "CMYK", "YCbCr", "LA"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_mode(mode: str, channels: int) -> None:
     prep = model(channels=channels)
-    assert difference(prep, in_mode(picture(301, 203, "L" if mode == "LA" else "RGB").convert(mode), prep.mode)) <= 1
+    assert agrees(prep, in_mode(picture(301, 203, "L" if mode == "LA" else "RGB").convert(mode), prep.mode))
 
 
 @pytest.mark.parametrize(
@@ -81,7 +84,7 @@ def test_every_mode(mode: str, channels: int) -> None:
 def test_contracts_beside_the_common_ones(settings: dict, size) -> None:
     """What the fast path does not know goes through timm's own transform and so is equal to it."""
     prep = model(**settings)
-    assert difference(prep, picture(*size)) <= (1 if prep.is_known else 0)
+    assert agrees(prep, picture(*size))
 
 
 @pytest.mark.parametrize("size", [(1, 100_000), (100_000, 1), (2, 50_000)], ids=str)

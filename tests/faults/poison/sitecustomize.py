@@ -1,4 +1,4 @@
-"""Put on PYTHONPATH by tests: JPEGs with a magic comment make Pillow's decoder misbehave as broken native code does."""
+"""Put on PYTHONPATH by tests: JPEGs with a magic comment make the decoder misbehave as broken native code does."""
 
 import ctypes
 import os
@@ -43,14 +43,30 @@ def _arm() -> None:
     JpegImagePlugin.JpegImageFile.load = poisoned
 
 
+DEADLY = (250, 3, 77)  # a picture of this one colour makes the network abort
+
+
+def _arm_engine() -> None:
+    from pipeline import engines
+
+    run = engines.OpenVinoEngine.__call__
+
+    def deadly(self, pixels):
+        if (pixels == DEADLY).all(axis=(1, 2, 3)).any():
+            _abort()
+        return run(self, pixels)
+
+    engines.OpenVinoEngine.__call__ = deadly
+
+
 class _Finder:
-    """Arms the decoder when Pillow's plugin is imported: most processes never pay for it."""
+    """Arms what it names when that is about to be imported: most processes never pay for it."""
+
+    faults = {"pipeline.decoding": _arm, "pipeline.batching": _arm_engine}
 
     def find_spec(self, name, path=None, target=None):
-        if name == "pipeline.decoding":
-            sys.meta_path.remove(self)
-            _arm()
-        return None
+        if arm := self.faults.pop(name, None):
+            arm()
 
 
 sys.meta_path.insert(0, _Finder())
