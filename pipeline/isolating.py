@@ -74,7 +74,7 @@ class IsolatedDecoder:
                     "error": f"the {'decoder' if was_read else 'reader'} {death}",
                 }
             except ChildError as error:
-                if error.kind != "MemoryError":
+                if not error.kind.endswith("MemoryError"):
                     raise  # not the image's fault: `image_row` tells those as a row
                 return facts[-1] | {"error_stage": "decode", "error": str(error)}
             if pixels is not None:

@@ -135,9 +135,14 @@ def test_pillow_raising_on_exif_is_no_error_of_the_image(monkeypatch) -> None:
 
 @pytest.mark.parametrize(
     ("mode", "form"),
-    [("RGB", "PNG"), ("RGB", "JPEG"), ("P", "PNG"), ("P", "GIF"), ("P", "BMP"), ("RGBA", "PNG"), ("RGBA", "WEBP")]
-    + [("CMYK", "JPEG"), ("CMYK", "TIFF"), ("YCbCr", "TIFF"), ("LAB", "TIFF"), ("RGB", "JPEG2000"), ("RGB", "PPM")]
-    + [("RGB", "BMP"), ("RGB", "GIF"), ("RGBX", "TIFF"), ("PA", "PNG")],
+    [
+        *(("RGB", form) for form in ("PNG", "JPEG", "JPEG2000", "PPM", "BMP", "GIF")),
+        *(("P", form) for form in ("PNG", "GIF", "BMP")),
+        *(("RGBA", form) for form in ("PNG", "WEBP")),
+        *(("CMYK", form) for form in ("JPEG", "TIFF")),
+        *((mode, "TIFF") for mode in ("YCbCr", "LAB", "RGBX")),
+        ("PA", "PNG"),
+    ],
 )
 def test_colours_survive_in_every_mode(mode: str, form: str) -> None:
     from PIL import ImageCms
@@ -240,9 +245,7 @@ def test_floats_that_are_no_numbers_are_black() -> None:
 
 
 def test_a_grey_model_gets_one_channel() -> None:
-    grey = Preprocessing(
-        channels=1, height=24, width=24, crop_pct=1, interpolation="bilinear", mean=(0,), std=(1,)
-    )
+    grey = Preprocessing(channels=1, height=24, width=24, crop_pct=1, interpolation="bilinear", mean=(0,), std=(1,))
     for picture in (quarters(), quarters().convert("L"), quarters().convert("RGBA"), quarters().convert("CMYK")):
         form = "JPEG" if picture.mode == "CMYK" else "PNG"
         assert decoded(stored(picture, form), grey).shape == (24, 24, 1)
@@ -392,7 +395,7 @@ def test_strict_looks_at_the_first_picture_of_an_mpo_and_leaves_other_formats_al
 
 
 def test_strict_refuses_what_libjpeg_only_warns_of(tmp_path) -> None:
-    """Of JPEGs with one flipped bit that Pillow decodes to silent garbage, strict finds every one that libjpeg notes."""
+    """Of JPEGs with a flipped bit, which Pillow decodes to silent garbage, strict finds those that libjpeg notes."""
     data = stored(photograph(400, 300), "JPEG", restart_marker_rows=1)
     scan = data.index(b"\xff\xda") + 14
     file, random = tmp_path / "flipped.jpg", np.random.default_rng(5)

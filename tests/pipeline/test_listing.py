@@ -68,7 +68,7 @@ def test_what_cannot_be_looked_at_is_a_row_with_its_reason(tmp_path, target) -> 
 
 
 def test_odd_names_come_through_arrow(tmp_path, target) -> None:
-    odd = [b"new\nline.jpg", b"comma,quote\".jpg", b"\xff\xfe.jpg", "ü.jpg".encode(), b"%FF%FE.jpg"]
+    odd = [b"new\nline.jpg", b'comma,quote".jpg', b"\xff\xfe.jpg", "ü.jpg".encode(), b"%FF%FE.jpg"]
     for name in odd:
         with open(os.fsencode(tmp_path) + b"/" + name, "wb") as file:
             file.write(b"x")

@@ -30,7 +30,8 @@ def test_a_folder_is_walked_with_sizes_and_microseconds(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["new\nline.jpg", "comma,.jpg", 'quote".jpg', "apostrophe'.jpg", "%41.jpg", "ünï 写真.jpg", " .jpg", "#?&.jpg"]
+    "name",
+    ["new\nline.jpg", "comma,.jpg", 'quote".jpg', "apostrophe'.jpg", "%41.jpg", "ünï 写真.jpg", " .jpg", "#?&.jpg"],
 )
 def test_odd_names_are_themselves(tmp_path, name: str) -> None:
     (tmp_path / name).write_bytes(b"x")
@@ -52,7 +53,7 @@ def test_a_name_that_is_not_utf8_is_escaped_and_leads_back(tmp_path) -> None:
 
 def test_a_folder_whose_name_is_not_utf8_is_walked(tmp_path) -> None:
     folder = os.fsencode(tmp_path) + b"/\xff"
-    os.mkdir(folder)
+    os.mkdir(folder)  # noqa: PTH102  its name is bytes
     with open(folder + b"/x.jpg", "wb") as file:
         file.write(b"x")
     ((path, _),) = entries(tmp_path).items()

@@ -62,10 +62,11 @@ def _arm_engine() -> None:
 class _Finder:
     """Arms what it names when that is about to be imported: most processes never pay for it."""
 
-    faults = {"pipeline.decoding": _arm, "pipeline.batching": _arm_engine}
+    def __init__(self):
+        self._faults = {"pipeline.decoding": _arm, "pipeline.batching": _arm_engine}
 
     def find_spec(self, name, path=None, target=None):
-        if arm := self.faults.pop(name, None):
+        if arm := self._faults.pop(name, None):
             arm()
 
 
