@@ -1,19 +1,18 @@
-"""The command line: `shardseer classify`, `query`, `report`.
+"""The command line: `shardseer classify`, `query`, and the commands on runs.
 
 Exit codes: 0 done (also with error rows), 1 the run failed, 2 the request was wrong, 130 interrupted.
 """
 
-import functools
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from flows import terminal
+from flows import run_commands, terminal
+from flows.sentences import sentences
 from flows.terminal import tell
-from pipeline.job import Device, EngineName, Job, Options, RequestError, RunError, Workers
+from pipeline.job import Device, EngineName, Job, Options, RequestError, Workers
 from pipeline.reporting import Summary
 
 app = typer.Typer(
@@ -23,27 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+run_commands.register(app)
 OPTION = Options.model_fields
-
-
-def sentences(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn what can go wrong into a sentence and an exit code."""
-
-    @functools.wraps(command)
-    def guarded(*arguments: Any, **named: Any) -> None:
-        try:
-            command(*arguments, **named)
-        except RequestError as error:
-            tell(f"shardseer: {error}")
-            raise typer.Exit(2) from None
-        except RunError as error:
-            tell(f"shardseer: {error}")
-            raise typer.Exit(1) from None
-        except KeyboardInterrupt:
-            tell("shardseer: interrupted; resume with the same command.")
-            raise typer.Exit(130) from None
-
-    return guarded
 
 
 def _help(option: str) -> str:
@@ -66,6 +46,7 @@ def classify(
     prefect: Annotated[bool, typer.Option("--prefect", help="Run as a Prefect flow even if no API is set up.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help=_help("fresh"))] = False,
     retry_errors: Annotated[bool, typer.Option("--retry-errors", help=_help("retry_errors"))] = False,
+    max_error_rate: Annotated[float | None, typer.Option(help=_help("max_error_rate"))] = None,
     all_files: Annotated[bool, typer.Option("--all-files", help=_help("all_files"))] = False,
     include: Annotated[list[str] | None, typer.Option(help=_help("include"))] = None,
     exclude: Annotated[list[str] | None, typer.Option(help=_help("exclude"))] = None,
@@ -168,18 +149,6 @@ def query(
             terminal.show_rows(database.execute(sql), form)
     except duckdb.Error as error:
         raise RequestError(f"The query failed: {error}") from None
-
-
-@app.command()
-@sentences
-def report(output: Annotated[Path, typer.Argument(help="The output of classify.")]) -> None:
-    """Print the summary of the newest published run as Markdown."""
-    from pipeline import runs
-
-    published = [folder for folder in runs.all_runs(output) if folder.summary.exists()]
-    if not published:
-        raise RequestError(f"{output} has no published run.")
-    print(published[-1].summary.read_text(encoding="utf-8"))
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from pipeline import engines, listing, planning
 from pipeline.batching import image_batches
 from pipeline.classifying import Classifier
 from pipeline.job import Job
-from pipeline.planning import Todo
+from pipeline.selecting import Selection
 from pipeline.timing import Stopwatch
 from workers import fleet
 
@@ -24,7 +24,7 @@ def estimate(job: Job) -> str:
     with tempfile.TemporaryDirectory() as scratch:
         listed = Path(scratch) / "listing.parquet"
         listing.write_listing(job, listed)
-        todo = Todo(job, listed, Path(scratch), name)
+        todo = Selection(job, listed, Path(scratch), name)
         if todo.images == 0:
             return f"Nothing new: all {todo.found:,} images are classified already."
         with fleet.opened(job.options, todo.images) as workers:
@@ -41,7 +41,7 @@ def estimate(job: Job) -> str:
     )
 
 
-def _images_per_second(job: Job, bundle: bundles.Bundle, todo: Todo) -> float:
+def _images_per_second(job: Job, bundle: bundles.Bundle, todo: Selection) -> float:
     """Decode and classify a sample with one thread."""
     build = engines.Build(engines.choose(job.options.engine, on_gpu=False), 16, features=job.options.embeddings)
     engines.prepare(bundle, build)

@@ -12,6 +12,7 @@ from pipeline.bundle import Bundle
 from pipeline.job import Job
 from pipeline.reporting import Summary
 from pipeline.runs import Plan, RunFolder
+from pipeline.selecting import Selection
 from workers import fleet
 from workers.fleet import Fleet
 
@@ -26,6 +27,7 @@ def check(job: Job) -> Bundle:
     bundle = bundles.resolve(job.model)
     planning.top_k_of(job.options, bundle)
     engines.check(bundle, job.options)
+    fleet.check(job.options)
     return bundle
 
 
@@ -42,7 +44,7 @@ class Run(AbstractContextManager["Run"]):
         self._seconds: dict[str, float] = {}
         self._folder: RunFolder
         self._plan: Plan
-        self._fleet: Fleet
+        self._fleet: Fleet | None = None
         self._resumed = 0
 
     def __exit__(self, *error: type[BaseException] | BaseException | TracebackType | None) -> None:
@@ -52,6 +54,8 @@ class Run(AbstractContextManager["Run"]):
         """Continue the unfinished run of this request, or plan a new one; None where nothing is new."""
         with self._timed("plan"):
             bundle = check(self._job)
+            if self._job.options.ray_address is not None:
+                self._open_fleet(0)  # an address that leads nowhere is found out before anything is written
             self._held.enter_context(runs.locked(self._job.output, self._waiting))
             unfinished = self._unfinished(bundle)
             plan = self._plan_anew(bundle) if unfinished is None else self._resume(unfinished)
@@ -67,6 +71,9 @@ class Run(AbstractContextManager["Run"]):
             total = self._plan.counts.images
             done = total - sum(shard.images for shard in shards)
             self._progress(done, total)
+            if not shards:
+                return
+            assert self._fleet is not None
             for shard, part in self._fleet.classify(self._plan, shards, self._flow_run):
                 publishing.stage(self._folder, shard, part)
                 done += shard.images
@@ -76,7 +83,7 @@ class Run(AbstractContextManager["Run"]):
         """Count, decide, and make the run visible."""
         with self._timed("publish"):
             if self._folder.state == "planned":
-                publishing.decide(self._folder, self._plan)
+                publishing.decide(self._folder, self._plan, self._job.options.max_error_rate)
             publishing.reveal(self._folder)
 
     def report(self) -> Summary:
@@ -102,7 +109,8 @@ class Run(AbstractContextManager["Run"]):
         left = publishing.missing_shards(folder)
         self._folder = folder
         self._tell(f"Continuing run {folder.run}: {plan.shards - len(left)} of {plan.shards} shards are done.")
-        self._fleet = self._held.enter_context(fleet.opened(self._job.options, sum(shard.images for shard in left)))
+        if left:
+            self._open_fleet(sum(shard.images for shard in left))
         return plan
 
     def _plan_anew(self, bundle: Bundle) -> Plan | None:
@@ -110,19 +118,26 @@ class Run(AbstractContextManager["Run"]):
         folder.create()
         skipped = listing.write_listing(job, folder.listing)
         name = planning.model_name(bundle, planning.model_key(bundle, job.options))
-        todo = planning.Todo(job, folder.listing, folder.path, name)
+        todo = Selection(job, folder.listing, folder.path, name)
+        if vanished := todo.write_gone(folder.run):
+            self._tell(f"{vanished:,} files of earlier runs are gone; `current` no longer shows them.")
         if todo.images == 0:
             storage.remove(folder.path)
             self._tell(f"Nothing new: all {todo.found:,} images are classified already.")
             return None
         self._folder = folder
-        self._fleet = self._held.enter_context(fleet.opened(job.options, todo.images))
+        workers = self._open_fleet(todo.images)
         plan = planning.make_plan(
-            folder, job, bundle, todo, dict(skipped.most_common()), workers=self._fleet.size, on_gpu=self._fleet.on_gpu
+            folder, job, bundle, todo, dict(skipped.most_common()), workers=workers.size, on_gpu=workers.on_gpu
         )
         engines.prepare(bundle, plan.build)
         self._tell(f"Run {plan.run}: {plan.counts.images:,} images in {plan.shards:,} shards, engine {plan.engine}.")
         return plan
+
+    def _open_fleet(self, images: int) -> Fleet:
+        if self._fleet is None:
+            self._fleet = self._held.enter_context(fleet.opened(self._job.options, images))
+        return self._fleet
 
     def _waiting(self, who: str) -> None:
         self._tell(f"Another run writes to {self._job.output} ({who}); waiting for it to end.")

@@ -6,7 +6,7 @@ Sentences go to stderr, results to stdout; nothing here decides anything.
 import csv
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import duckdb
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from flows.phases import Progress as Report
 from pipeline.job import RequestError
@@ -23,7 +23,7 @@ from pipeline.reporting import Summary
 
 SHOWN_ROWS = 40
 err = Console(stderr=True)
-out = Console()
+out = Console(width=None if sys.stdout.isatty() else 240)  # a pipe has no width to fit into
 
 
 def tell(text: str) -> None:
@@ -88,10 +88,15 @@ def show_rows(result: duckdb.DuckDBPyConnection, form: str) -> None:
         objects = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
         print(json.dumps(objects, default=str, ensure_ascii=False, indent=1))
     else:
-        table = Table(*names)
-        for row in result.fetchall():
-            table.add_row(*(_cell(value) for value in row))
-        out.print(table)
+        show_table(names, result.fetchall())
+
+
+def show_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Rows on stdout as a table."""
+    table = Table(*(Column(name, overflow="fold") for name in names))
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    out.print(table)
 
 
 def _cell(value: Any) -> str:

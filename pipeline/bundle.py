@@ -10,7 +10,9 @@ import os
 import re
 import shutil
 import tempfile
+import urllib.error
 import urllib.parse
+import urllib.request
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -215,6 +217,10 @@ def _make_default(folder: Path) -> None:
 
 def _make_from_timm(name: str, folder: Path) -> None:
     """Download a timm model with its pretrained weights. Raises `RequestError` for unknown names or no network."""
+    if not _hub_answers():
+        os.environ.setdefault(
+            "HF_HUB_OFFLINE", "1"
+        )  # before it is imported: fail at once, not after a minute of retries
     import timm
     from timm.data import ImageNetInfo, infer_imagenet_subset
 
@@ -236,6 +242,17 @@ def _make_from_timm(name: str, folder: Path) -> None:
         info = ImageNetInfo(subset) if subset else None
         labels = [info.index_to_description(i) if info else str(i) for i in range(net.num_classes)]
     save(net, folder, tuple(labels))
+
+
+def _hub_answers() -> bool:
+    """Whether the model hub can be reached; through a proxy too, if the environment names one."""
+    try:
+        urllib.request.urlopen(os.environ.get("HF_ENDPOINT") or "https://huggingface.co", timeout=5).close()
+    except urllib.error.HTTPError:
+        return True  # it answered
+    except OSError:
+        return False
+    return True
 
 
 def _not_downloaded(name: str, error: Exception) -> RequestError:

@@ -47,6 +47,9 @@ class Options(BaseModel):
     ray_address: str | None = Field(default=None, description="A Ray cluster to join; default: one on this machine.")
     fresh: bool = Field(default=False, description="Start anew: abandon an unfinished run, classify every image again.")
     retry_errors: bool = Field(default=False, description="Also try the images again that ended as an error row.")
+    max_error_rate: float | None = Field(
+        default=None, ge=0, le=1, description="Do not publish a run in which more than this share (0–1) are errors."
+    )
     all_files: bool = Field(default=False, description="Try every file, whatever its name.")
     include: tuple[str, ...] = Field(default=(), description="Only files that match one of these globs.")
     exclude: tuple[str, ...] = Field(default=(), description="No files that match one of these globs.")

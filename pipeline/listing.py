@@ -29,6 +29,7 @@ class Listing:
     def __init__(self, images: str, options: Options) -> None:
         self.skipped: Counter[str] = Counter()
         self._images = images
+        self._bases = storage.spellings(images)
         self._options = options
 
     def __iter__(self) -> Iterator[storage.Entry]:
@@ -40,15 +41,16 @@ class Listing:
                 yield storage.entry(self._images)
             return
         for entry in storage.walk(self._images):
-            reason = self._why_skipped(entry.path)
-            if reason is None or (entry.error is not None and entry.path == self._images):
+            # What may be in a folder that cannot be read is not known: it is never skipped.
+            reason = None if entry.is_folder else self.why_skipped(entry.path)
+            if reason is None:
                 yield entry
             else:
                 self.skipped[reason] += 1
 
-    def _why_skipped(self, path: str) -> str | None:
+    def why_skipped(self, path: str) -> str | None:
         """The kind under which a file is counted as skipped; None for one to classify."""
-        below = path.removeprefix(self._images).lstrip("/")
+        below = next((path.removeprefix(base) for base in self._bases if path.startswith(base)), path).lstrip("/")
         if not self._options.all_files:
             if below.startswith(".") or "/." in below:
                 return "hidden"
@@ -123,6 +125,6 @@ def write_listing(job: Job, target: Path) -> Counter[str]:
 
 
 def _table(entries: list[storage.Entry]) -> pa.Table:
-    columns = zip(*entries, strict=True) if entries else ((), (), (), ())
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema.LISTING, strict=True)]
+    columns = list(zip(*entries, strict=True)) or [()] * 5
+    arrays = [pa.array(column, field.type) for column, field in zip(columns[:4], schema.LISTING, strict=True)]
     return pa.table(arrays, schema.LISTING)

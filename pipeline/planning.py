@@ -1,7 +1,6 @@
-"""References → shards with content-derived ids; what is already classified is left out.
+"""References → shards with content-derived ids, and the stored plan that makes a run resumable.
 
-The anti-join against published rows and the sort are DuckDB's, which spills to disk: planning needs memory for one
-shard, not for the listing.
+Shards are cut from a stream: planning needs memory for one shard, not for the listing.
 """
 
 import hashlib
@@ -12,7 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -22,14 +20,12 @@ from pipeline import engines, runs, schema, storage
 from pipeline.bundle import Bundle
 from pipeline.job import Job, Options, RequestError
 from pipeline.runs import Counts, Plan, RunFolder
+from pipeline.selecting import Selection
 
 SMALLEST, LARGEST = 64, 16_384  # images per shard
 SHARDS_PER_WORKER = 8  # so that the last shards of a run end at about the same time
 SHARDS_PER_FILE = 256  # a reader parses one footer to find its shard; this bounds the footer
 BATCH_SIZE = {"cpu": 16, "gpu": 256}  # on CPUs larger batches fall out of the caches (measured)
-MEMORY_LIMIT = "1GB"
-SETTLING_US = 2_000_000  # a file changed this shortly before it was read may change again within a tick of its clock
-TRANSIENT_STAGES = ("list", "read", "timeout", "worker")  # errors of the world, not of the image's bytes
 INDEX = "shards.parquet"
 INDEX_SCHEMA = pa.schema(
     [("id", pa.string()), ("file", pa.string()), ("row", pa.int32()), ("images", pa.int64()), ("bytes", pa.int64())]
@@ -84,11 +80,18 @@ def unfinished(job: Job, key: str) -> RunFolder | None:
 
 
 def make_plan(
-    folder: RunFolder, job: Job, bundle: Bundle, todo: "Todo", skipped: dict[str, int], *, workers: int, on_gpu: bool
+    folder: RunFolder,
+    job: Job,
+    bundle: Bundle,
+    chosen: Selection,
+    skipped: dict[str, int],
+    *,
+    workers: int,
+    on_gpu: bool,
 ) -> Plan:
     """Cut the work into shards for so many `workers` under `folder` and store the plan: the run can be resumed."""
     key = model_key(bundle, job.options)
-    size = shard_size(todo.images, workers)
+    size = shard_size(chosen.images, workers)
     plan = Plan(
         run=folder.run,
         job=job,
@@ -102,12 +105,12 @@ def make_plan(
         batch_size=BATCH_SIZE["gpu" if on_gpu else "cpu"],
         top_k=top_k_of(job.options, bundle),
         shard_size=size,
-        shards=write_shards(folder.shards, todo.references(), size),
+        shards=write_shards(folder.shards, chosen.references(), size),
         counts=Counts(
-            found=todo.found,
-            known=todo.found - todo.eligible,
-            images=todo.images,
-            bytes=todo.bytes,
+            found=chosen.found,
+            known=chosen.found - chosen.eligible,
+            images=chosen.images,
+            bytes=chosen.bytes,
             skipped=skipped,
         ),
         versions=versions(),
@@ -116,74 +119,9 @@ def make_plan(
     return plan
 
 
-class Todo:
-    """The listed files that this run has to classify, in a database that spills to the folder `scratch`.
-
-    `found` files were listed (each path once), `eligible` of them are new, and `images` of those, with `bytes` in all,
-    are left after `--limit`.
-    """
-
-    def __init__(self, job: Job, listing_file: Path, scratch: Path, model: str) -> None:
-        self._database = duckdb.connect()
-        self._database.execute(f"SET memory_limit='{MEMORY_LIMIT}'; SET preserve_insertion_order=false")
-        self._database.execute(f"SET temp_directory={_quoted(scratch)}")
-        listed = f"SELECT DISTINCT ON (path) * FROM read_parquet({_quoted(listing_file)})"
-        parts = runs.predictions(job.output) / f"model={model}"
-        if not job.options.fresh and any(parts.glob("run=*/*.parquet")):
-            listed += f" SEMI JOIN ({_unknown(listing_file, parts, job.options.retry_errors)}) USING (path)"
-        self._database.execute(f"CREATE TABLE eligible AS {listed}")
-        self._limit = f"LIMIT {job.options.limit}" if job.options.limit else ""
-        self.found = self._number(f"SELECT count(DISTINCT path) FROM read_parquet({_quoted(listing_file)})")
-        self.eligible = self._number("SELECT count(*) FROM eligible")
-        self.images = min(self.eligible, job.options.limit or self.eligible)
-        self.bytes = self._number(f"SELECT sum(size_bytes) FROM (SELECT * FROM eligible ORDER BY path {self._limit})")
-
-    def _number(self, query: str) -> int:
-        ((number,),) = self._database.execute(query).fetchall()
-        return int(number or 0)
-
-    def references(self) -> Iterator[pa.RecordBatch]:
-        """The references (`schema.LISTING`) sorted by path, streamed."""
-        names = ", ".join(schema.LISTING.names)
-        yield from self._database.sql(f"SELECT {names} FROM eligible ORDER BY path {self._limit}").to_arrow_reader()
-
-    def sample(self, size: int) -> pa.Table:
-        """At most `size` references at random, the same ones for the same listing."""
-        query = f"SELECT {', '.join(schema.LISTING.names)} FROM eligible ORDER BY hash(path) LIMIT {size}"
-        return self._database.sql(query).to_arrow_table().cast(schema.LISTING)
-
-
-def _unknown(listing_file: Path, parts: Path, retry_errors: bool) -> str:
-    """SQL: the listed paths whose newest published row does not settle them.
-
-    A row settles a path if the file still has its size and modified time, that time was not too close to the reading
-    (no image of a run is read before the time in the run's id), and the row is no error that may go away.
-    """
-    lasting = "false" if retry_errors else f"row.error_stage NOT IN {TRANSIENT_STAGES!r}"
-    return f"""
-        SELECT path FROM read_parquet({_quoted(listing_file)})
-        EXCEPT
-        SELECT listed.path
-        FROM read_parquet({_quoted(listing_file)}) AS listed
-        JOIN (
-            SELECT path, max_by(struct_pack(size_bytes, modified_at, status, error_stage, run), run) AS row
-            FROM read_parquet({_quoted(parts / "run=*" / "*.parquet")}, hive_types={{'model': VARCHAR, 'run': VARCHAR}})
-            GROUP BY path
-        ) AS newest USING (path)
-        WHERE row.size_bytes = listed.size_bytes
-          AND row.modified_at = listed.modified_at
-          AND epoch_us(row.modified_at) + {SETTLING_US} < epoch_us(strptime(substr(row.run, 2, 21), '{runs.RUN_STAMP}'))
-          AND (row.status <> 'error' OR {lasting})"""
-
-
-def _quoted(path: Path) -> str:
-    """A path as an SQL string."""
-    return "'" + str(path).replace("'", "''") + "'"
-
-
 def shard_size(images: int, workers: int) -> int:
     """Images per shard: enough shards for every worker to have several, none smaller than 64 or larger than 16,384."""
-    return min(LARGEST, max(SMALLEST, -(-images // (SHARDS_PER_WORKER * workers))))
+    return min(LARGEST, max(SMALLEST, images // (SHARDS_PER_WORKER * workers)))
 
 
 def write_shards(folder: Path, references: Iterator[pa.RecordBatch], size: int) -> int:

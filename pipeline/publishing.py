@@ -8,7 +8,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline import storage
+import pyarrow.parquet as pq
+
+from pipeline import runs, schema, storage
 from pipeline.job import RunError
 from pipeline.planning import Shard, read_shards
 from pipeline.runs import Plan, RunFolder
@@ -44,8 +46,12 @@ def missing_shards(folder: RunFolder) -> list[Shard]:
     return [shard for shard in read_shards(folder.shards) if part_name(shard) not in staged]
 
 
-def decide(folder: RunFolder, plan: Plan) -> None:
-    """Count what is staged and write the manifest. Raises `RunError` with the numbers where rows are missing."""
+def decide(folder: RunFolder, plan: Plan, max_error_rate: float | None) -> None:
+    """Count what is staged and write the manifest.
+
+    Raises `RunError` with the numbers where rows are missing, or where too many are errors: then the run is *refused*,
+    its results stay staged, and it is not resumed.
+    """
     receipts = [_staged_receipt(folder, shard) for shard in read_shards(folder.shards)]
     rows = {name: sum(getattr(receipt, name) for receipt in receipts) for name in ("rows", "ok", "abstained", "error")}
     if rows["rows"] != plan.counts.images or len(receipts) != plan.shards:
@@ -53,9 +59,22 @@ def decide(folder: RunFolder, plan: Plan) -> None:
             f"Run {folder.run} has {plan.counts.images} images in {plan.shards} shards, but {rows['rows']} rows in "
             f"{len(receipts)} parts were staged. Nothing was published; please report this with {folder.path}."
         )
+    if max_error_rate is not None and rows["error"] > max_error_rate * rows["rows"]:
+        _refuse(folder, plan, rows, max_error_rate)
     parts = [receipt.model_dump(mode="json") for receipt in receipts]
     manifest = {"run": folder.run, "model": plan.model_name, **rows, "parts": parts}
     storage.write_text(folder.manifest, json.dumps(manifest, indent=1))
+
+
+def _refuse(folder: RunFolder, plan: Plan, rows: dict[str, int], max_error_rate: float) -> None:
+    storage.write_text(folder.refused, json.dumps({**rows, "max_error_rate": max_error_rate}))
+    output = plan.job.output
+    raise RunError(
+        f"Run {folder.run} is refused: {rows['error']} of {rows['rows']} images ended as errors, more than "
+        f"--max-error-rate {max_error_rate} allows. Nothing was published. Look at them with\n"
+        f"  duckdb -c \"SELECT error_stage, error, count(*) FROM '{folder.staged}/*.parquet' GROUP BY ALL\"\n"
+        f"and publish them anyway with\n  shardseer publish {output} --run {folder.run}"
+    )
 
 
 def _staged_receipt(folder: RunFolder, shard: Shard) -> Receipt:
@@ -75,7 +94,12 @@ def reveal(folder: RunFolder) -> None:
     if not target.is_dir():
         storage.make_folder(target.parent)
         storage.move(folder.staged, target)
-    for leftover in (folder.attempts, folder.shards):
+    no_file = runs.gone(folder.output) / "none.parquet"
+    if not no_file.exists():  # readers need a file to match even where nothing is gone
+        storage.make_folder(no_file.parent)
+        with storage.atomic(no_file) as temporary:
+            pq.write_table(schema.GONE.empty_table(), temporary)
+    for leftover in (folder.attempts, folder.shards, folder.listing):
         storage.remove(leftover)
 
 

@@ -13,6 +13,7 @@ import json
 import os
 import secrets
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -139,11 +140,23 @@ def predictions(output: Path) -> Path:
     return output / "predictions"
 
 
+def gone(output: Path) -> Path:
+    """The folder of records of files that later listings missed, one per run that missed any."""
+    return output / "gone"
+
+
 def all_runs(output: Path) -> list[RunFolder]:
     """Every run of an output, oldest first."""
     base = output / "runs"
     names = sorted(path.name for path in base.iterdir() if path.is_dir()) if base.is_dir() else []
     return [RunFolder(output, name) for name in names]
+
+
+def existing(output: Path) -> Path:
+    """An output that was written before. Raises `RequestError` for another folder."""
+    if not (output / "runs").is_dir():
+        raise RequestError(f"{output} is not an output of shardseer: it has no folder runs/.")
+    return output
 
 
 def new_run(output: Path) -> RunFolder:
@@ -191,9 +204,11 @@ def check_output(output: Path) -> None:
     nearest = next(path for path in (output, *output.parents) if path.exists())
     if not nearest.is_dir():
         raise RequestError(f"The output {output} cannot be made: {nearest} is not a folder.")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise RequestError(f"The output {output} cannot be written: no permission in {nearest}.")
-    inside = [path for path in (output / "runs", predictions(output)) if path.exists()]
+    try:
+        Path(tempfile.mkdtemp(dir=nearest, prefix=".shardseer-")).rmdir()
+    except OSError as error:
+        raise RequestError(f"The output {output} cannot be written: {storage.cause(error)} in {nearest}.") from None
+    inside = [path for path in (output / "runs", predictions(output), gone(output)) if path.exists()]
     if len({path.stat().st_dev for path in inside}) > 1:
         raise RequestError(
             f"{output / 'runs'} and {predictions(output)} lie on different filesystems; a run is published by one "

@@ -21,12 +21,16 @@ TEMPORARY = ".tmp"  # never ends in .parquet, so no glob of a reader matches a f
 
 
 class Entry(NamedTuple):
-    """One file found: `modified_us` in microseconds since 1970, floored; `error` where it could not be looked at."""
+    """One file found: `modified_us` in microseconds since 1970, floored; `error` where it could not be looked at.
+
+    `is_folder` marks a folder that could not be read, the only kind of folder that is an entry.
+    """
 
     path: str
     size: int | None
     modified_us: int | None
     error: str | None = None
+    is_folder: bool = False
 
 
 class Content(NamedTuple):
@@ -74,6 +78,12 @@ def local_path(path: str) -> str | None:
     return None if is_uri(path) else path
 
 
+def spellings(folder: str) -> tuple[str, ...]:
+    """The ways in which stored paths below a folder begin: as it is, and escaped for names that are not UTF-8."""
+    local = local_path(folder)
+    return (folder,) if local is None else (folder, "file://" + urllib.parse.quote(os.fsencode(local)))
+
+
 # --- listing -------------------------------------------------------------------------------------------------------
 
 
@@ -95,7 +105,7 @@ def _walk_folder(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[En
             raise OSError(errno.ELOOP, "link leads back to a folder above it")
         scan = os.scandir(folder)
     except OSError as error:
-        yield Entry(text_of(folder), None, None, cause(error))
+        yield Entry(text_of(folder), None, None, cause(error), is_folder=True)
         return
     folders = []
     with scan:
@@ -271,6 +281,15 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, onerror=ignore_missing)
     else:
         path.unlink(missing_ok=True)
+
+
+def size_on_disk(path: Path) -> int:
+    """Bytes in a file, or in all files below a folder; 0 for what is not there."""
+    if path.is_dir():
+        return sum(Path(entry.path).lstat().st_size for entry in os.scandir(path) if entry.is_file()) + sum(
+            size_on_disk(Path(entry.path)) for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False)
+        )
+    return path.lstat().st_size if path.exists() else 0
 
 
 def _reraise(error: BaseException) -> NoReturn:

@@ -15,6 +15,8 @@ FLOW = [  # top to bottom: each may import those before it
     "children",
     "isolating",
     "classifying",
+    "listing",
+    "selecting",
     "planning",
     "writing",
     "attempts",

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager, redirect_stdout
 
 import ray
 
+from pipeline import storage
 from pipeline.job import RequestError
 
 OBJECT_STORE_BYTES = 2 << 30  # image batches in flight; only what is used is taken from the machine
@@ -23,6 +25,8 @@ def connected(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    if address:
+        _check_reachable(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     local = {} if address else {"object_store_memory": _object_store_bytes(), "include_dashboard": False}
@@ -38,6 +42,17 @@ def connected(address: str | None) -> Iterator[None]:
             yield
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """See whether something listens at `host:port`: Ray itself tries for two minutes and then ends the process."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return  # "auto" and the like: Ray looks for a cluster on this machine
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise RequestError(f"--ray-address {address}: nothing answers there ({storage.cause(error)}).") from None
 
 
 def size(device: str) -> tuple[int, bool]:

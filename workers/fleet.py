@@ -27,6 +27,15 @@ class Fleet(Protocol):
         ...
 
 
+def check(options: Options) -> None:
+    """Find out, before anything is written, whether the GPU that was asked for is here. Raises `RequestError`."""
+    if options.device == "cuda" and options.ray_address is None:
+        from workers.inline import fleet
+
+        with fleet(options):
+            pass
+
+
 def opened(options: Options, images: int) -> AbstractContextManager[Fleet]:
     """The fleet for `--workers`; `auto` stays in this process for a few hundred images. Raises `RequestError`."""
     inline = options.workers == "inline" or (

@@ -1,0 +1,48 @@
+# Everything a person types. `make run` and `make test` do their own set-up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# Expanded when it is used, which is after the set-up.
+IMAGES ?= $(shell $(BIN)/python -c "import pathlib, skimage; print(pathlib.Path(skimage.__file__).parent / 'data')" 2>/dev/null)
+OUT ?= out
+MODEL ?=
+ARGS ?=
+
+export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
+export DO_NOT_TRACK ?= 1
+export RAY_USAGE_STATS_ENABLED ?= 0
+
+.PHONY: help run test test-faults lint up down clean
+
+help:  ## what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "shardseer needs Python 3.11 or newer; try make PYTHON=python3.12 …"; exit 2; }
+	@echo "Setting up $(VENV) with the pinned versions: a few minutes and about 7 GB, once."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "  installing (PyTorch is the large one) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+	@echo "  done."
+
+run: $(READY)  ## classify IMAGES (default: scikit-image's photographs) into OUT through Prefect and Ray
+	@$(BIN)/shardseer classify "$(IMAGES)" \
+		--output "$(OUT)" $(if $(MODEL),--model "$(MODEL)") --prefect --workers ray $(ARGS)
+
+test: $(READY)  ## the whole suite
+	@$(BIN)/python -m pytest -m "not faults"
+
+test-faults: $(READY)  ## the long fault suite: everything is killed at every boundary
+	@$(BIN)/python -m pytest -m faults
+
+lint: $(READY)  ## formatting, lints, types
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+clean:  ## remove what was built, keep outputs
+	@rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

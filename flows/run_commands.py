@@ -1,0 +1,79 @@
+"""Commands on the runs of an output: `runs`, `publish`, `clean`, `report`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows import terminal
+from flows.sentences import sentences
+from flows.terminal import tell
+from pipeline import cleaning, publishing, reporting, storage
+from pipeline import runs as run_folders
+from pipeline.attempts import peak_memory
+from pipeline.job import RequestError
+from pipeline.runs import RunFolder
+
+Output = Annotated[Path, typer.Argument(help="The output of classify.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    for command in (runs, publish, clean, report):
+        app.command()(sentences(command))
+
+
+def runs(output: Output) -> None:
+    """List the runs of an output with their state."""
+    rows: list[tuple[str, ...]] = []
+    for folder in _all_runs(output):
+        if folder.state == "unplanned":
+            rows.append((folder.run, folder.state, "", "", ""))
+            continue
+        plan = folder.plan()
+        staged = len(list(folder.staged.glob("*.parquet"))) if folder.staged.is_dir() else plan.shards
+        rows.append(
+            (folder.run, folder.state, f"{staged} of {plan.shards}", f"{plan.counts.images:,}", plan.job.images)
+        )
+    terminal.show_table(("run", "state", "shards", "images", "input"), rows)
+
+
+def publish(
+    output: Output, run: Annotated[str, typer.Option("--run", help="The run to publish, as `runs` names it.")]
+) -> None:
+    """Publish a run that was refused for too many errors."""
+    folder = {folder.run: folder for folder in _all_runs(output)}.get(run)
+    if folder is None:
+        raise RequestError(f"{output} has no run {run}; `shardseer runs {output}` lists them.")
+    with run_folders.locked(output, lambda who: tell(f"Another run writes to {output} ({who}); waiting.")):
+        if folder.state != "refused":
+            raise RequestError(
+                f"Run {run} is {folder.state}, not refused: there is nothing to publish by hand. "
+                "An unfinished run is continued by the command that started it."
+            )
+        plan = folder.plan()
+        publishing.decide(folder, plan, max_error_rate=None)
+        publishing.reveal(folder)
+        storage.remove(folder.refused)
+        reporting.write_report(folder, summary := reporting.summarize(folder, plan, {}, peak_memory(), plan.shards))
+    terminal.show_summary(summary)
+
+
+def clean(output: Output) -> None:
+    """Remove abandoned runs and the leftovers of finished ones; what a command would continue stays."""
+    _all_runs(output)
+    with run_folders.locked(output, lambda who: tell(f"Another run writes to {output} ({who}); waiting.")):
+        removed, freed = cleaning.clean(run_folders.all_runs(output))
+    tell(f"Removed {len(removed)} abandoned run(s) {' '.join(removed)}; {freed / 1e6:,.1f} MB freed.")
+
+
+def report(output: Output) -> None:
+    """Print the summary of the newest published run as Markdown."""
+    published = [folder for folder in _all_runs(output) if folder.summary.exists()]
+    if not published:
+        raise RequestError(f"{output} has no published run.")
+    print(published[-1].summary.read_text(encoding="utf-8"))
+
+
+def _all_runs(output: Path) -> list[RunFolder]:
+    return run_folders.all_runs(run_folders.existing(output))

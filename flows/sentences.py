@@ -1,0 +1,35 @@
+"""What a command says when it cannot do its work: one sentence and an exit code."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from flows.terminal import tell
+from pipeline.job import RequestError, RunError
+from pipeline.storage import cause
+
+
+def sentences(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn what can go wrong into a sentence and an exit code."""
+
+    @functools.wraps(command)
+    def guarded(*arguments: Any, **named: Any) -> None:
+        try:
+            command(*arguments, **named)
+        except RequestError as error:
+            tell(f"shardseer: {error}")
+            raise typer.Exit(2) from None
+        except RunError as error:
+            tell(f"shardseer: {error}")
+            raise typer.Exit(1) from None
+        except OSError as error:  # the disk, the network: what is finished is kept
+            what = f"{error.filename}: " if error.filename else ""
+            tell(f"shardseer: {what}{cause(error)}. When that is mended, continue with the same command.")
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            tell("shardseer: interrupted; resume with the same command.")
+            raise typer.Exit(130) from None
+
+    return guarded

@@ -1,0 +1,155 @@
+"""Listing → what this run has to classify: the files that no published row settles; and which files are gone.
+
+All set work (anti-joins, sorting) is DuckDB's, which spills to disk: memory does not grow with the listing.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import runs, schema, storage
+from pipeline.job import Job
+from pipeline.listing import Listing
+
+MEMORY_LIMIT = "1GB"
+SETTLING_US = 2_000_000  # a file changed this shortly before it was read may change again within a tick of its clock
+TRANSIENT_STAGES = ("list", "read", "timeout", "worker")  # errors of the world, not of the image's bytes
+
+
+class Selection:
+    """The listed files that are left to classify, in a database that spills to the folder `scratch`.
+
+    `found` files were listed (each path once), `eligible` of them are not settled, and `images` of those, with `bytes`
+    in all, are left after `--limit`.
+    """
+
+    def __init__(self, job: Job, listing_file: Path, scratch: Path, model: str) -> None:
+        """`model` is the value of the `model` partition whose rows can settle a file."""
+        self._job = job
+        self._database = duckdb.connect()
+        self._run("SET memory_limit='{}'; SET preserve_insertion_order=false", MEMORY_LIMIT)
+        self._run("SET temp_directory='{}'", scratch)
+        self._run("CREATE TABLE listed AS SELECT DISTINCT ON (path) * FROM read_parquet('{}')", listing_file)
+        self._run(f"CREATE VIEW gone AS {gone_sql(job.output)}")
+        self._run("CREATE VIEW eligible AS FROM listed")
+        parts = runs.predictions(job.output) / f"model={model}"
+        if not job.options.fresh and any(parts.glob("run=*/*.parquet")):
+            self._leave_out_settled(parts / "run=*" / "*.parquet")
+        self.found = self._number("SELECT count(*) FROM listed")
+        self.eligible = self._number("SELECT count(*) FROM eligible")
+        self.images = min(self.eligible, job.options.limit or self.eligible)
+        self.bytes = self._number(f"SELECT sum(size_bytes) FROM ({self._chosen()})")
+
+    def references(self) -> Iterator[pa.RecordBatch]:
+        """The references (`schema.LISTING`) to classify, sorted by path, streamed."""
+        yield from self._database.sql(self._chosen()).to_arrow_reader()
+
+    def sample(self, size: int) -> pa.Table:
+        """At most `size` references at random, the same ones for the same listing."""
+        query = f"SELECT {_NAMES} FROM eligible ORDER BY hash(path) LIMIT {size}"
+        return self._database.sql(query).to_arrow_table().cast(schema.LISTING)
+
+    def write_gone(self, run: str) -> int:
+        """Record under `run` the published files that this listing should name but does not; return their number.
+
+        A folder that could not be listed says nothing of the files in it, nor does a listing of what its
+        `--include` and `--exclude` leave out.
+        """
+        if not any(runs.predictions(self._job.output).glob("*/*/*.parquet")):
+            return 0
+        if self._number(f"SELECT count(*) FROM ({self._vanished()})") == 0:
+            return 0
+        vanished = self._database.sql(self._vanished()).to_arrow_reader()
+        listing = Listing(self._job.images, self._job.options)
+        target = runs.gone(self._job.output) / f"{run}.parquet"
+        number = 0
+        storage.make_folder(target.parent)
+        with storage.atomic(target) as temporary, pq.ParquetWriter(temporary, schema.GONE) as writer:
+            for batch in vanished:
+                paths = [path for path in batch["path"].to_pylist() if listing.why_skipped(path) is None]
+                number += len(paths)
+                writer.write_table(pa.table({"path": paths, "run": [run] * len(paths)}, schema=schema.GONE))
+        if number == 0:
+            storage.remove(target)
+        return number
+
+    def _chosen(self) -> str:
+        limit = f"LIMIT {self._job.options.limit}" if self._job.options.limit else ""
+        return f"SELECT {_NAMES} FROM eligible ORDER BY path {limit}"
+
+    def _leave_out_settled(self, parts: Path) -> None:
+        """Take out of `eligible` what the newest published row settles.
+
+        A row settles a path if the file still has its size and modified time, that time was not too close to the
+        reading (no image of a run is read before the time in the run's id), the row is no error that may go away, and
+        the file was there in every listing since.
+        """
+        lasting = "false" if self._job.options.retry_errors else f"row.error_stage NOT IN {TRANSIENT_STAGES!r}"
+        self._run(
+            """
+            CREATE VIEW newest AS
+            SELECT path, max_by(struct_pack(size_bytes, modified_at, status, error_stage, run), run) AS row
+            FROM read_parquet('{}', hive_types={{'model': VARCHAR, 'run': VARCHAR}}) GROUP BY path
+            """,
+            parts,
+        )
+        self._run(
+            f"""
+            CREATE TABLE unsettled AS
+            SELECT listed.* FROM listed ANTI JOIN (
+                SELECT newest.path, row.size_bytes AS size_bytes, row.modified_at AS modified_at
+                FROM newest LEFT JOIN gone USING (path)
+                WHERE epoch_us(row.modified_at) + {SETTLING_US}
+                      < epoch_us(strptime(substr(row.run, 2, 21), '{runs.RUN_STAMP}'))
+                  AND (row.status <> 'error' OR {lasting})
+                  AND (gone.run IS NULL OR gone.run < row.run)
+            ) AS settled USING (path, size_bytes, modified_at)
+            """
+        )
+        self._run("CREATE OR REPLACE VIEW eligible AS FROM unsettled")
+
+    def _vanished(self) -> str:
+        """SQL: published paths of this input that are not listed and not recorded as gone."""
+        parts = _quoted(runs.predictions(self._job.output) / "*" / "*" / "*.parquet")
+        below = " OR ".join(f"starts_with(path, '{_quoted(base)}/')" for base in storage.spellings(self._job.images))
+        return f"""
+            WITH published AS (
+                SELECT path, max(run) AS run
+                FROM read_parquet('{parts}', hive_types={{'model': VARCHAR, 'run': VARCHAR}})
+                WHERE {below} GROUP BY path
+            )
+            SELECT published.path FROM published LEFT JOIN gone USING (path)
+            WHERE (gone.run IS NULL OR gone.run < published.run)
+              AND published.path NOT IN (SELECT path FROM listed)
+              AND NOT EXISTS (
+                  FROM listed WHERE list_error IS NOT NULL AND starts_with(published.path, listed.path || '/')
+              )
+            """
+
+    def _run(self, statement: str, *values: object) -> None:
+        if values:
+            statement = statement.format(*(_quoted(value) for value in values))
+        self._database.execute(statement).fetchall()
+
+    def _number(self, query: str) -> int:
+        ((number,),) = self._database.execute(query).fetchall()
+        return int(number or 0)
+
+
+_NAMES = ", ".join(schema.LISTING.names)
+
+
+def gone_sql(output: Path) -> str:
+    """SQL: the newest run whose listing missed each `path`, as columns `path` and `run`."""
+    if any(runs.gone(output).glob("*.parquet")):
+        files = _quoted(runs.gone(output) / "*.parquet")
+        return f"SELECT path, max(run) AS run FROM read_parquet('{files}') GROUP BY path"
+    return "SELECT ''::VARCHAR AS path, ''::VARCHAR AS run WHERE false"
+
+
+def _quoted(value: object) -> str:
+    """A value fit to stand between the quotes of an SQL string."""
+    return str(value).replace("'", "''")

@@ -1,0 +1,107 @@
+"""Faults scripted through a file, in any process of a run: Python imports this module at its start.
+
+$SHARDSEER_FAULT names a JSON file:
+
+    {"call": "os.rename", "when": "before", "match": "/staged", "nth": 2, "action": "SIGKILL",
+     "mark": "/tmp/…/mark", "times": 1}
+
+The nth call in a process whose arguments contain `match` first leaves its mark, then dies by a signal, is stopped, or
+fails with an errno. `times` bounds how often that happens over all processes; without it, it happens every time.
+`call` is a function of an importable module; it is replaced as soon as the module has been imported.
+"""
+
+import errno
+import functools
+import importlib.abc
+import importlib.util
+import json
+import os
+import signal
+import sys
+
+
+class Fault:
+    """One scripted fault and how often its call was seen in this process."""
+
+    def __init__(self, script):
+        self.script = script
+        self.seen = 0
+
+    def matches(self, arguments):
+        if self.script.get("match", "") not in " ".join(map(str, arguments)):
+            return False
+        self.seen += 1
+        return self.seen >= self.script.get("nth", 1)
+
+    def take_mark(self):
+        """Leave a mark; False where the fault happened often enough."""
+        for number in range(self.script.get("times", 1_000_000)):
+            try:
+                descriptor = _open(f"{self.script['mark']}.{number}", os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+            except FileExistsError:
+                continue
+            os.write(descriptor, str(os.getpid()).encode())
+            os.close(descriptor)
+            return True
+        return False
+
+    def act(self):
+        action = self.script["action"]
+        if action.startswith("SIG"):
+            os.kill(os.getpid(), getattr(signal, action))
+        else:
+            code = getattr(errno, action)
+            raise OSError(code, os.strerror(code))
+
+    def wrap(self, function):
+        @functools.wraps(function)
+        def faulty(*arguments, **named):
+            strikes = self.matches((*arguments, *named.values()))
+            if strikes and self.script["when"] == "before" and self.take_mark():
+                self.act()
+            result = function(*arguments, **named)
+            if strikes and self.script["when"] == "after" and self.take_mark():
+                self.act()
+            return result
+
+        return faulty
+
+
+class PatchingFinder(importlib.abc.MetaPathFinder):
+    """Replaces the function right after its module has been imported, before anyone can take hold of it."""
+
+    def __init__(self, module, patch):
+        self.module = module
+        self.patch = patch
+
+    def find_spec(self, name, path, target=None):
+        if name != self.module:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        run = spec.loader.exec_module
+
+        def exec_module(module):
+            run(module)
+            self.patch(module)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+def install(fault):
+    module, name = fault.script["call"].rsplit(".", 1)
+
+    def patch(loaded):
+        setattr(loaded, name, fault.wrap(getattr(loaded, name)))
+
+    if module in sys.modules:
+        patch(sys.modules[module])
+    else:
+        sys.meta_path.insert(0, PatchingFinder(module, patch))
+
+
+_open = os.open
+if os.environ.get("SHARDSEER_FAULT"):
+    with open(os.environ["SHARDSEER_FAULT"]) as file:
+        install(Fault(json.load(file)))

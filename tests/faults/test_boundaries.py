@@ -1,0 +1,95 @@
+"""Kill the process, or let the call fail, at every boundary of the commit path; the same command then ends well.
+
+Inline, the process that classifies is the driver; with Ray, a fault in an attempt hits an actor, and the run itself
+goes on.
+"""
+
+from typing import Any
+
+import pytest
+
+from tests.faults.conftest import Scene
+
+BOUNDARIES: dict[str, dict[str, Any]] = {
+    "after decode": {"call": "pipeline.decoding.decode", "when": "after", "nth": 100},
+    "before the part's rename": {"call": "os.replace", "when": "before", "match": "/attempts/", "nth": 2},
+    "after the part's rename": {"call": "os.replace", "when": "after", "match": "/attempts/", "nth": 2},
+    "before staging": {"call": "os.rename", "when": "before", "match": "/staged/part-", "nth": 2},
+    "after staging": {"call": "os.rename", "when": "after", "match": "/staged/part-", "nth": 2},
+    "before the plan": {"call": "os.replace", "when": "before", "match": "plan.json"},
+    "after the plan": {"call": "os.replace", "when": "after", "match": "plan.json"},
+    "before the manifest": {"call": "os.replace", "when": "before", "match": "manifest.json"},
+    "between manifest and publishing": {"call": "os.replace", "when": "after", "match": "manifest.json"},
+    "before publishing": {"call": "os.rename", "when": "before", "match": "/predictions/"},
+    "after publishing": {"call": "os.rename", "when": "after", "match": "/predictions/"},
+}
+IN_ATTEMPT = ("after decode", "before the part's rename", "after the part's rename")
+
+
+@pytest.mark.parametrize("moment", BOUNDARIES)
+def test_kill_inline(moment: str, scene: Scene) -> None:
+    scene.script(**BOUNDARIES[moment], action="SIGKILL", times=1)
+    code, _ = scene.run("--workers", "inline")
+    assert code == -9
+    assert scene.marked()
+    scene.recover("SIGKILL of the process, inline", moment, "--workers", "inline")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("moment", [moment for moment in BOUNDARIES if moment not in IN_ATTEMPT])
+def test_kill_the_driver_of_ray(moment: str, scene: Scene) -> None:
+    scene.script(**BOUNDARIES[moment], action="SIGKILL", times=1)
+    code, _ = scene.run("--workers", "ray")
+    assert code == -9
+    assert scene.marked()
+    scene.recover("SIGKILL of the driver", moment, "--workers", "ray")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("moment", IN_ATTEMPT)
+@pytest.mark.parametrize("times", [1, 2])
+def test_kill_actors(moment: str, times: int, scene: Scene) -> None:
+    scene.script(**BOUNDARIES[moment], action="SIGKILL", times=times)
+    code, said = scene.run("--workers", "ray")
+    assert code == 0, said
+    assert scene.marked()
+    scene.compare(f"SIGKILL of an actor, {times}×", moment, 0.0)
+
+
+COMMIT_CALLS: dict[str, dict[str, Any]] = {
+    "making the run folder": {"call": "os.mkdir", "match": "/runs/r"},
+    "writing the listing": {"call": "os.replace", "match": "listing.parquet"},
+    "making the plan durable": {"call": "os.fsync", "nth": 9},
+    "writing the plan": {"call": "os.replace", "match": "plan.json"},
+    "writing a part": {"call": "pyarrow.parquet.write_table", "match": "attempts", "nth": 3},
+    "renaming a part": {"call": "os.replace", "match": "/attempts/", "nth": 3},
+    "staging a part": {"call": "os.rename", "match": "/staged/part-", "nth": 3},
+    "writing the manifest": {"call": "os.replace", "match": "manifest.json"},
+    "making the model's folder": {"call": "os.mkdir", "match": "/predictions/model="},
+    "publishing": {"call": "os.rename", "match": "/predictions/"},
+    "writing the metrics": {"call": "os.replace", "match": "metrics.json"},
+}
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("errno", ["ENOSPC", "EIO"])
+@pytest.mark.parametrize("moment", COMMIT_CALLS)
+def test_disk_faults(moment: str, errno: str, scene: Scene) -> None:
+    scene.script(**COMMIT_CALLS[moment], when="before", action=errno)
+    code, said = scene.run("--workers", "inline")
+    assert scene.marked()
+    assert code == 1, said
+    assert "Traceback" not in said
+    assert "with the same command" in said
+    scene.recover(f"{errno} on every call", moment, "--workers", "inline")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("errno", ["ENOSPC", "EIO"])
+@pytest.mark.parametrize("moment", ["writing a part", "renaming a part"])
+def test_a_disk_fault_that_passes_costs_an_attempt_only(moment: str, errno: str, scene: Scene) -> None:
+    scene.script(**COMMIT_CALLS[moment], when="before", action=errno, times=1)
+    code, said = scene.run("--workers", "ray")
+    assert code == 0, said
+    assert scene.marked()
+    scene.compare(f"{errno} once, in an actor", moment, 0.0)
