@@ -33,6 +33,12 @@ run: $(READY)  ## classify IMAGES (default: scikit-image's photographs) into OUT
 	@$(BIN)/shardseer classify "$(IMAGES)" \
 		--output "$(OUT)" $(if $(MODEL),--model "$(MODEL)") --prefect --workers ray $(ARGS)
 
+up: $(READY)  ## a Prefect server and a worker on this machine, with the nightly deployment of IMAGES into OUT
+	@IMAGES="$(IMAGES)" OUT="$(OUT)" PORT="$(PORT)" $(BIN)/python deploy/local.py up
+
+down: $(READY)  ## end them and every run of theirs
+	@$(BIN)/python deploy/local.py down
+
 test: $(READY)  ## the whole suite
 	@$(BIN)/python -m pytest -m "not faults"
 

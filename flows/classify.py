@@ -1,10 +1,14 @@
 """The Prefect flow `classify-images`: plan → classify → publish → report, one task per phase.
 
 The published files are the truth, not Prefect's results: a flow run that starts again after any crash finds the
-unfinished run in the output folder and continues it.
+unfinished run in the output folder and continues it. Nor does a run need Prefect's server to get to its end: what is
+shown there (progress, the closing artifact) is shown if it can be, and the files are published either way.
 """
 
-import time
+import contextvars
+import threading
+from collections.abc import Callable
+from types import TracebackType
 from typing import Any
 
 from prefect import flow, get_run_logger, task
@@ -13,14 +17,15 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from flows.phases import Run
-from pipeline.job import Job, Options
+from pipeline.job import Job, Options, RequestError, RunError
 from pipeline.reporting import Summary, markdown
 from pipeline.runs import Plan
 
 PROGRESS_EVERY = 2.0  # seconds between updates of the progress artifact
+LAST_PROGRESS = 5.0  # seconds that a run waits at its end for the last update
 
 
-@flow(name="classify-images", validate_parameters=True)
+@flow(name="classify-images", flow_run_name="{images}", validate_parameters=True)
 def classify_images(images: str, output: str, model: str | None = None, options: Options = Options()) -> Summary | None:
     """Classify a directory of images into Parquet.
 
@@ -31,14 +36,21 @@ def classify_images(images: str, output: str, model: str | None = None, options:
         options: Everything that has a default.
     """
     log = get_run_logger()
-    job = Job.of(images, output, model, options)
-    with Run(job, tell=log.info, progress=_Progress(), flow_run=str(flow_run.get_id())) as run:
-        if plan(run) is None:
-            create_markdown_artifact(f"Nothing new in `{job.images}`.", key="classification")
-            return None
-        classify(run)
-        publish(run)
-        return report(run)
+    try:
+        job = Job.of(images, output, model, options)
+        with _Progress() as progress, Run(job, tell=log.info, progress=progress, flow_run=flow_run.get_id()) as run:
+            if plan(run) is None:
+                _show(f"Nothing new in `{job.images}`: every image is classified already.")
+                return None
+            classify(run)
+            publish(run)
+            return report(run)
+    except RequestError as error:
+        _show(f"The request was wrong: {error}")
+        raise
+    except RunError as error:
+        _show(f"The run failed: {error}\n\nThe next run with the same parameters continues it.")
+        raise
 
 
 @task(cache_policy=NO_CACHE)
@@ -63,23 +75,59 @@ def publish(run: Run) -> None:
 def report(run: Run) -> Summary:
     """Write metrics and the summary; show it as an artifact."""
     summary = run.report()
-    create_markdown_artifact(markdown(summary), key="classification", description=f"Run {summary.run}")
+    _show(markdown(summary), f"Run {summary.run}")
     return summary
 
 
+def _show(text: str, description: str | None = None) -> None:
+    """Show Markdown beside the flow run."""
+    _if_possible(create_markdown_artifact, text, key="classification", description=description)
+
+
+def _if_possible(show: Callable[..., Any], *what: Any, **named: Any) -> Any:
+    """Show something in Prefect; where that fails, the log says so and the run goes on."""
+    try:
+        return show(*what, **named)
+    except Exception as error:  # noqa: BLE001 – nothing but Prefect is called here, and no row depends on it
+        get_run_logger().warning("Prefect could not be told (%s: %s); the run goes on.", type(error).__name__, error)
+        return None
+
+
 class _Progress:
-    """The progress artifact of a flow run, made at the first call and updated every few seconds."""
+    """The progress artifact of a flow run, kept by a thread of its own.
+
+    Prefect tries for minutes to reach a server that is gone; the run hands over two numbers and never waits for it.
+    """
 
     def __init__(self) -> None:
-        self._artifact: Any = None
-        self._updated = 0.0
+        self._now = (0, 0)  # images done, images in all
+        self._ended = threading.Event()
+        context = contextvars.copy_context()  # by which the artifact finds its flow run
+        self._thread = threading.Thread(target=context.run, args=(self._follow,), name="progress", daemon=True)
 
     def __call__(self, done: int, total: int) -> None:
-        percent = 100 * done / max(total, 1)
-        if self._artifact is None:
-            self._artifact = create_progress_artifact(percent, key="classifying", description=f"{total:,} images")
-        elif done == total or time.monotonic() - self._updated > PROGRESS_EVERY:
-            update_progress_artifact(self._artifact, percent)
-        else:
-            return
-        self._updated = time.monotonic()
+        self._now = (done, total)
+
+    def __enter__(self) -> "_Progress":
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._ended.set()
+        if kind is None:
+            self._thread.join(LAST_PROGRESS)
+
+    def _follow(self) -> None:
+        artifact, shown = None, (0, 0)
+        while not self._ended.is_set() or shown != self._now:
+            if shown != self._now:
+                shown = done, total = self._now
+                artifact = _if_possible(_advance, artifact, 100 * done / max(total, 1), total) or artifact
+            self._ended.wait(PROGRESS_EVERY)
+
+
+def _advance(artifact: Any, percent: float, images: int) -> Any:
+    """Make the artifact, or move the one that is there; return its id."""
+    if artifact is None:
+        return create_progress_artifact(percent, key="classifying", description=f"{images:,} images")
+    return update_progress_artifact(artifact, percent)

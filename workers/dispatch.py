@@ -40,7 +40,7 @@ class RayFleet:
                     tried[shard.id] += 1
                     watchman.started(shard)
                     running[actor.attempt.remote(shard, tried[shard.id])] = (shard, actor)
-                ended, _ = ray.wait(list(running), num_returns=1, timeout=LOOK_SECONDS)
+                ended = _ended(list(running))
                 stalled = watchman.stalled()
                 for attempt in [ref for ref, (shard, _) in running.items() if ref in ended or shard in stalled]:
                     shard, actor = running.pop(attempt)
@@ -71,6 +71,15 @@ def fleet(options: Options) -> Iterator[RayFleet]:
     """The fleet of a Ray cluster: the one at `--ray-address`, or one on this machine for as long as this lasts."""
     with cluster.connected(options.ray_address):
         yield RayFleet(*cluster.size(options.device))
+
+
+def _ended(running: list["ray.ObjectRef[Path]"]) -> list["ray.ObjectRef[Path]"]:
+    """Wait for one of these, not for long; what a signal's handler raises meanwhile (Prefect's) comes through."""
+    try:
+        ended, _ = ray.wait(running, num_returns=1, timeout=LOOK_SECONDS)
+    except SystemError as error:  # Ray's way of saying that an exception it does not know came up while it waited
+        raise error.__cause__ or error from None
+    return list(ended)
 
 
 def _part(attempt: "ray.ObjectRef[Path]", *, ended: bool) -> Path:
