@@ -34,10 +34,10 @@ run: $(READY)  ## classify IMAGES (default: scikit-image's photographs) into OUT
 		--output "$(OUT)" $(if $(MODEL),--model "$(MODEL)") --prefect --workers ray $(ARGS)
 
 up: $(READY)  ## a Prefect server and a worker on this machine, with the nightly deployment of IMAGES into OUT
-	@IMAGES="$(IMAGES)" OUT="$(OUT)" PORT="$(PORT)" $(BIN)/python deploy/local.py up
+	@IMAGES="$(IMAGES)" OUT="$(OUT)" PORT="$(PORT)" $(BIN)/python -m deploy.local up
 
 down: $(READY)  ## end them and every run of theirs
-	@$(BIN)/python deploy/local.py down
+	@$(BIN)/python -m deploy.local down
 
 test: $(READY)  ## the whole suite
 	@$(BIN)/python -m pytest -m "not faults"

@@ -1,13 +1,11 @@
 """`make up` and `make down`: a Prefect server and a process worker on this machine, both for localhost only.
 
-    python deploy/local.py up      start what is not running, deploy prefect.yaml, print what to paste
-    python deploy/local.py down    end the server, the worker, and every run of theirs, Ray included
+    python -m deploy.local up      start what is not running, deploy prefect.yaml, print what to paste
+    python -m deploy.local down    end the server, the worker, and every run of theirs, Ray included
 
 Settings come from the environment: PORT (default 4200, or a free one), IMAGES and OUT (what the nightly deployment
 classifies, and where to), SHARDSEER_STATE (default `.shardseer` in the checkout: database, logs, what is up).
 
-Whatever is started carries a random token in its environment, so that `down` ends that and nothing else, even where
-process ids were given out anew. This reads /proc: Linux.
 """
 
 import importlib.util
@@ -15,7 +13,6 @@ import json
 import os
 import secrets
 import shlex
-import signal
 import socket
 import subprocess
 import sys
@@ -27,14 +24,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from deploy import processes
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 STATE = Path(os.environ.get("SHARDSEER_STATE") or CHECKOUT / ".shardseer").absolute()
 UP = STATE / "up.json"  # {"port": …, "token": …} while something is up
 POOL, DEPLOYMENT = "shardseer", "classify-images/nightly"
-TOKEN = "SHARDSEER_UP"  # the environment variable that marks what was started here
-
 START_SECONDS = 120.0  # for the server to answer; the first start makes its database
-END_SECONDS = 20.0  # for a run to end by itself before it is killed
 HEARTBEAT_SECONDS = 30  # between a flow run's signs of life; Prefect takes no less
 ZOMBIE_AFTER = timedelta(minutes=3)  # without one, a run is taken for crashed
 ZOMBIES = "crash zombies"
@@ -52,10 +48,10 @@ SETTINGS = {  # a setting of the user's own environment wins
 def up() -> None:
     """Start what is not running, deploy, and print how to use it. What runs already is left alone."""
     was = _read_state()
-    alive = was is not None and bool(family(_mark(was["token"])))
+    alive = was is not None and bool(processes.family(was["token"]))
     port = was["port"] if was and alive else _choose_port(was)
     token = was["token"] if was and alive else secrets.token_hex(16)
-    if alive and _healthy(port) and _running(token, "worker"):
+    if alive and _healthy(port) and processes.running(token, "worker"):
         say("It is up already.")
         _how_to(port)
         return
@@ -65,7 +61,7 @@ def up() -> None:
         _start(port, token, _environment(port, token))
     except BaseException:
         if not alive:
-            _end(token)
+            processes.end(token)
             UP.unlink()
         raise
     say(f"Up. State and logs: {STATE}. End it with: make down")
@@ -78,7 +74,7 @@ def down() -> None:
     if was is None:
         say("Nothing is up.")
         return
-    ended = _end(was["token"])
+    ended = processes.end(was["token"])
     UP.unlink()
     say(f"Down: {ended} processes ended. The database and the logs stay in {STATE}.")
 
@@ -86,12 +82,12 @@ def down() -> None:
 def _start(port: int, token: str, environment: dict[str, str]) -> None:
     """Start the server and the worker, each if it is not there, and deploy."""
     if not _healthy(port):
-        for pid in _running(token, "server"):
-            _signal(pid, signal.SIGKILL)
+        for process in processes.running(token, "server"):
+            process.kill()
         say(f"Starting a Prefect server at 127.0.0.1:{port} …")
         server = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
-        process = _launch("server", server, environment)
-        _wait_until(lambda: _healthy(port) or process.poll() is not None, START_SECONDS)
+        started = _launch("server", server, environment)
+        _wait_until(lambda: _healthy(port) or started.poll() is not None, START_SECONDS)
         if not _healthy(port):
             raise SystemExit(f"The Prefect server did not start; the end of its log:\n{_tail('server')}")
     os.environ.update(environment)  # before Prefect is imported, which reads it then
@@ -99,12 +95,12 @@ def _start(port: int, token: str, environment: dict[str, str]) -> None:
     say("Deploying deploy/prefect.yaml …")
     deploy = ["--no-prompt", "deploy", "--all", "--prefect-file", str(CHECKOUT / "deploy" / "prefect.yaml")]
     subprocess.run(_prefect(deploy), cwd=CHECKOUT, env=environment, check=True, stdout=subprocess.DEVNULL)
-    if not _running(token, "worker"):
+    if not processes.running(token, "worker"):
         say("Starting a worker …")
         worker = ["worker", "start", "--pool", POOL, "--type", "process", "--name", "local"]
-        process = _launch("worker", worker, environment)
-        _wait_until(lambda: _online() or process.poll() is not None, START_SECONDS)
-        if process.poll() is not None:
+        started = _launch("worker", worker, environment)
+        _wait_until(lambda: _online() or started.poll() is not None, START_SECONDS)
+        if started.poll() is not None:
             raise SystemExit(f"The worker did not start; the end of its log:\n{_tail('worker')}")
 
 
@@ -194,7 +190,7 @@ def _environment(port: int, token: str) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(paths),
         "IMAGES": images,
         "OUT": output,
-        TOKEN: token,
+        processes.TOKEN: token,
     }
 
 
@@ -210,92 +206,6 @@ def _launch(name: str, command: list[str], environment: dict[str, str]) -> subpr
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-
-
-def _end(token: str) -> int:
-    """End all that carries the token: the worker and its runs first, while they can still report; then the server."""
-    seen = dict[int, str]()  # process id → when it started; orphans among them are found by neither mark nor parent
-
-    def left() -> set[int]:
-        seen.update({pid: _started(pid) for pid in family(_mark(token)) - seen.keys()})
-        return {pid for pid, started in seen.items() if _is_alive(pid) and _started(pid) == started}
-
-    for which in ("worker", "server"):
-        left()
-        first = _running(token, which)
-        for pid in first:
-            _signal(pid, signal.SIGTERM)
-        _wait_for_the_end(first)
-        for pid in left() - _descendants(set(_running(token, "server"))):
-            _signal(pid, signal.SIGKILL)
-    while doomed := left():  # what was started meanwhile goes too
-        for pid in doomed:
-            _signal(pid, signal.SIGKILL)
-        time.sleep(0.1)
-    return len(seen)
-
-
-def _wait_for_the_end(pids: list[int]) -> None:
-    _wait_until(lambda: not any(map(_is_alive, pids)), END_SECONDS)
-
-
-def _running(token: str, which: str) -> list[int]:
-    """The processes of `prefect server …` or `prefect worker …` that carry the token."""
-    return [pid for pid in _marked(_mark(token)) if f"\0{which}\0start\0" in _read(pid, "cmdline")]
-
-
-def _mark(token: str) -> str:
-    return f"{TOKEN}={token}"
-
-
-def family(mark: str) -> set[int]:
-    """All whose environment says `mark` (NAME=value), with their descendants: Ray's actors write over theirs."""
-    return _descendants(_marked(mark))
-
-
-def _marked(mark: str) -> set[int]:
-    return {pid for pid in _pids() if f"\0{mark}\0" in "\0" + _read(pid, "environ")} - {os.getpid()}
-
-
-def _descendants(roots: set[int]) -> set[int]:
-    """The given processes with their children's children, without those that only wait to be reaped."""
-    parents = {pid: stat for pid in _pids() if (stat := _parent(pid)) is not None}
-    found = roots & parents.keys()
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found
-
-
-def _parent(pid: int) -> int | None:
-    """The parent of a live process; None for one that is gone or a zombie."""
-    fields = _read(pid, "stat").rpartition(")")[2].split()
-    return int(fields[1]) if fields and fields[0] not in "ZX" else None
-
-
-def _is_alive(pid: int) -> bool:
-    return _parent(pid) is not None
-
-
-def _started(pid: int) -> str:
-    """When a process started, in the kernel's ticks: with its id, it tells it from any other."""
-    return (_read(pid, "stat").rpartition(")")[2].split() + [""] * 20)[19]
-
-
-def _pids() -> list[int]:
-    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
-
-
-def _read(pid: int, file: str) -> str:
-    """A file of /proc; empty for a process that is gone or another user's."""
-    try:
-        return Path(f"/proc/{pid}/{file}").read_bytes().decode(errors="replace")
-    except OSError:
-        return ""
-
-
-def _signal(pid: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, number)
 
 
 def _read_state() -> dict[str, Any] | None:
@@ -364,4 +274,4 @@ if __name__ == "__main__":
     elif sys.argv[1:] == ["down"]:
         down()
     else:
-        raise SystemExit("Usage: python deploy/local.py up|down")
+        raise SystemExit("Usage: python -m deploy.local up|down")

@@ -53,6 +53,12 @@ def classify(
     exclude: Annotated[list[str] | None, typer.Option(help=_help("exclude"))] = None,
     limit: Annotated[int | None, typer.Option(help=_help("limit"))] = None,
     max_pixels: Annotated[int, typer.Option(help=_help("max_pixels"))] = OPTION["max_pixels"].default,
+    strict: Annotated[bool, typer.Option("--strict", help=_help("strict"))] = False,
+    image_seconds: Annotated[float, typer.Option(help=_help("image_seconds"))] = OPTION["image_seconds"].default,
+    stall_seconds: Annotated[float, typer.Option(help=_help("stall_seconds"))] = OPTION["stall_seconds"].default,
+    watchdog_minutes: Annotated[float, typer.Option(help=_help("watchdog_minutes"))] = OPTION[
+        "watchdog_minutes"
+    ].default,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and about how long.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")] = False,
 ) -> None:

@@ -1,48 +1,144 @@
 """One attempt at one shard: image batches → predictions → a part under `attempts/`, with its receipt.
 
 The same code runs inline and in a Ray actor; where the batches come from (decoded here, or by decode tasks elsewhere)
-is the caller's. An attempt only ever writes its own file: that it counts is for the driver to decide.
+is the caller's. An attempt only ever writes its own part: that it counts is for the driver to decide.
+
+While it runs, a mark lies beside the parts. The driver sees by it that the worker gets on; and where an attempt finds
+the mark of one before it, a worker died or stalled on this shard: then its images are decoded and classified in
+isolation, so that the guilty one becomes an error row and the others get their answers.
 """
 
 import json
+import logging
 import os
 import resource
 import secrets
 import socket
+import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing
+from datetime import UTC, datetime
 from pathlib import Path
+from types import TracebackType
 
 import pyarrow as pa
 
 from pipeline import engines
 from pipeline.batching import image_batches
-from pipeline.classifying import Classifier
+from pipeline.classifying import Classifier, EngineError
+from pipeline.engines import Engine
+from pipeline.isolating import IsolatedDecoder, IsolatedEngine
+from pipeline.job import RequestError, RunError
 from pipeline.planning import Shard
 from pipeline.preprocessing import Preprocessing
 from pipeline.runs import Plan, RunFolder
 from pipeline.timing import Stopwatch
 from pipeline.writing import Receipt, Worker, count_statuses, write_part
 
-Decode = Callable[[pa.Table, Preprocessing, int, int, Stopwatch], Iterator[pa.Table]]  # as `image_batches`
+Decode = Callable[[pa.Table, Preprocessing, int, int, Stopwatch, bool], Iterator[pa.Table]]  # as `image_batches`
+
+ATTEMPTS = 3  # per shard and command, counted by us: Ray's own retries are off
+BEAT_SECONDS = 1.0  # between two signs of life of an attempt
+log = logging.getLogger("shardseer")
 
 DECODER = b"shardseer.decoder"  # in an image batch's metadata: who decoded it, where that is not the classifier
+
+
+class WorkerLostError(Exception):
+    """The worker died or stalled in the middle of an attempt."""
+
+
+def check_retry(shard: Shard, tried: int, error: BaseException) -> None:
+    """Let a shard be tried again after `error`, a bounded number of times. Raises `RunError` otherwise.
+
+    The world's errors and lost workers may go away; the job's, and our own bugs, stop the run.
+    """
+    if isinstance(error, RequestError | RunError):
+        raise RunError(str(error)) from error
+    if not isinstance(error, OSError | EngineError | WorkerLostError):
+        raise RunError(f"Classifying failed: {type(error).__name__}: {error}. See the worker logs.") from error
+    if tried >= ATTEMPTS:
+        reason = " ".join(str(error).split())[-400:]
+        raise RunError(f"Shard {shard.id} ({shard.images} images) failed {tried} times. The last time: {reason}")
+
+
+class Mark:
+    """The mark of an attempt under way, `attempts/<shard>.trying`: who tries, and how far it came.
+
+    It goes when the attempt ends, unless with an error that may be an image's. Meanwhile its text changes about once a
+    second as long as the worker gets on.
+    """
+
+    def __init__(self, folder: RunFolder, shard: Shard, who: str, alarm: Callable[[], None] | None = None) -> None:
+        """`alarm` is set anew at every sign of life."""
+        self._file = mark_file(folder, shard)
+        self._who = who
+        self._of = shard.images
+        self._alarm = alarm
+        self._told = 0.0
+        self._done = 0
+        self.found = self._file.exists()  # somebody died or stalled here before
+
+    def __enter__(self) -> "Mark":
+        self.beat()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        if kind is None or not issubclass(kind, Exception) or issubclass(kind, OSError | RunError):
+            self._file.unlink(missing_ok=True)
+
+    def beat(self, done: int = 0) -> None:
+        """Say that this attempt lives and has classified `done` more images."""
+        self._done += done
+        if time.monotonic() - self._told >= BEAT_SECONDS:
+            self._told = time.monotonic()
+            self._file.write_text(
+                f"{self._who}: {self._done} of {self._of} images by {datetime.now(UTC):%FT%TZ}", encoding="utf-8"
+            )
+            if self._alarm is not None:
+                self._alarm()
+
+    def counting(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """Pass tables on; each is a sign of life."""
+        for table in tables:
+            yield table
+            self.beat(table.num_rows)
+
+
+def mark_file(folder: RunFolder, shard: Shard) -> Path:
+    """Where the mark of a shard's attempt lies."""
+    return folder.attempts / f"{shard.id}.trying"
 
 
 class ShardClassifier:
     """What one worker holds for a run: the planned network and how to turn a shard into a part with it."""
 
-    def __init__(self, plan: Plan, *, device: str, threads: int, worker: Worker, flow_run: str | None) -> None:
-        """Build the network on `device` (`cpu` or `cuda`) with `threads` CPU threads."""
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        device: str,
+        threads: int,
+        worker: Worker,
+        flow_run: str | None,
+        alarm: Callable[[], None] | None = None,
+    ) -> None:
+        """Build the network on `device` (`cpu` or `cuda`) with `threads` CPU threads; for `alarm` see `Mark`."""
         self._plan = plan
         self._worker = worker
         self._flow_run = flow_run
+        self._alarm = alarm
         self._bundle = plan.load_bundle()
-        self._classifier = Classifier(
+        self._where = (device, threads)
+        self._classifier = self._classify_with(engines.build(self._bundle, plan.build, *self._where))
+
+    def _classify_with(self, engine: Engine) -> Classifier:
+        return Classifier(
             self._bundle,
-            engines.build(self._bundle, plan.build, device, threads),
-            batch_size=plan.batch_size,
-            top_k=plan.top_k,
-            abstain_below=plan.job.options.abstain_below,
+            engine,
+            batch_size=self._plan.batch_size,
+            top_k=self._plan.top_k,
+            abstain_below=self._plan.job.options.abstain_below,
         )
 
     def attempt(self, shard: Shard, attempt: int, decode: Decode = image_batches) -> Path:
@@ -50,11 +146,27 @@ class ShardClassifier:
 
         `decode` yields the image batches of references: in this process, or from wherever they are decoded.
         """
+        plan, options = self._plan, self._plan.job.options
+        who = f"{self._worker.kind} worker {self._worker.pid} on {self._worker.host}, attempt {attempt}"
+        mark = Mark(RunFolder(plan.job.output, plan.run), shard, who, self._alarm)
+        with ExitStack() as held:
+            held.enter_context(mark)
+            classifier = self._classifier
+            if mark.found:
+                log.warning("Shard %s: a worker was lost on it before, so its images are isolated now.", shard.id)
+                decoder = IsolatedDecoder(mark.beat, seconds=options.image_seconds, max_pixels=options.max_pixels)
+                decode = decoder.batches
+                engine = IsolatedEngine(plan.bundle, plan.build, *self._where, mark.beat)
+                classifier = self._classify_with(held.enter_context(closing(engine)))
+            return self._write(shard, attempt, decode, classifier, mark)
+
+    def _write(self, shard: Shard, attempt: int, decode: Decode, classifier: Classifier, mark: Mark) -> Path:
         plan, watch, decoders = self._plan, Stopwatch(), set[Worker]()
+        options = plan.job.options
         batches = decode(
-            shard.references(), self._bundle.preprocessing, plan.batch_size, plan.job.options.max_pixels, watch
+            shard.references(), self._bundle.preprocessing, plan.batch_size, options.max_pixels, watch, options.strict
         )
-        tables = self._classifier.classify(_noting_decoders(batches, decoders), watch)
+        tables = mark.counting(classifier.classify(_noting_decoders(batches, decoders), watch))
         predictions = pa.concat_tables(list(tables))
         receipt = Receipt(
             run=plan.run,

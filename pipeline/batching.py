@@ -4,14 +4,14 @@ Every reference becomes exactly one row, in the order of the shard. A failure ke
 `error` says why, and its neighbours are untouched, because each image owns the slot with its row's number.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline import schema, storage
-from pipeline.decoding import ImageError, content_hash, decode, open_image
+from pipeline.decoding import ImageError, check_strictly, content_hash, decode, decode_cause, open_image, stored_size
 from pipeline.preprocessing import Pixels, Preprocessing
 from pipeline.timing import Stopwatch
 
@@ -19,28 +19,54 @@ Row = dict[str, Any]
 
 
 def image_batches(
-    references: pa.Table, preprocessing: Preprocessing, batch_size: int, max_pixels: int, watch: Stopwatch
+    references: pa.Table,
+    preprocessing: Preprocessing,
+    batch_size: int,
+    max_pixels: int,
+    watch: Stopwatch,
+    strict: bool = False,
 ) -> Iterator[pa.Table]:
     """Decode `references` (`schema.LISTING`) to tables of at most `batch_size` rows (`schema.image_batch`)."""
+
+    def into(slot: Pixels, reference: Row) -> Row:
+        return image_row(reference, preprocessing, max_pixels, slot, watch, strict)
+
+    return filled_batches(references, preprocessing, batch_size, into)
+
+
+def filled_batches(
+    references: pa.Table, preprocessing: Preprocessing, batch_size: int, into: Callable[[Pixels, Row], Row]
+) -> Iterator[pa.Table]:
+    """Image batches whose pixels and facts `into(slot, reference)` gives, image after image."""
     layout = schema.image_batch(*preprocessing.shape)
     for start in range(0, references.num_rows, batch_size):
         batch = references.slice(start, batch_size).to_pylist()
         pixels = np.zeros((len(batch), *preprocessing.shape), dtype=np.uint8)
-        rows = [
-            image_row(reference, preprocessing, max_pixels, pixels[slot], watch) for slot, reference in enumerate(batch)
-        ]
+        rows = [into(slot, reference) for slot, reference in zip(pixels, batch, strict=True)]
         facts = pa.Table.from_pylist(rows, schema=pa.schema(schema.FACTS))
         image = pa.FixedShapeTensorArray.from_numpy_ndarray(pixels)
         yield facts.append_column(layout.field("image"), image)
 
 
-def image_row(reference: Row, preprocessing: Preprocessing, max_pixels: int, slot: Pixels, watch: Stopwatch) -> Row:
-    """Read and decode one image into `slot`; return its facts, with `error_stage` and `error` where it failed."""
-    row: Row = {
-        "path": reference["path"],
-        "size_bytes": reference["size_bytes"],
-        "modified_at": reference["modified_at"],
-    }
+def known_facts(reference: Row) -> Row:
+    """What the listing knows of an image: the row of one that could not be read."""
+    return {name: reference[name] for name in ("path", "size_bytes", "modified_at")}
+
+
+def image_row(
+    reference: Row,
+    preprocessing: Preprocessing,
+    max_pixels: int,
+    slot: Pixels,
+    watch: Stopwatch,
+    strict: bool = False,
+    tell: Callable[[Row], None] | None = None,
+) -> Row:
+    """Read and decode one image into `slot`; return its facts, with `error_stage` and `error` where it failed.
+
+    `tell` gets the facts known so far before each step that may kill the process.
+    """
+    row = known_facts(reference)
     try:
         if reference["list_error"] is not None:
             raise ImageError("list", reference["list_error"])
@@ -49,9 +75,16 @@ def image_row(reference: Row, preprocessing: Preprocessing, max_pixels: int, slo
         row |= {"size_bytes": content.size, "modified_at": content.modified_us}
         with watch("decode"):
             row["content_hash"] = content_hash(content.data)
+            if tell is not None:
+                tell(row)
             image = open_image(content.data)
-            row |= {"width": image.width, "height": image.height, "format": image.format}
+            width, height = stored_size(image)
+            row |= {"width": width, "height": height, "format": image.format}
+            if tell is not None:
+                tell(row)
             slot[:] = decode(image, preprocessing, max_pixels)
+            if strict:
+                check_strictly(content.data, image)
     except ImageError as error:
         row |= {"error_stage": error.stage, "error": error.reason}
     return row
@@ -62,3 +95,5 @@ def _read(path: str) -> storage.Content:
         return storage.read(path)
     except OSError as error:
         raise ImageError("read", storage.cause(error)) from error
+    except MemoryError as error:
+        raise ImageError("decode", decode_cause(error)) from error

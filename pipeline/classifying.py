@@ -2,19 +2,34 @@
 
 Logits are divided by the bundle's fitted temperature, then softmax (or, for one logistic output, the logistic
 function) makes probabilities of them; see Guo et al. 2017, "On Calibration of Modern Neural Networks".
+
+A batch on which the network fails (an exception, out of memory, the death of its process) is halved until the guilty
+image stands alone; the others keep their answers.
 """
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline import schema
+from pipeline import schema, storage
 from pipeline.bundle import Bundle
-from pipeline.engines import Engine, Floats
+from pipeline.engines import Answer, Engine, Floats
 from pipeline.preprocessing import Pixels
 from pipeline.timing import Stopwatch
+
+
+class EngineError(RuntimeError):
+    """The network fails whatever it is given: no image is to blame."""
+
+
+class Verdicts(NamedTuple):
+    """The network's answer, and why it has none for some rows, by row number."""
+
+    answer: Answer
+    failures: dict[int, str]
 
 
 class Classifier:
@@ -35,21 +50,49 @@ class Classifier:
         """Turn each image batch (`schema.image_batch`) into predictions (`schema.PREDICTIONS`), in order."""
         for batch in batches:
             with watch("classify"):
-                answer = self._engine(self._pixels(batch))
-                rows = batch.num_rows
-                logits = answer.logits[:rows]
-                features = None if answer.features is None else answer.features[:rows]
-            yield self._predictions(batch, probabilities(logits, self._bundle.temperature or 1.0), features)
+                answer, failures = self._verdicts(_pixels(batch))
+                if not np.isfinite(answer.logits).all():
+                    failures |= self._not_numbers(answer)
+                    answer = Answer(np.nan_to_num(answer.logits), answer.features)
+            chances = probabilities(answer.logits, self._bundle.temperature or 1.0)
+            yield self._predictions(_with_failures(batch, failures), chances, answer.features)
 
-    def _pixels(self, batch: pa.Table) -> Pixels:
-        """The batch's pixels where they lie; a short batch is padded to the one shape that the engine knows."""
-        (images,) = batch["image"].chunks  # one: combine_chunks() would copy
-        pixels: Pixels = images.to_numpy_ndarray()
-        if len(pixels) == self._batch_size:
-            return pixels
-        padded = np.zeros((self._batch_size, *pixels.shape[1:]), dtype=np.uint8)
-        padded[: len(pixels)] = pixels
-        return padded
+    def _verdicts(self, pixels: Pixels, *, halved: bool = False) -> Verdicts:
+        """Answer a batch; where the network fails on it, its halves. Raises `EngineError`."""
+        try:
+            return Verdicts(self._run(pixels, halved=halved), {})
+        except Exception as error:  # noqa: BLE001  judged below, when its traceback no longer holds device memory
+            reason = storage.cause(error)
+        if len(pixels) == 1:
+            return Verdicts(self._black(reason), {0: reason})
+        half = len(pixels) // 2
+        first, second = (self._verdicts(part, halved=True) for part in (pixels[:half], pixels[half:]))
+        failures = first.failures | {half + row: why for row, why in second.failures.items()}
+        return Verdicts(_joined(first.answer, second.answer), failures)
+
+    def _run(self, pixels: Pixels, *, halved: bool) -> Answer:
+        """Run at most a batch, padded to the batch's shape; one that was halved only where the engine needs it."""
+        rows = len(pixels)
+        if rows < self._batch_size and not (halved and self._engine.any_size):
+            padded = np.zeros((self._batch_size, *pixels.shape[1:]), dtype=np.uint8)
+            padded[:rows] = pixels
+            pixels = padded
+        answer = self._engine(pixels)
+        return Answer(answer.logits[:rows], None if answer.features is None else answer.features[:rows])
+
+    def _black(self, reason: str) -> Answer:
+        """The answer for a black image: where there is none either, the network is to blame. Raises `EngineError`."""
+        try:
+            return self._run(np.zeros((1, *self._bundle.preprocessing.shape), dtype=np.uint8), halved=True)
+        except Exception as error:
+            raise EngineError(f"the network fails even on a black image: {reason}") from error
+
+    def _not_numbers(self, answer: Answer) -> dict[int, str]:
+        """The rows whose logits are not finite. Raises `EngineError` where a black image has none either."""
+        reason = "the network's answer is not a number"
+        if not np.isfinite(self._black(reason).logits).all():
+            raise EngineError(f"{reason}, even for a black image: its weights are broken")
+        return dict.fromkeys(np.flatnonzero(~np.isfinite(answer.logits).all(axis=1)).tolist(), reason)
 
     def _predictions(self, batch: pa.Table, chances: Floats, features: Floats | None) -> pa.Table:
         failed = batch["error_stage"].is_valid().to_numpy()
@@ -73,6 +116,31 @@ class Classifier:
             names=["label", "confidence"],
         )
         return _lists(entries, best.shape[1], failed)
+
+
+def _pixels(batch: pa.Table) -> Pixels:
+    """The batch's pixels where they lie."""
+    (images,) = batch["image"].chunks  # one: combine_chunks() would copy
+    pixels: Pixels = images.to_numpy_ndarray()
+    return pixels
+
+
+def _joined(first: Answer, second: Answer) -> Answer:
+    features = None
+    if first.features is not None and second.features is not None:
+        features = np.concatenate([first.features, second.features])
+    return Answer(np.concatenate([first.logits, second.logits]), features)
+
+
+def _with_failures(batch: pa.Table, failures: dict[int, str]) -> pa.Table:
+    """The batch with errors of the stage `classify` for the rows on which the network failed."""
+    for column, text in (("error_stage", lambda _: "classify"), ("error", failures.__getitem__)):
+        if not failures:
+            break
+        known = batch[column].to_pylist()
+        told = [text(row) if row in failures and value is None else value for row, value in enumerate(known)]
+        batch = batch.set_column(batch.column_names.index(column), column, pa.array(told, pa.string()))
+    return batch
 
 
 def probabilities(logits: Floats, temperature: float) -> Floats:

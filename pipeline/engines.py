@@ -35,7 +35,9 @@ class Answer(NamedTuple):
 
 
 class Engine(Protocol):
-    """Runs one batch of exactly the shape it was built for: uint8 [batch, height, width, channels]."""
+    """Runs one batch of the shape it was built for, uint8 [batch, height, width, channels], or of `any_size`."""
+
+    any_size: bool
 
     def __call__(self, pixels: Pixels) -> Answer:
         """Run one batch."""
@@ -91,6 +93,8 @@ def build(bundle: Bundle, build: Build, device: str, threads: int) -> Engine:
 class OpenVinoEngine:
     """A converted network on the CPU."""
 
+    any_size = False
+
     def __init__(self, model: Path, threads: int) -> None:
         import openvino
 
@@ -112,6 +116,8 @@ class OpenVinoEngine:
 
 class TorchEngine:
     """The network itself, channels-last: eager on a CPU, on a GPU in half precision."""
+
+    any_size = True
 
     def __init__(self, bundle: Bundle, build: Build, device: str, threads: int) -> None:
         import torch

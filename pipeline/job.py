@@ -57,6 +57,20 @@ class Options(BaseModel):
     max_pixels: int = Field(
         default=100_000_000, ge=1, description="Refuse images with more pixels than this before decoding them."
     )
+    strict: bool = Field(default=False, description="Make an error of JPEGs that decode only with libjpeg's warnings.")
+    image_seconds: float = Field(
+        default=20,
+        gt=0,
+        description="Seconds an image may take to be read and decoded once its shard has killed or stalled a worker.",
+    )
+    stall_seconds: float = Field(
+        default=300,
+        gt=0,
+        description="Give up on a worker that finishes no batch for so many seconds; try its shard again.",
+    )
+    watchdog_minutes: float = Field(
+        default=30, gt=0, description="Fail the run if no worker makes any progress for so many minutes."
+    )
 
 
 class Job(BaseModel):

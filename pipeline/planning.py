@@ -61,7 +61,7 @@ def model_key(bundle: Bundle, options: Options) -> str:
     shaping = {
         "bundle": bundle.digest,
         "top_k": top_k_of(options, bundle),
-        **options.model_dump(include={"abstain_below", "embeddings", "max_pixels"}),
+        **options.model_dump(include={"abstain_below", "embeddings", "max_pixels", "strict"}),
     }
     return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
 

@@ -3,6 +3,7 @@
 The contract is timm's evaluation transform (`timm.data.create_transform`, crop_mode `center` or `squash`): scale the
 picture by 1/crop_pct, cut the centre. Only the crop is resampled here, on the very grid of the scaled picture, which
 gives timm's pixels to within one level of 255 at a fraction of the work and bounds the memory for a 1×N picture.
+(A value in 50,000 is more than one level off: where Pillow 13 orders its two passes otherwise than for the whole.)
 Crop modes and interpolations that this file does not know go through timm's own transform.
 """
 
@@ -17,14 +18,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Pixels = npt.NDArray[np.uint8]
 
-RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
+RESAMPLING = {  # without "nearest", which half a float's rounding of the crop's corner sends to another pixel
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
     "box": Image.Resampling.BOX,
     "hamming": Image.Resampling.HAMMING,
 }
+WIDEST = 3  # pixels of the result that a resampling kernel reaches to each side (lanczos)
 
 
 class Preprocessing(BaseModel):
@@ -87,8 +88,8 @@ class Preprocessing(BaseModel):
         """Crop and resample an upright picture in `mode` to uint8 pixels of `shape`."""
         assert picture.mode == self.mode
         if self.is_known:
-            size, box = (self.width, self.height), self.crop_box(*picture.size)
-            resampled = picture.resize(size, RESAMPLING[self.interpolation], box=box)
+            piece, box = _cut(picture, self.crop_box(*picture.size), (self.width, self.height))
+            resampled = piece.resize((self.width, self.height), RESAMPLING[self.interpolation], box=box)
             return np.asarray(resampled).reshape(self.shape)
         return self._through_timm(picture)
 
@@ -109,3 +110,20 @@ class Preprocessing(BaseModel):
             std=self.std,
             use_prefetcher=True,  # pixels stay uint8; the engine normalises
         )
+
+
+def _cut(
+    picture: Image.Image, box: tuple[float, float, float, float], size: tuple[int, int]
+) -> tuple[Image.Image, tuple[float, float, float, float]]:
+    """The part of a picture that resampling `box` to `size` looks at, and the box in it.
+
+    Pillow 13 orders its two passes, which round in between, by the proportions of the picture, not of the box: those
+    of a long picture would be the wrong ones. It also holds a box in float32, which is finer near the corner.
+    """
+    left, top, right, bottom = box
+    reach_x = 1 + math.ceil(WIDEST * max((right - left) / size[0], 1))
+    reach_y = 1 + math.ceil(WIDEST * max((bottom - top) / size[1], 1))
+    x, y = max(math.floor(left) - reach_x, 0), max(math.floor(top) - reach_y, 0)
+    end_x = min(math.ceil(right) + reach_x, picture.width)
+    end_y = min(math.ceil(bottom) + reach_y, picture.height)
+    return picture.crop((x, y, end_x, end_y)), (left - x, top - y, right - x, bottom - y)

@@ -13,6 +13,8 @@ FLOW = [  # top to bottom: each may import those before it
     "engines",
     "decoding",
     "batching",
+    "children",
+    "isolating",
     "classifying",
     "listing",
     "selecting",

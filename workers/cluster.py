@@ -3,9 +3,10 @@
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 import ray
 
@@ -36,7 +37,9 @@ def connected(address: str | None) -> Iterator[None]:
         except (ConnectionError, ValueError) as error:
             raise RequestError(f"--ray-address {address}: cannot join that Ray cluster: {error}") from error
     try:
-        yield
+        # Ray's messages about dead workers go to stdout, where the summary for programs is to be alone.
+        with redirect_stdout(sys.stderr):
+            yield
     finally:
         ray.shutdown()
 

@@ -15,10 +15,10 @@ from pipeline.timing import Stopwatch
 BYTES_IN_FLIGHT = 512 << 20  # decoded pixels waiting for one classifier: bounds the object store
 
 
-def decode_batch(references: pa.Table, preprocessing: Preprocessing, max_pixels: int) -> pa.Table:
+def decode_batch(references: pa.Table, preprocessing: Preprocessing, max_pixels: int, strict: bool) -> pa.Table:
     """Decode one batch of references (`schema.LISTING`) to one image batch that names this process in its metadata."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # zero GPUs asked for does not hide them
-    (batch,) = image_batches(references, preprocessing, references.num_rows, max_pixels, Stopwatch())
+    (batch,) = image_batches(references, preprocessing, references.num_rows, max_pixels, Stopwatch(), strict)
     context = ray.get_runtime_context()
     worker = this_process("ray", context.get_task_id(), tuple(context.get_accelerator_ids().get("GPU", ())))
     return batch.replace_schema_metadata({DECODER: worker.model_dump_json()})
@@ -28,18 +28,23 @@ def remote_batches(cores_per_classifier: int) -> Callable[..., Iterator[pa.Table
     """`image_batches`, decoded by tasks across the cluster: in order, a bounded number of bytes ahead."""
 
     def batches(
-        references: pa.Table, preprocessing: Preprocessing, batch_size: int, max_pixels: int, _watch: Stopwatch
+        references: pa.Table,
+        preprocessing: Preprocessing,
+        batch_size: int,
+        max_pixels: int,
+        _watch: Stopwatch,
+        strict: bool,
     ) -> Iterator[pa.Table]:
         height, width, channels = preprocessing.shape
         batch_bytes = batch_size * height * width * channels
         ahead = max(2, min(2 * cores_per_classifier, BYTES_IN_FLIGHT // batch_bytes))
-        decode = ray.remote(num_cpus=1, num_gpus=0)(decode_batch)
+        decode = ray.remote(num_cpus=1, num_gpus=0, max_retries=0)(decode_batch)
         waiting: deque[ray.ObjectRef[pa.Table]] = deque()
         for start in range(0, references.num_rows, batch_size):
             if len(waiting) == ahead:
                 yield ray.get(waiting.popleft())
             piece = references.slice(start, batch_size).combine_chunks()
-            waiting.append(decode.remote(piece, preprocessing, max_pixels))
+            waiting.append(decode.remote(piece, preprocessing, max_pixels, strict))
         while waiting:
             yield ray.get(waiting.popleft())
 

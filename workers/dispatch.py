@@ -1,4 +1,4 @@
-"""The fleet of Ray actors: hands out shards, a bounded number in flight, and replaces actors that die.
+"""The fleet of Ray actors: hands out shards, a bounded number in flight, and replaces actors that die or stall.
 
 The driver knows shards only. One shard goes to one actor at a time; how often a shard may be tried is counted here.
 """
@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
-from pipeline.job import Options, RequestError, RunError
+from pipeline.attempts import WorkerLostError, check_retry
+from pipeline.job import Options
 from pipeline.planning import Shard
 from pipeline.runs import Plan
 from workers import cluster
 from workers.classifier import ClassifierActor
-
-ATTEMPTS = 3  # per shard, counted here: Ray's own retries are off
+from workers.watching import LOOK_SECONDS, Watchman
 
 
 class RayFleet:
@@ -30,7 +30,7 @@ class RayFleet:
 
     def classify(self, plan: Plan, shards: list[Shard], flow_run: str | None) -> Iterator[tuple[Shard, Path]]:
         """See `workers.fleet.Fleet`."""
-        waiting, tried = deque(shards), Counter[str]()
+        waiting, tried, watchman = deque(shards), Counter[str](), Watchman(plan)
         running: dict[ray.ObjectRef[Path], tuple[Shard, Any]] = {}
         idle = [self._hire(plan, flow_run) for _ in range(min(self.size, len(shards)))]
         try:
@@ -38,23 +38,23 @@ class RayFleet:
                 while waiting and idle:
                     shard, actor = waiting.popleft(), idle.pop()
                     tried[shard.id] += 1
+                    watchman.started(shard)
                     running[actor.attempt.remote(shard, tried[shard.id])] = (shard, actor)
-                done = _first(list(running))
-                shard, actor = running.pop(done)
-                try:
-                    part = ray.get(done)
-                except RayActorError as error:
-                    _check_attempts(shard, tried[shard.id], error)
-                    waiting.append(shard)
-                    idle.append(self._hire(plan, flow_run))
-                except RayTaskError as error:
-                    _check_retryable(error)
-                    _check_attempts(shard, tried[shard.id], error)
-                    waiting.append(shard)
-                    idle.append(actor)
-                else:
-                    idle.append(actor)
-                    yield shard, part
+                ended = _ended(list(running))
+                stalled = watchman.stalled()
+                for attempt in [ref for ref, (shard, _) in running.items() if ref in ended or shard in stalled]:
+                    shard, actor = running.pop(attempt)
+                    watchman.ended(shard)
+                    try:
+                        part = _part(attempt, ended=attempt in ended)
+                    except Exception as error:  # noqa: BLE001  judged there
+                        ray.kill(actor)
+                        check_retry(shard, tried[shard.id], error)
+                        waiting.append(shard)
+                        idle.append(self._hire(plan, flow_run))
+                    else:
+                        idle.append(actor)
+                        yield shard, part
         finally:
             for actor in (*idle, *(actor for _, actor in running.values())):
                 ray.kill(actor)
@@ -73,25 +73,25 @@ def fleet(options: Options) -> Iterator[RayFleet]:
         yield RayFleet(*cluster.size(options.device))
 
 
-def _first(running: list[ray.ObjectRef[Path]]) -> ray.ObjectRef[Path]:
-    """Wait for one of these; what a signal's handler raises meanwhile (Prefect's, at cancellation) comes through."""
+def _ended(running: list["ray.ObjectRef[Path]"]) -> list["ray.ObjectRef[Path]"]:
+    """Wait for one of these, not for long; what a signal's handler raises meanwhile (Prefect's) comes through."""
     try:
-        (done,), _ = ray.wait(running, num_returns=1)
+        ended, _ = ray.wait(running, num_returns=1, timeout=LOOK_SECONDS)
     except SystemError as error:  # Ray's way of saying that an exception it does not know came up while it waited
         raise error.__cause__ or error from None
-    return done
+    return list(ended)
 
 
-def _check_retryable(error: RayTaskError) -> None:
-    """Let the world's errors (disk, network) be tried again; the job's stop the run."""
-    cause = error.cause
-    if isinstance(cause, RunError | RequestError):
-        raise RunError(str(cause)) from error
-    if not isinstance(cause, OSError):
-        raise RunError(f"Classifying failed: {type(cause).__name__}: {cause}. See the worker logs.") from error
-
-
-def _check_attempts(shard: Shard, tried: int, error: Exception) -> None:
-    if tried >= ATTEMPTS:
-        reason = " ".join(str(error).split())[-400:]
-        raise RunError(f"Shard {shard.id} ({shard.images} images) failed {tried} times. The last time: {reason}")
+def _part(attempt: "ray.ObjectRef[Path]", *, ended: bool) -> Path:
+    """The part that an attempt wrote. Raises what ended it: its own error, or `WorkerLostError`."""
+    if not ended:
+        raise WorkerLostError("the worker stalled: it showed no progress for --stall-seconds")
+    try:
+        part: Path = ray.get(attempt)
+    except RayTaskError as error:
+        if isinstance(error.cause, RayError):  # a decode task of a GPU's classifier died
+            raise WorkerLostError(str(error.cause)) from error
+        raise error.cause from error
+    except RayError as error:
+        raise WorkerLostError(str(error)) from error
+    return part

@@ -1,11 +1,12 @@
 """The fleet of one: this process classifies, for small jobs, tests and debugging."""
 
+import faulthandler
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.attempts import ShardClassifier, this_process
+from pipeline.attempts import ATTEMPTS, ShardClassifier, check_retry, this_process
 from pipeline.job import Options, RequestError
 from pipeline.planning import Shard
 from pipeline.runs import Plan
@@ -21,15 +22,34 @@ class InlineFleet:
 
     def classify(self, plan: Plan, shards: list[Shard], flow_run: str | None) -> Iterator[tuple[Shard, Path]]:
         """See `workers.fleet.Fleet`."""
+
+        def alarm() -> None:
+            """End this process where it stalls in native code: the next run then isolates the shard."""
+            faulthandler.dump_traceback_later(plan.job.options.stall_seconds, exit=True, file=2)
+
         classifier = ShardClassifier(
             plan,
             device="cuda" if self.on_gpu else "cpu",
             threads=len(os.sched_getaffinity(0)),
             worker=this_process("inline"),
             flow_run=flow_run,
+            alarm=alarm,
         )
         for shard in shards:
-            yield shard, classifier.attempt(shard, attempt=1)
+            try:
+                part = _attempt(classifier, shard)
+            finally:
+                faulthandler.cancel_dump_traceback_later()
+            yield shard, part
+
+
+def _attempt(classifier: ShardClassifier, shard: Shard) -> Path:
+    for tried in range(1, ATTEMPTS + 1):
+        try:
+            return classifier.attempt(shard, tried)
+        except Exception as error:  # noqa: BLE001  judged there
+            check_retry(shard, tried, error)
+    raise AssertionError("the last attempt returns or raises")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from deploy import local
+from deploy import processes
 from tests.conftest import ROOT, make_crops, settle
 
 DEPLOYMENT = "classify-images/nightly"
@@ -38,8 +38,10 @@ class Up:
 
     def command(self, verb: str) -> subprocess.CompletedProcess[str]:
         """Run `up` or `down`, as make does."""
-        command = [sys.executable, str(ROOT / "deploy" / "local.py"), verb]
-        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=240, check=True)
+        command = [sys.executable, "-m", "deploy.local", verb]
+        return subprocess.run(
+            command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=240, check=True
+        )
 
     def prefect(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
         """Run Prefect's command line against this server, as a person would who pasted the export line."""
@@ -92,7 +94,7 @@ class Up:
         return self.state_of(flow_run)
 
     def processes(self) -> set[int]:
-        return local.family(f"SHARDSEER_UP={self._token()}")
+        return {process.pid for process in processes.family(self._token())}
 
     def driver(self, flow_run: str) -> int:
         """The process of a flow run."""
@@ -114,7 +116,7 @@ class Up:
 
 def processes_of(flow_run: str) -> set[int]:
     """The processes of a flow run, Ray's included."""
-    return local.family(f"PREFECT__FLOW_RUN_ID={flow_run}")
+    return {process.pid for process in processes.family(flow_run, "PREFECT__FLOW_RUN_ID")}
 
 
 def cmdline(pid: int) -> str:

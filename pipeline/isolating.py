@@ -1,0 +1,128 @@
+"""Image by image and batch by batch in child processes: what kills, hangs or swells is told apart from its neighbours.
+
+Only the shards that killed or stalled a worker come here; every other shard pays nothing for it.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import bundle as bundles
+from pipeline import engines
+from pipeline.batching import Row, filled_batches, image_row, known_facts
+from pipeline.children import START_SECONDS, Beat, Child, ChildDiedError, ChildError, ChildSlowError, Tell
+from pipeline.engines import Answer, Build, Engine
+from pipeline.preprocessing import Pixels, Preprocessing
+from pipeline.timing import Stopwatch
+
+ENGINE_SECONDS = 60  # for one batch: a thousand times what it takes
+
+
+def decoding_memory(max_pixels: int) -> int:
+    """Bytes that decoding one image may take: enough for the largest picture allowed, at most half of the machine."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min((512 << 20) + 32 * max_pixels, machine // 2)
+
+
+class IsolatedDecoder:
+    """Decodes each image in a child: one that kills, hangs or swells costs its own row only."""
+
+    def __init__(self, beat: Beat, *, seconds: float, max_pixels: int) -> None:
+        """`seconds` bound the reading and decoding of one image."""
+        alone = {"CUDA_VISIBLE_DEVICES": "", "OPENBLAS_NUM_THREADS": "1"}
+        self._child = Child(beat, memory=decoding_memory(max_pixels), environment=alone)
+        self._seconds = seconds
+
+    def batches(
+        self,
+        references: pa.Table,
+        preprocessing: Preprocessing,
+        batch_size: int,
+        max_pixels: int,
+        watch: Stopwatch,
+        strict: bool = False,
+    ) -> Iterator[pa.Table]:
+        """As `batching.image_batches`."""
+
+        def into(slot: Pixels, reference: Row) -> Row:
+            with watch("decode"):
+                return self._into(slot, reference, preprocessing, max_pixels, strict)
+
+        try:
+            yield from filled_batches(references, preprocessing, batch_size, into)
+        finally:
+            self._child.close()
+
+    def _into(self, slot: Pixels, reference: Row, *contract: Any) -> Row:
+        facts = [known_facts(reference)]
+        for last_try in (False, True):
+            try:
+                row: Row
+                row, pixels = self._child.ask(self._seconds, decode_here, reference, *contract, heard=facts.append)
+            except ChildSlowError:
+                return facts[-1] | {"error_stage": "timeout", "error": f"no pixel after {self._seconds:g} s"}
+            except ChildDiedError as death:
+                if death.may_be_chance and not last_try:
+                    continue
+                was_read = "content_hash" in facts[-1]
+                return facts[-1] | {
+                    "error_stage": "decode" if was_read else "read",
+                    "error": f"the {'decoder' if was_read else 'reader'} {death}",
+                }
+            except ChildError as error:
+                if not error.kind.endswith("MemoryError"):
+                    raise  # not the image's fault: `image_row` tells those as a row
+                return facts[-1] | {"error_stage": "decode", "error": str(error)}
+            if pixels is not None:
+                slot[:] = pixels
+            return row
+        raise AssertionError("the last try returns")
+
+
+def decode_here(
+    tell: Tell, reference: Row, preprocessing: Preprocessing, max_pixels: int, strict: bool
+) -> tuple[Row, Pixels | None]:
+    """In the child: one image's facts and, where it has no error, its pixels."""
+    slot = np.zeros(preprocessing.shape, dtype=np.uint8)
+    row = image_row(reference, preprocessing, max_pixels, slot, Stopwatch(), strict, tell)
+    return row, None if "error_stage" in row else slot
+
+
+class IsolatedEngine:
+    """An engine in a child: a batch that kills it or never ends is an exception here, and the next one is answered."""
+
+    def __init__(self, bundle: Path, build: Build, device: str, threads: int, beat: Beat) -> None:
+        """As `engines.build`, from the bundle's folder."""
+        self._child = Child(beat)
+        self._how = (bundle, build, device, threads)
+        self.any_size = False
+
+    def __call__(self, pixels: Pixels) -> Answer:
+        """Run one batch. Raises `ChildDiedError`, `ChildSlowError`, `ChildError`."""
+        if not self._child.is_warm:
+            self.any_size = self._child.ask(START_SECONDS, build_here, *self._how)
+        answer: Answer = self._child.ask(ENGINE_SECONDS, run_here, pixels)
+        return answer
+
+    def close(self) -> None:
+        """End the child."""
+        self._child.close()
+
+
+_engine: Engine  # the child's own
+
+
+def build_here(_tell: Tell, bundle: Path, build: Build, device: str, threads: int) -> bool:
+    """In the child: build the engine; return whether it takes batches of any size."""
+    global _engine
+    _engine = engines.build(bundles.load(bundle), build, device, threads)
+    return _engine.any_size
+
+
+def run_here(_tell: Tell, pixels: Pixels) -> Answer:
+    """In the child: run one batch."""
+    return _engine(pixels)
