@@ -24,7 +24,7 @@ FOLDS = 5
 def write(folder: Path) -> list[tuple[Path, str]]:
     """Write the patches, a folder per class; return every path with its label."""
     items = []
-    for number, patch in enumerate(lfw_subset()):
+    for number, patch in enumerate(lfw_subset()):  # type: ignore[no-untyped-call]
         label = "face" if number < 100 else "other"
         target = folder / label / f"{number:03}.png"
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -18,8 +18,8 @@ WIDTHS = (64, 256, 1024)
 
 def convolutional() -> list[dict[str, object]]:
     """Two convolutions with pooling between them, straight into the output layer."""
-    block = [{"kind": "batch_normalisation"}, {"kind": "relu"}, {"kind": "max_pooling"}]
-    first = {"kind": "convolution", "filters": 12, "kernel": 3, "padding": 1}
+    block: list[dict[str, object]] = [{"kind": "batch_normalisation"}, {"kind": "relu"}, {"kind": "max_pooling"}]
+    first: dict[str, object] = {"kind": "convolution", "filters": 12, "kernel": 3, "padding": 1}
     return [first, *block, {**first, "filters": 24}, *block]
 
 

@@ -19,9 +19,8 @@ from pipeline import engines, planning, schema, storage
 from pipeline.batching import image_batches
 from pipeline.bundle import Bundle
 from pipeline.calibrating import Bin, Classes, Floats, calibration_error, negative_log_likelihood, reliability
-from pipeline.classifying import Classifier, probabilities
-from pipeline.engines import Answer, Engine
-from pipeline.job import Options, RequestError
+from pipeline.classifying import Classifier, EngineError, Verdicts, probabilities
+from pipeline.job import Options, RequestError, RunError
 from pipeline.labelled import Example, Labelled, Split, labels_of
 from pipeline.preprocessing import Pixels
 from pipeline.timing import Stopwatch
@@ -82,17 +81,16 @@ class Answers(NamedTuple):
     engine: str
 
 
-class _Recording:
-    """An engine that remembers its answers."""
+class _Recording(Classifier):
+    """A classifier that remembers the logits of every batch."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.logits: list[Floats] = []
+    logits: list[Floats]
 
-    def __call__(self, pixels: Pixels) -> Answer:
-        answer = self._engine(pixels)
-        self.logits.append(answer.logits)
-        return answer
+    def _verdicts(self, pixels: Pixels, *, halved: bool = False) -> Verdicts:
+        found = super()._verdicts(pixels, halved=halved)
+        if not halved:
+            self.logits.append(np.nan_to_num(found.answer.logits))
+        return found
 
 
 def classify(bundle: Bundle, paths: Sequence[str], options: Options) -> Answers:
@@ -103,23 +101,26 @@ def classify(bundle: Bundle, paths: Sequence[str], options: Options) -> Answers:
     engines.check(bundle, options)
     engines.prepare(bundle, build)
     threads = len(os.sched_getaffinity(0))
-    recording = _Recording(engines.build(bundle, build, "cuda" if on_gpu else "cpu", threads))
-    classifier = Classifier(
+    classifier = _Recording(
         bundle,
-        recording,
+        engines.build(bundle, build, "cuda" if on_gpu else "cpu", threads),
         batch_size=size,
         top_k=planning.top_k_of(options, bundle),
         abstain_below=options.abstain_below,
     )
+    classifier.logits = []
     found = [storage.entry(path)[:4] for path in paths]
     references = pa.table(
         [pa.array(column, field.type) for column, field in zip(zip(*found, strict=True), schema.LISTING, strict=True)],
         schema.LISTING,
     )
     watch = Stopwatch()
-    batches = image_batches(references, bundle.preprocessing, size, options.max_pixels, watch)
-    predictions = pa.concat_tables(classifier.classify(batches, watch))
-    return Answers(predictions, np.concatenate(recording.logits)[: len(paths)], build.engine)
+    batches = image_batches(references, bundle.preprocessing, size, options.max_pixels, watch, options.strict)
+    try:
+        predictions = pa.concat_tables(classifier.classify(batches, watch))
+    except EngineError as error:
+        raise RunError(f"{bundle.name} cannot classify: {error}.") from error
+    return Answers(predictions, np.concatenate(classifier.logits), build.engine)
 
 
 def _has_gpu() -> bool:
