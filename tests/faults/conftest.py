@@ -2,21 +2,32 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from pipeline import querying
-from tests.conftest import ROOT, make_crops, settle
+from tests.conftest import ROOT, free_port, make_crops, settle
 
 IMAGES = 400  # in 7 shards of 64 images at the most
 RESULTS: list[dict[str, Any]] = []
+WENT_ON = 0.0  # seconds to recover, where the run did so itself
+PLAIN = ("-m", "flows.cli")
+# The driver's own Ray with two GPUs that it is only told of: then tasks decode, in processes of their own.
+TOLD_OF_GPUS = (
+    "-c",
+    "import ray; ray.init(address='local', num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False);"
+    "from flows.cli import main; main()",
+)
 Rows = dict[str, tuple[str, str | None, float | None]]
 
 
@@ -36,6 +47,7 @@ class Scene:
     folder: Path
     faults: int = 0
     environment: dict[str, str] = field(default_factory=dict)
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @property
     def output(self) -> Path:
@@ -57,11 +69,11 @@ class Scene:
         hook = Path(__file__).parent / "hook"
         self.environment = {"SHARDSEER_FAULT": str(file), "PYTHONPATH": f"{hook}:{ROOT}"}
 
-    def start(self, *options: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "flows.cli", "classify", self.images, "-o", self.output, "-m", self.model]
+    def start(self, *options: str, program: tuple[str, str] = PLAIN) -> subprocess.Popen[str]:
+        command = [sys.executable, *program, "classify", self.images, "-o", self.output, "-m", self.model]
         # Into a file, not a pipe: Ray's agents outlive a killed driver for a while and would keep a pipe open.
         with self.said.open("w") as said:
-            return subprocess.Popen(
+            running = subprocess.Popen(
                 [*map(str, command), *options],
                 cwd=ROOT,
                 env={**os.environ, "PYTHONPATH": str(ROOT), **self.environment},
@@ -70,6 +82,8 @@ class Scene:
                 text=True,
                 start_new_session=True,
             )
+        self.started.append(running)
+        return running
 
     def run(self, *options: str) -> tuple[int, str]:
         process = self.start(*options)
@@ -77,7 +91,29 @@ class Scene:
 
     def marked(self) -> bool:
         """Whether the victim left its mark at the boundary."""
-        return bool(list(self.folder.glob(f"{self.mark.name}.*")))
+        return bool(self.marks())
+
+    def marks(self) -> list[int]:
+        """The processes that left a mark."""
+        return [
+            int(text) for mark in sorted(self.folder.glob(f"{self.mark.name}.[0-9]*")) if (text := mark.read_text())
+        ]
+
+    def release(self) -> None:
+        """Let the paused processes go on."""
+        self.mark.with_name(f"{self.mark.name}.go").touch()
+
+    def staged(self) -> list[Path]:
+        return list(self.output.glob("runs/*/staged/*.parquet"))
+
+    def published(self) -> list[Path]:
+        return list(self.output.glob("predictions/*/*/*.parquet"))
+
+    def receipts(self) -> list[dict[str, Any]]:
+        """What every published part says of the attempt that wrote it."""
+        return [
+            part for file in self.output.glob("runs/*/manifest.json") for part in json.loads(file.read_text())["parts"]
+        ]
 
     def recover(self, fault: str, moment: str, *options: str) -> None:
         """Run the same command without the fault until it ends well, and hold the rows against the oracle."""
@@ -120,9 +156,12 @@ def stage_set(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
 
 
 @pytest.fixture
-def scene(stage_set: tuple[Path, Rows], tiny_bundle: Path, tmp_path: Path) -> Scene:
-    """An empty output beside the images and their oracle."""
-    return Scene(*stage_set, tiny_bundle, tmp_path)
+def scene(stage_set: tuple[Path, Rows], tiny_bundle: Path, tmp_path: Path) -> Iterator[Scene]:
+    """An empty output beside the images and their oracle; no process of its runs outlives the test."""
+    scene = Scene(*stage_set, tiny_bundle, tmp_path)
+    yield scene
+    for process in scene.started:
+        _end_session(process.pid)
 
 
 @pytest.fixture
@@ -138,6 +177,73 @@ def wait_until() -> Callable[..., None]:
     return wait
 
 
+def _end_session(session: int) -> None:
+    """Kill what a command that was started in a session of its own left behind, stopped processes too."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, ProcessLookupError):
+            if os.getsid(process.pid) == session:
+                process.kill()
+
+
+def below(process: psutil.Process, name: str) -> list[psutil.Process]:
+    """The living descendants of a process whose command line contains `name`."""
+    found = []
+    with suppress(psutil.NoSuchProcess):
+        for child in process.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if name in " ".join(child.cmdline()):
+                    found.append(child)
+    return found
+
+
+def lives(process: psutil.Process) -> bool:
+    """Whether a process still does something, or could if it were not stopped."""
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+Cluster = tuple[str, psutil.Process]
+
+
+@pytest.fixture
+def gpu_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]
+) -> Iterator[Callable[..., Cluster]]:
+    """Start a Ray cluster of two cores and two logical GPUs in processes of its own: its address and its head.
+
+    Its workers have the environment that it was started with, not that of the driver.
+    """
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "only-for-this-test-0123456789abcdef")
+    heads: list[subprocess.Popen[bytes]] = []
+
+    def start(**environment: str) -> Cluster:
+        port = free_port()
+        command = [Path(sys.executable).parent / "ray", "start", "--head", f"--port={port}", "--num-cpus=2"]
+        command += ["--num-gpus=2", "--include-dashboard=false", "--block", "--node-ip-address=127.0.0.1"]
+        with (tmp_path / "ray.log").open("w") as log:
+            heads.append(
+                subprocess.Popen(list(map(str, command)), stdout=log, stderr=log, env={**os.environ, **environment})
+            )
+        head = psutil.Process(heads[-1].pid)
+        wait_until(lambda: below(head, "raylet/raylet ") and _listens(port), "the cluster")
+        return f"127.0.0.1:{port}", head
+
+    yield start
+    for head in heads:
+        for child in psutil.Process(head.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        head.kill()
+        head.wait()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Print the table of the fault suite as Markdown."""
     if not RESULTS:
@@ -146,7 +252,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     terminalreporter.write_line("| fault | moment | rows lost | rows twice | seconds to recover |")
     terminalreporter.write_line("|---|---|---|---|---|")
     for row in RESULTS:
-        seconds = f"{row['seconds']:.1f}"
+        seconds = f"{row['seconds']:.1f}" if row["seconds"] else "the run went on"
         terminalreporter.write_line(
             f"| {row['fault']} | {row['moment']} | {row['lost']} | {row['twice']} | {seconds} |"
         )

@@ -5,9 +5,11 @@ $SHARDSEER_FAULT names a JSON file:
     {"call": "os.rename", "when": "before", "match": "/staged", "nth": 2, "action": "SIGKILL",
      "mark": "/tmp/…/mark", "times": 1}
 
-The nth call in a process whose arguments contain `match` first leaves its mark, then dies by a signal, is stopped, or
-fails with an errno. `times` bounds how often that happens over all processes; without it, it happens every time.
-`call` is a function of an importable module; it is replaced as soon as the module has been imported.
+From the nth call on in a process, one whose arguments contain `match` first leaves its mark, then dies by a signal,
+is stopped, fails with an errno, or (PAUSE) waits for a file `<mark>.go`, so that a test can do something to others
+exactly then. `times` bounds how often that happens over all processes; without it, it happens every time. `call` is a
+function of an importable module; it is replaced as soon as the module has been imported. Descriptors are matched by
+the path they lead to.
 """
 
 import errno
@@ -18,6 +20,9 @@ import json
 import os
 import signal
 import sys
+import time
+
+PAUSE_SECONDS = 120  # a test that failed meanwhile lets nobody go
 
 
 class Fault:
@@ -27,8 +32,11 @@ class Fault:
         self.script = script
         self.seen = 0
 
-    def matches(self, arguments):
-        if self.script.get("match", "") not in " ".join(map(str, arguments)):
+    def matches(self, arguments, named):
+        texts = [*map(str, arguments), *map(str, named.values())]
+        descriptors = [named.get("dir_fd"), arguments[0] if self.script["call"] == "os.fsync" else None]
+        texts += [_path_of(each) for each in descriptors if isinstance(each, int)]
+        if self.script.get("match", "") not in " ".join(texts):
             return False
         self.seen += 1
         return self.seen >= self.script.get("nth", 1)
@@ -47,7 +55,11 @@ class Fault:
 
     def act(self):
         action = self.script["action"]
-        if action.startswith("SIG"):
+        if action == "PAUSE":
+            deadline = time.monotonic() + PAUSE_SECONDS
+            while not os.path.exists(self.script["mark"] + ".go") and time.monotonic() < deadline:
+                time.sleep(0.01)
+        elif action.startswith("SIG"):
             os.kill(os.getpid(), getattr(signal, action))
         else:
             code = getattr(errno, action)
@@ -56,7 +68,7 @@ class Fault:
     def wrap(self, function):
         @functools.wraps(function)
         def faulty(*arguments, **named):
-            strikes = self.matches((*arguments, *named.values()))
+            strikes = self.matches(arguments, named)
             if strikes and self.script["when"] == "before" and self.take_mark():
                 self.act()
             result = function(*arguments, **named)
@@ -65,6 +77,13 @@ class Fault:
             return result
 
         return faulty
+
+
+def _path_of(descriptor):
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        return ""
 
 
 class PatchingFinder(importlib.abc.MetaPathFinder):
