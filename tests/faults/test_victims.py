@@ -1,0 +1,76 @@
+"""At every boundary of the commit path, kill an actor, the raylet, or a decode worker; the run still comes to its end.
+
+Whoever gets to the boundary is held there, by the hook, while the victim is killed: the driver from the plan to the
+publishing, a worker in an attempt. Decode workers are processes of their own only where there are GPUs, so there the
+driver's own Ray is told of two.
+"""
+
+import random
+from collections.abc import Callable, Iterator
+
+import psutil
+import pytest
+
+from tests.faults.conftest import PLAIN, TOLD_OF_GPUS, WENT_ON, Scene, below, lives
+from tests.faults.test_boundaries import BOUNDARIES
+
+pytestmark = pytest.mark.faults
+MOMENTS = {**BOUNDARIES, "after decode": {**BOUNDARIES["after decode"], "nth": 20}}
+IDLE = "ray::IDLE"  # a worker between two tasks, or one that Ray started ahead to become an actor
+PROCESSES = {  # whom to look for, the first that is there
+    "actor": ("ray::ClassifierActor",),
+    "raylet": ("raylet/raylet ",),
+    "decode worker": ("ray::decode_batch", IDLE),
+}
+BEFORE_ACTORS = ("before the plan", "after the plan")
+AFTER_ACTORS = ("before the manifest", "between manifest and publishing", "before publishing", "after publishing")
+
+
+def cells() -> Iterator[tuple[str, str]]:
+    """Actors live from the plan to the last part: later there is none to kill, before it the worker to become one."""
+    for victim in PROCESSES:
+        for moment in MOMENTS:
+            if victim != "actor" or moment not in AFTER_ACTORS:
+                yield victim, moment
+
+
+@pytest.mark.parametrize(("victim", "moment"), cells())
+def test_kill_while_the_boundary_is_held(
+    victim: str, moment: str, scene: Scene, wait_until: Callable[..., None]
+) -> None:
+    scene.script(**MOMENTS[moment], action="PAUSE", times=1)
+    program = TOLD_OF_GPUS if victim == "decode worker" else PLAIN
+    running = scene.start("--workers", "ray", program=program)
+    driver = psutil.Process(running.pid)
+    wait_until(scene.marks, f"somebody to get {moment}")
+    held = psutil.Process(scene.marks()[0])
+    names = (IDLE,) if victim == "actor" and moment in BEFORE_ACTORS else PROCESSES[victim]
+    wait_until(lambda: any(below(driver, name) for name in names), f"a {victim}", 20)
+    found = next(living for name in names if (living := below(driver, name)))
+    target = held if held in found else random.Random(f"{victim} {moment}").choice(found)
+    assert lives(target)
+    assert bool(scene.published()) == (moment == "after publishing")
+    target.kill()
+    target.wait(10)
+    scene.release()
+    code = running.wait(timeout=120)
+    if code == 0:
+        scene.compare(f"SIGKILL of {_named(victim, names)}", moment, WENT_ON)
+    else:
+        scene.recover(f"SIGKILL of {_named(victim, names)}", moment, "--workers", "ray")
+
+
+def _named(victim: str, names: tuple[str, ...]) -> str:
+    if victim == "actor":
+        return "a worker to become an actor" if names == (IDLE,) else "an actor"
+    return "the raylet" if victim == "raylet" else "a decode worker"
+
+
+def test_no_actor_lives_after_the_last_part(scene: Scene, wait_until: Callable[..., None]) -> None:
+    """Why there are no cells for actors after it."""
+    scene.script(**MOMENTS["before the manifest"], action="PAUSE", times=1)
+    running = scene.start("--workers", "ray")
+    wait_until(scene.marks, "the driver before the manifest")
+    wait_until(lambda: not below(psutil.Process(running.pid), *PROCESSES["actor"]), "the actors to end", 20)
+    scene.release()
+    assert running.wait(timeout=60) == 0
