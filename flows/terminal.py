@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
+from rich.text import Text
 
 from flows.phases import Progress as Report
 from pipeline.job import RequestError
@@ -62,11 +63,12 @@ def show_current(database: duckdb.DuckDBPyConnection, output: Path, images: str)
         [images, base, SHOWN_ROWS + 1],
     ).fetchall()
     if 0 < len(rows) <= SHOWN_ROWS:
-        table = Table("image", "label", "confidence", title=f"Images of {images}", title_justify="left")
+        table = Table("image", "label", "confidence", title=Text(f"Images of {images}"), title_justify="left")
         for path, label, confidence in rows:
-            table.add_row(path.removeprefix(base), label, "" if confidence is None else f"{confidence:.3f}")
+            certainty = "" if confidence is None else f"{confidence:.3f}"
+            table.add_row(Text(path.removeprefix(base)), Text(label), certainty)
         out.print(table)
-    out.print(f"\nParquet: {output / 'predictions'}", soft_wrap=True, highlight=False)
+    out.print(f"\nParquet: {output / 'predictions'}", soft_wrap=True, highlight=False, markup=False)
     out.print(
         f'Query:   shardseer query {output} "SELECT label, count(*) AS images, avg(confidence) AS confidence '
         'FROM current GROUP BY label ORDER BY images DESC"',
@@ -95,7 +97,7 @@ def show_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Rows on stdout as a table."""
     table = Table(*(Column(name, overflow="fold") for name in names))
     for row in rows:
-        table.add_row(*(_cell(value) for value in row))
+        table.add_row(*(Text(_cell(value)) for value in row))
     out.print(table)
 
 

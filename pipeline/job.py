@@ -101,6 +101,8 @@ class Job(BaseModel):
                 "which object stores do not have. Write to a folder and copy predictions/ from there."
             )
         source, target = storage.absolute(images), Path(storage.absolute(output))
+        if not target.is_absolute():
+            raise RequestError(f"The output's name is not UTF-8 ({target}); readers could not open it. Choose another.")
         local_source = storage.local_path(source)
         if local_source is not None and Path(local_source).is_dir():
             real_source, real_target = Path(local_source).resolve(), target.resolve()

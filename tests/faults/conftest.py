@@ -146,7 +146,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     terminalreporter.write_line("| fault | moment | rows lost | rows twice | seconds to recover |")
     terminalreporter.write_line("|---|---|---|---|---|")
     for row in RESULTS:
-        seconds = f"{row['seconds']:.1f}"
+        seconds = f"{row['seconds']:.1f}" if row["seconds"] else "the run went on"
         terminalreporter.write_line(
             f"| {row['fault']} | {row['moment']} | {row['lost']} | {row['twice']} | {seconds} |"
         )
