@@ -23,6 +23,7 @@ from pipeline.job import RequestError
 from pipeline.reporting import Summary
 
 SHOWN_ROWS = 40
+MANY_ROWS = 10_000
 err = Console(stderr=True)
 out = Console(width=None if sys.stdout.isatty() else 240)  # a pipe has no width to fit into
 
@@ -57,11 +58,14 @@ def show_summary(summary: Summary) -> None:
 def show_current(database: duckdb.DuckDBPyConnection, output: Path, images: str) -> None:
     """What is known of the images of one input: every row if they are few, else the most frequent classes."""
     base = images.rstrip("/") + "/"
-    rows = database.execute(
-        "SELECT path, coalesce(label, status), confidence FROM current WHERE path = $1 OR starts_with(path, $2) "
-        "ORDER BY path LIMIT $3",
-        [images, base, SHOWN_ROWS + 1],
-    ).fetchall()
+    below = "path = $1 OR starts_with(path, $2)"
+    ((published,),) = database.execute(f"SELECT count(*) FROM predictions WHERE {below}", [images, base]).fetchall()
+    rows = []
+    if published <= MANY_ROWS:  # beyond it nobody reads a table, and `current` takes its time
+        rows = database.execute(
+            f"SELECT path, coalesce(label, status), confidence FROM current WHERE {below} ORDER BY path LIMIT $3",
+            [images, base, SHOWN_ROWS + 1],
+        ).fetchall()
     if 0 < len(rows) <= SHOWN_ROWS:
         table = Table("image", "label", "confidence", title=Text(f"Images of {images}"), title_justify="left")
         for path, label, confidence in rows:

@@ -47,6 +47,9 @@ class Options(BaseModel):
     ray_address: str | None = Field(default=None, description="A Ray cluster to join; default: one on this machine.")
     fresh: bool = Field(default=False, description="Start anew: abandon an unfinished run, classify every image again.")
     retry_errors: bool = Field(default=False, description="Also try the images again that ended as an error row.")
+    verify_content: bool = Field(
+        default=False, description="Read every known file again, and classify those whose bytes changed unseen."
+    )
     max_error_rate: float | None = Field(
         default=None, ge=0, le=1, description="Do not publish a run in which more than this share (0–1) are errors."
     )
@@ -119,7 +122,7 @@ class Job(BaseModel):
         Where it runs (workers, device, address) and how it starts (`fresh`) do not count; what is asked does.
         """
         asked = self.options.model_dump(
-            include={"all_files", "include", "exclude", "limit", "retry_errors"}, mode="json"
+            include={"all_files", "include", "exclude", "limit", "retry_errors", "verify_content"}, mode="json"
         )
         content = {"images": self.images, "model": model_key, **asked}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

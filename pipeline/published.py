@@ -12,8 +12,13 @@ def quoted(value: object) -> str:
 
 
 def files(folder: Path, pattern: str) -> str:
-    """The SQL string for `folder/pattern`: what looks like a wildcard in the folder's own name is none."""
+    """`folder/pattern` as an SQL string: what looks like a wildcard in the folder's own name is none."""
     return quoted(re.sub(r"([*?\[])", r"[\1]", str(folder)) + "/" + pattern)
+
+
+def parquet(folder: Path, pattern: str, *options: str) -> str:
+    """SQL that reads `folder/pattern`; a `key=value` in its path is no column."""
+    return f"read_parquet({', '.join([files(folder, pattern), 'hive_partitioning=false', *options])})"
 
 
 def rows(output: Path, model: str = "*") -> str:
@@ -21,12 +26,12 @@ def rows(output: Path, model: str = "*") -> str:
 
     Model and run are taken from the end of each part's path: a `key=value` above the output is none of ours.
     """
-    parts = files(runs.predictions(output), ("model=" + re.sub(r"([?\[])", r"[\1]", model)) + "/run=*/*.parquet")
+    parts = parquet(runs.predictions(output), f"model={model}/run=*/*.parquet", "filename=true")
     pattern = "'/model=([^/]*)/run=([^/]*)/[^/]*$'"
     return (
         f"SELECT * EXCLUDE (filename), url_decode(regexp_extract(filename, {pattern}, 1)) AS model, "
         f"regexp_extract(filename, {pattern}, 2) AS run "
-        f"FROM read_parquet({parts}, filename=true, hive_partitioning=false)"
+        f"FROM {parts}"
     )
 
 
@@ -40,6 +45,5 @@ def any_rows(output: Path, model: str | None = None) -> bool:
 def gone(output: Path) -> str:
     """SQL for the newest run whose listing missed each `path`, as columns `path` and `run`."""
     if any(runs.gone(output).glob("*.parquet")):
-        listed = files(runs.gone(output), "*.parquet")
-        return f"SELECT path, max(run) AS run FROM read_parquet({listed}) GROUP BY path"
+        return f"SELECT path, max(run) AS run FROM {parquet(runs.gone(output), '*.parquet')} GROUP BY path"
     return "SELECT ''::VARCHAR AS path, ''::VARCHAR AS run WHERE false"

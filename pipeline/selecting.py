@@ -3,7 +3,9 @@
 All set work (anti-joins, sorting) is DuckDB's, which spills to disk: memory does not grow with the listing.
 """
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import duckdb
@@ -11,9 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import published, runs, schema, storage
+from pipeline.decoding import content_hash
 from pipeline.job import Job
 from pipeline.listing import Listing
-from pipeline.published import files, quoted
+from pipeline.published import quoted
 
 MEMORY_LIMIT = "1GB"
 SETTLING_US = 2_000_000  # a file changed this shortly before it was read may change again within a tick of its clock
@@ -33,8 +36,8 @@ class Selection:
         self._database = duckdb.connect()
         self._run(f"SET memory_limit='{MEMORY_LIMIT}'; SET preserve_insertion_order=false")
         self._run(f"SET temp_directory={quoted(scratch)}")
-        found = files(listing_file.parent, listing_file.name)
-        self._run(f"CREATE TABLE listed AS SELECT DISTINCT ON (path) * FROM read_parquet({found})")
+        found = published.parquet(listing_file.parent, listing_file.name)
+        self._run(f"CREATE TABLE listed AS SELECT DISTINCT ON (path) * FROM {found}")
         self._run(f"CREATE VIEW gone AS {published.gone(job.output)}")
         self._run("CREATE VIEW eligible AS FROM listed")
         if not job.options.fresh and published.any_rows(job.output, model):
@@ -92,24 +95,40 @@ class Selection:
         self._run(
             f"""
             CREATE VIEW newest AS
-            SELECT path, max_by(struct_pack(size_bytes, modified_at, status, error_stage, run), run) AS row
+            SELECT path, max_by(struct_pack(size_bytes, modified_at, content_hash, status, error_stage, run), run)
+                AS row
             FROM ({published.rows(self._job.output, model)}) GROUP BY path
             """
         )
         self._run(
             f"""
-            CREATE TABLE unsettled AS
-            SELECT listed.* FROM listed ANTI JOIN (
-                SELECT newest.path, row.size_bytes AS size_bytes, row.modified_at AS modified_at
-                FROM newest LEFT JOIN gone USING (path)
-                WHERE epoch_us(row.modified_at) + {SETTLING_US}
-                      < epoch_us(strptime(substr(row.run, 2, 21), '{runs.RUN_STAMP}'))
-                  AND (row.status <> 'error' OR {lasting})
-                  AND (gone.run IS NULL OR gone.run < row.run)
-            ) AS settled USING (path, size_bytes, modified_at)
+            CREATE TABLE settled AS
+            SELECT listed.path, row.content_hash AS content_hash
+            FROM newest JOIN listed USING (path) LEFT JOIN gone USING (path)
+            WHERE listed.size_bytes = row.size_bytes AND listed.modified_at = row.modified_at
+              AND epoch_us(row.modified_at) + {SETTLING_US}
+                  < epoch_us(strptime(substr(row.run, 2, 21), '{runs.RUN_STAMP}'))
+              AND (row.status <> 'error' OR {lasting})
+              AND (gone.run IS NULL OR gone.run < row.run)
             """
         )
+        if self._job.options.verify_content:
+            self._unsettle_changed_content()
+        self._run("CREATE TABLE unsettled AS FROM listed ANTI JOIN settled USING (path)")
         self._run("CREATE OR REPLACE VIEW eligible AS FROM unsettled")
+
+    def _unsettle_changed_content(self) -> None:
+        """Read every settled file, several at a time; one with other bytes than were classified is settled no more."""
+        self._run("CREATE TABLE changed (path VARCHAR)")
+        cursor = self._database.cursor()  # of its own: one connection has one open result
+        with ThreadPoolExecutor(os.cpu_count()) as readers:
+            for batch in cursor.sql("FROM settled").to_arrow_reader(1024):
+                paths, hashes = batch["path"].to_pylist(), batch["content_hash"].to_pylist()
+                now = readers.map(_hash_now, paths)
+                changed = [[path] for path, old, new in zip(paths, hashes, now, strict=True) if old != new]
+                if changed:
+                    self._database.executemany("INSERT INTO changed VALUES (?)", changed)
+        self._run("DELETE FROM settled WHERE path IN (FROM changed)")
 
     def _vanished(self) -> str:
         """SQL: published paths of this input that are not listed and not recorded as gone."""
@@ -138,3 +157,11 @@ class Selection:
 
 
 _NAMES = ", ".join(schema.LISTING.names)
+
+
+def _hash_now(path: str) -> str | None:
+    """The hash of a file's bytes; None for one that cannot be read, which is then classified to say why."""
+    try:
+        return content_hash(storage.read(path).data)
+    except OSError:
+        return None
