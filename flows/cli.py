@@ -47,6 +47,7 @@ def classify(
     prefect: Annotated[bool, typer.Option("--prefect", help="Run as a Prefect flow even if no API is set up.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help=_help("fresh"))] = False,
     retry_errors: Annotated[bool, typer.Option("--retry-errors", help=_help("retry_errors"))] = False,
+    verify_content: Annotated[bool, typer.Option("--verify-content", help=_help("verify_content"))] = False,
     max_error_rate: Annotated[float | None, typer.Option(help=_help("max_error_rate"))] = None,
     all_files: Annotated[bool, typer.Option("--all-files", help=_help("all_files"))] = False,
     include: Annotated[list[str] | None, typer.Option(help=_help("include"))] = None,

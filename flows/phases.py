@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from types import TracebackType
 
 from pipeline import bundle as bundles
-from pipeline import engines, listing, planning, publishing, reporting, runs, storage
+from pipeline import engines, listing, planning, publishing, reporting, runs
 from pipeline.attempts import peak_memory
 from pipeline.bundle import Bundle
-from pipeline.job import Job
+from pipeline.job import Job, RequestError
 from pipeline.reporting import Summary
 from pipeline.runs import Plan, RunFolder
 from pipeline.selecting import Selection
@@ -54,8 +54,6 @@ class Run(AbstractContextManager["Run"]):
         """Continue the unfinished run of this request, or plan a new one; None where nothing is new."""
         with self._timed("plan"):
             bundle = check(self._job)
-            if self._job.options.ray_address is not None:
-                self._open_fleet(0)  # an address that leads nowhere is found out before anything is written
             self._held.enter_context(runs.locked(self._job.output, self._waiting))
             unfinished = self._unfinished(bundle)
             plan = self._plan_anew(bundle) if unfinished is None else self._resume(unfinished)
@@ -74,10 +72,11 @@ class Run(AbstractContextManager["Run"]):
             if not shards:
                 return
             assert self._fleet is not None
-            for shard, part in self._fleet.classify(self._plan, shards, self._flow_run):
-                publishing.stage(self._folder, shard, part)
-                done += shard.images
-                self._progress(done, total)
+            with closing(self._fleet.classify(self._plan, shards, self._flow_run)) as parts:
+                for shard, part in parts:
+                    publishing.stage(self._folder, shard, part)
+                    done += shard.images
+                    self._progress(done, total)
 
     def publish(self) -> None:
         """Count, decide, and make the run visible."""
@@ -90,22 +89,30 @@ class Run(AbstractContextManager["Run"]):
         """Say what was done; write it beside the plan."""
         summary = reporting.summarize(self._folder, self._plan, self._seconds, peak_memory(), self._resumed)
         reporting.write_report(self._folder, summary)
+        publishing.tidy(self._folder)
         return summary
 
     def _unfinished(self, bundle: Bundle) -> RunFolder | None:
         """The run to continue. Folders that never got a plan go: no run holds them, since this one has the lock."""
         for folder in runs.all_runs(self._job.output):
             if folder.state == "unplanned":
-                storage.remove(folder.path)
+                folder.discard()
+            if folder.state == "published" and not folder.summary.exists():  # it crashed between the two
+                plan = folder.plan()
+                reporting.write_report(folder, reporting.summarize(folder, plan, {}, 0, plan.shards))
         found = planning.unfinished(self._job, self._job.key(planning.model_key(bundle, self._job.options)))
         if found is not None and self._job.options.fresh:
             self._tell(f"--fresh: abandoning the unfinished run {found.run}.")
-            storage.remove(found.path)
+            found.discard()
             return None
         return found
 
     def _resume(self, folder: RunFolder) -> Plan:
+        # How long to wait for what does not end is asked anew: a run may have failed for want of patience.
+        patience = self._job.options.model_dump(include={"image_seconds", "stall_seconds", "watchdog_minutes"})
         plan = folder.plan()
+        options = plan.job.options.model_copy(update=patience)
+        plan = plan.model_copy(update={"job": plan.job.model_copy(update={"options": options})})
         left = publishing.missing_shards(folder)
         self._folder = folder
         self._tell(f"Continuing run {folder.run}: {plan.shards - len(left)} of {plan.shards} shards are done.")
@@ -122,11 +129,16 @@ class Run(AbstractContextManager["Run"]):
         if vanished := todo.write_gone(folder.run):
             self._tell(f"{vanished:,} files of earlier runs are gone; `current` no longer shows them.")
         if todo.images == 0:
-            storage.remove(folder.path)
+            folder.discard()
             self._tell(f"Nothing new: all {todo.found:,} images are classified already.")
             return None
         self._folder = folder
-        workers = self._open_fleet(todo.images)
+        try:
+            workers = self._open_fleet(todo.images)
+            engines.choose(job.options.engine, workers.on_gpu)
+        except RequestError:  # only the cluster itself could tell
+            folder.discard()
+            raise
         plan = planning.make_plan(
             folder, job, bundle, todo, dict(skipped.most_common()), workers=workers.size, on_gpu=workers.on_gpu
         )

@@ -27,7 +27,7 @@ def runs(output: Output) -> None:
     """List the runs of an output with their state."""
     rows: list[tuple[str, ...]] = []
     for folder in _all_runs(output):
-        if folder.state == "unplanned":
+        if folder.state in ("unplanned", "unreadable"):
             rows.append((folder.run, folder.state, "", "", ""))
             continue
         plan = folder.plan()
@@ -54,6 +54,7 @@ def publish(
         plan = folder.plan()
         publishing.decide(folder, plan, max_error_rate=None)
         publishing.reveal(folder)
+        publishing.tidy(folder)
         storage.remove(folder.refused)
         reporting.write_report(folder, summary := reporting.summarize(folder, plan, {}, peak_memory(), plan.shards))
     terminal.show_summary(summary)

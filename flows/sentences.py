@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import duckdb
 import typer
 
 from flows.terminal import tell
@@ -27,6 +28,10 @@ def sentences(command: Callable[..., None]) -> Callable[..., None]:
         except OSError as error:  # the disk, the network: what is finished is kept
             what = f"{error.filename}: " if error.filename else ""
             tell(f"shardseer: {what}{cause(error)}. When that is mended, continue with the same command.")
+            raise typer.Exit(1) from None
+        except duckdb.Error as error:  # a part that cannot be read, a disk too full to spill to
+            what = " ".join(str(error).split())
+            tell(f"shardseer: DuckDB: {what}. When that is mended, continue with the same command.")
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
             tell("shardseer: interrupted; resume with the same command.")

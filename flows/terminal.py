@@ -16,12 +16,14 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
+from rich.text import Text
 
 from flows.phases import Progress as Report
 from pipeline.job import RequestError
 from pipeline.reporting import Summary
 
 SHOWN_ROWS = 40
+MANY_ROWS = 10_000
 err = Console(stderr=True)
 out = Console(width=None if sys.stdout.isatty() else 240)  # a pipe has no width to fit into
 
@@ -56,17 +58,21 @@ def show_summary(summary: Summary) -> None:
 def show_current(database: duckdb.DuckDBPyConnection, output: Path, images: str) -> None:
     """What is known of the images of one input: every row if they are few, else the most frequent classes."""
     base = images.rstrip("/") + "/"
-    rows = database.execute(
-        "SELECT path, coalesce(label, status), confidence FROM current WHERE path = $1 OR starts_with(path, $2) "
-        "ORDER BY path LIMIT $3",
-        [images, base, SHOWN_ROWS + 1],
-    ).fetchall()
+    below = "path = $1 OR starts_with(path, $2)"
+    ((published,),) = database.execute(f"SELECT count(*) FROM predictions WHERE {below}", [images, base]).fetchall()
+    rows = []
+    if published <= MANY_ROWS:  # beyond it nobody reads a table, and `current` takes its time
+        rows = database.execute(
+            f"SELECT path, coalesce(label, status), confidence FROM current WHERE {below} ORDER BY path LIMIT $3",
+            [images, base, SHOWN_ROWS + 1],
+        ).fetchall()
     if 0 < len(rows) <= SHOWN_ROWS:
-        table = Table("image", "label", "confidence", title=f"Images of {images}", title_justify="left")
+        table = Table("image", "label", "confidence", title=Text(f"Images of {images}"), title_justify="left")
         for path, label, confidence in rows:
-            table.add_row(path.removeprefix(base), label, "" if confidence is None else f"{confidence:.3f}")
+            certainty = "" if confidence is None else f"{confidence:.3f}"
+            table.add_row(Text(path.removeprefix(base)), Text(label), certainty)
         out.print(table)
-    out.print(f"\nParquet: {output / 'predictions'}", soft_wrap=True, highlight=False)
+    out.print(f"\nParquet: {output / 'predictions'}", soft_wrap=True, highlight=False, markup=False)
     out.print(
         f'Query:   shardseer query {output} "SELECT label, count(*) AS images, avg(confidence) AS confidence '
         'FROM current GROUP BY label ORDER BY images DESC"',
@@ -95,7 +101,7 @@ def show_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Rows on stdout as a table."""
     table = Table(*(Column(name, overflow="fold") for name in names))
     for row in rows:
-        table.add_row(*(_cell(value) for value in row))
+        table.add_row(*(Text(_cell(value)) for value in row))
     out.print(table)
 
 

@@ -11,7 +11,6 @@ isolation, so that the guilty one becomes an error row and the others get their 
 import json
 import logging
 import os
-import resource
 import secrets
 import socket
 import time
@@ -38,6 +37,7 @@ from pipeline.writing import Receipt, Worker, count_statuses, write_part
 Decode = Callable[[pa.Table, Preprocessing, int, int, Stopwatch, bool], Iterator[pa.Table]]  # as `image_batches`
 
 ATTEMPTS = 3  # per shard and command, counted by us: Ray's own retries are off
+PAUSE_SECONDS = 1.0  # after the first error of the world, four times as much after the next: a full disk, a lost server
 BEAT_SECONDS = 1.0  # between two signs of life of an attempt
 log = logging.getLogger("shardseer")
 
@@ -48,8 +48,10 @@ class WorkerLostError(Exception):
     """The worker died or stalled in the middle of an attempt."""
 
 
-def check_retry(shard: Shard, tried: int, error: BaseException) -> None:
-    """Let a shard be tried again after `error`, a bounded number of times. Raises `RunError` otherwise.
+def check_retry(shard: Shard, tried: int, error: BaseException) -> float:
+    """Let a shard be tried again after `error`, a bounded number of times; return the seconds to wait before.
+
+    Raises `RunError` where there is no use in it.
 
     The world's errors and lost workers may go away; the job's, and our own bugs, stop the run.
     """
@@ -59,7 +61,11 @@ def check_retry(shard: Shard, tried: int, error: BaseException) -> None:
         raise RunError(f"Classifying failed: {type(error).__name__}: {error}. See the worker logs.") from error
     if tried >= ATTEMPTS:
         reason = " ".join(str(error).split())[-400:]
-        raise RunError(f"Shard {shard.id} ({shard.images} images) failed {tried} times. The last time: {reason}")
+        raise RunError(
+            f"Shard {shard.id} ({shard.images} images) failed {tried} times. The last time: {reason}. "
+            "When that is mended, continue with the same command."
+        )
+    return PAUSE_SECONDS * 4.0 ** (tried - 1) if isinstance(error, OSError) else 0.0
 
 
 class Mark:
@@ -84,7 +90,8 @@ class Mark:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
-        if kind is None or not issubclass(kind, Exception) or issubclass(kind, OSError | RunError):
+        innocent = kind is None or not issubclass(kind, Exception) or issubclass(kind, OSError | RunError)
+        if kind is None or (innocent and not self.found):
             self._file.unlink(missing_ok=True)
 
     def beat(self, done: int = 0) -> None:
@@ -198,5 +205,10 @@ def this_process(kind: str, actor: str | None = None, accelerators: tuple[str, .
 
 
 def peak_memory() -> int:
-    """The largest resident size of this process so far, in bytes (`ru_maxrss` is in KiB on Linux)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """The largest resident size of this process so far, in bytes.
+
+    From the kernel's VmHWM: `ru_maxrss` begins with the peak of the process that started this one.
+    """
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024

@@ -16,6 +16,7 @@ from pipeline.preprocessing import Pixels, Preprocessing
 from pipeline.timing import Stopwatch
 
 Row = dict[str, Any]
+LARGEST_SIDE = 2**31 - 1  # of the columns width and height, int32
 
 
 def image_batches(
@@ -39,6 +40,9 @@ def filled_batches(
 ) -> Iterator[pa.Table]:
     """Image batches whose pixels and facts `into(slot, reference)` gives, image after image."""
     layout = schema.image_batch(*preprocessing.shape)
+    # As integers: a file system can hold times that Python's dates cannot.
+    microseconds = references["modified_at"].cast(pa.int64())
+    references = references.set_column(references.column_names.index("modified_at"), "modified_at", microseconds)
     for start in range(0, references.num_rows, batch_size):
         batch = references.slice(start, batch_size).to_pylist()
         pixels = np.zeros((len(batch), *preprocessing.shape), dtype=np.uint8)
@@ -79,7 +83,9 @@ def image_row(
                 tell(row)
             image = open_image(content.data)
             width, height = stored_size(image)
-            row |= {"width": width, "height": height, "format": image.format}
+            row["format"] = image.format
+            if max(width, height) <= LARGEST_SIDE:  # headers can claim more than a column holds
+                row |= {"width": width, "height": height}
             if tell is not None:
                 tell(row)
             slot[:] = decode(image, preprocessing, max_pixels)

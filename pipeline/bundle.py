@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.job import RequestError
 from pipeline.preprocessing import Preprocessing
@@ -29,6 +29,7 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 DEFAULT = "efficientnet-lite0"
 REQUIRED = ("architecture", "num_classes", "label_names", "pretrained_cfg")
 REQUIRED_INPUT = ("input_size", "mean", "std", "interpolation", "crop_pct")
+BARRED_ARGUMENTS = {"checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
 PICKLES = (".bin", ".pth", ".pt", ".pkl", ".pickle", ".ckpt", ".tar")
 
 
@@ -43,7 +44,7 @@ class Bundle(BaseModel):
     model_args: dict[str, Any]
     outputs: int
     labels: tuple[str, ...]
-    temperature: float | None
+    temperature: float | None = Field(gt=0)
     preprocessing: Preprocessing
     weights_sha256: str
     config_sha256: str
@@ -104,18 +105,21 @@ def load(folder: Path) -> Bundle:
     labels, outputs = _labels(folder, config), config["num_classes"]
     if outputs != len(labels) and not (outputs == 1 and len(labels) == 2):
         raise RequestError(f"{folder / CONFIG}: num_classes is {outputs}, but label_names has {len(labels)} names.")
-    return Bundle(
-        folder=folder.absolute(),
-        name=folder.absolute().name,
-        architecture=config["architecture"],
-        model_args=config.get("model_args") or {},
-        outputs=outputs,
-        labels=labels,
-        temperature=config.get("temperature"),
-        preprocessing=_preprocessing(folder, config["pretrained_cfg"]),
-        weights_sha256=_sha256(folder / WEIGHTS),
-        config_sha256=_sha256(folder / CONFIG),
-    )
+    try:
+        return Bundle(
+            folder=folder.absolute(),
+            name=folder.absolute().name,
+            architecture=config["architecture"],
+            model_args=config.get("model_args") or {},
+            outputs=outputs,
+            labels=labels,
+            temperature=config.get("temperature"),
+            preprocessing=_preprocessing(config["pretrained_cfg"]),
+            weights_sha256=_sha256(folder / WEIGHTS),
+            config_sha256=_sha256(folder / CONFIG),
+        )
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"{folder / CONFIG} is not usable: {' '.join(str(error).split())}") from None
 
 
 def save(net: "torch.nn.Module", folder: Path, labels: tuple[str, ...], **extra: Any) -> None:
@@ -143,8 +147,12 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise RequestError(f"{folder} is not a bundle: it has no {CONFIG}.") from None
     except (OSError, ValueError) as error:
         raise RequestError(f"{folder / CONFIG} cannot be read as JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise RequestError(f"{folder / CONFIG} is not a JSON object.")
+    if not isinstance(config, dict) or not isinstance(config.get("pretrained_cfg", {}), dict):
+        raise RequestError(f"{folder / CONFIG} and its pretrained_cfg must be JSON objects.")
+    if barred := sorted(BARRED_ARGUMENTS & set(config.get("model_args") or {})):
+        raise RequestError(
+            f"{folder / CONFIG}: model_args may not have {', '.join(barred)}: weights are the bundle's own."
+        )
     missing = [key for key in REQUIRED if key not in config]
     missing += [f"pretrained_cfg.{key}" for key in REQUIRED_INPUT if key not in (config.get("pretrained_cfg") or {})]
     if missing:
@@ -159,21 +167,20 @@ def _labels(folder: Path, config: dict[str, Any]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _preprocessing(folder: Path, cfg: dict[str, Any]) -> Preprocessing:
+def _preprocessing(cfg: dict[str, Any]) -> Preprocessing:
     channels, height, width = cfg["input_size"]
-    try:
-        return Preprocessing(
-            channels=channels,
-            height=height,
-            width=width,
-            crop_pct=cfg["crop_pct"],
-            crop_mode=cfg.get("crop_mode") or "center",
-            interpolation=cfg["interpolation"],
-            mean=tuple(cfg["mean"]),
-            std=tuple(cfg["std"]),
-        )
-    except ValueError as error:
-        raise RequestError(f"{folder / CONFIG}: pretrained_cfg is not usable: {' '.join(str(error).split())}") from None
+    if not len(cfg["mean"]) == len(cfg["std"]) == channels:
+        raise ValueError(f"mean and std must have a value for each of the {channels} channels")
+    return Preprocessing(
+        channels=channels,
+        height=height,
+        width=width,
+        crop_pct=cfg["crop_pct"],
+        crop_mode=cfg.get("crop_mode") or "center",
+        interpolation=cfg["interpolation"],
+        mean=tuple(cfg["mean"]),
+        std=tuple(cfg["std"]),
+    )
 
 
 def _sha256(path: Path) -> str:

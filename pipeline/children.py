@@ -34,10 +34,13 @@ class ChildDiedError(Exception):
         name = signal.Signals(-returncode).name if returncode < 0 else f"exit code {returncode}"
         super().__init__(f"died of {name}")
         self.may_be_chance = returncode == -signal.SIGKILL  # the kernel or a person can kill anyone
+        self.stage = "worker" if self.may_be_chance else "classify"
 
 
 class ChildSlowError(Exception):
     """The child did not answer in time and was killed."""
+
+    stage = "timeout"
 
 
 class ChildError(Exception):

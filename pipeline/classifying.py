@@ -26,10 +26,10 @@ class EngineError(RuntimeError):
 
 
 class Verdicts(NamedTuple):
-    """The network's answer, and why it has none for some rows, by row number."""
+    """The network's answer, and why it has none for some rows: stage and reason by row number."""
 
     answer: Answer
-    failures: dict[int, str]
+    failures: dict[int, tuple[str, str]]
 
 
 class Classifier:
@@ -62,9 +62,9 @@ class Classifier:
         try:
             return Verdicts(self._run(pixels, halved=halved), {})
         except Exception as error:  # noqa: BLE001  judged below, when its traceback no longer holds device memory
-            reason = storage.cause(error)
+            stage, reason = getattr(error, "stage", "classify"), storage.cause(error)
         if len(pixels) == 1:
-            return Verdicts(self._black(reason), {0: reason})
+            return Verdicts(self._black(reason), {0: (stage, reason)})
         half = len(pixels) // 2
         first, second = (self._verdicts(part, halved=True) for part in (pixels[:half], pixels[half:]))
         failures = first.failures | {half + row: why for row, why in second.failures.items()}
@@ -87,12 +87,13 @@ class Classifier:
         except Exception as error:
             raise EngineError(f"the network fails even on a black image: {reason}") from error
 
-    def _not_numbers(self, answer: Answer) -> dict[int, str]:
+    def _not_numbers(self, answer: Answer) -> dict[int, tuple[str, str]]:
         """The rows whose logits are not finite. Raises `EngineError` where a black image has none either."""
         reason = "the network's answer is not a number"
         if not np.isfinite(self._black(reason).logits).all():
             raise EngineError(f"{reason}, even for a black image: its weights are broken")
-        return dict.fromkeys(np.flatnonzero(~np.isfinite(answer.logits).all(axis=1)).tolist(), reason)
+        rows = np.flatnonzero(~np.isfinite(answer.logits).all(axis=1)).tolist()
+        return dict.fromkeys(rows, ("classify", reason))
 
     def _predictions(self, batch: pa.Table, chances: Floats, features: Floats | None) -> pa.Table:
         failed = batch["error_stage"].is_valid().to_numpy()
@@ -132,13 +133,13 @@ def _joined(first: Answer, second: Answer) -> Answer:
     return Answer(np.concatenate([first.logits, second.logits]), features)
 
 
-def _with_failures(batch: pa.Table, failures: dict[int, str]) -> pa.Table:
-    """The batch with errors of the stage `classify` for the rows on which the network failed."""
-    for column, text in (("error_stage", lambda _: "classify"), ("error", failures.__getitem__)):
+def _with_failures(batch: pa.Table, failures: dict[int, tuple[str, str]]) -> pa.Table:
+    """The batch with the errors of the rows on which the network failed."""
+    for which, column in enumerate(("error_stage", "error")):
         if not failures:
             break
         known = batch[column].to_pylist()
-        told = [text(row) if row in failures and value is None else value for row, value in enumerate(known)]
+        told = [failures[row][which] if row in failures and value is None else value for row, value in enumerate(known)]
         batch = batch.set_column(batch.column_names.index(column), column, pa.array(told, pa.string()))
     return batch
 

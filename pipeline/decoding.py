@@ -77,8 +77,14 @@ def decode(image: Image.Image, preprocessing: Preprocessing, max_pixels: int) ->
         return preprocessing.apply(in_mode(upright(image), preprocessing.mode))
     except ImageError:
         raise
-    except Exception as error:  # truncated data, broken chunks, MemoryError: all the image's own
-        raise ImageError("decode", decode_cause(error)) from error
+    except Exception as error:  # truncated data, broken chunks…
+        raise ImageError(_memory_stage(error), decode_cause(error)) from error
+
+
+def _memory_stage(error: Exception) -> str:
+    """`decode`, but `worker` where the machine, and no bound of ours, ran out of memory: that may go away."""
+    bounded = resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+    return "worker" if isinstance(error, MemoryError) and not bounded else "decode"
 
 
 def decode_cause(error: Exception) -> str:
@@ -105,8 +111,11 @@ def check_strictly(data: bytes, image: Image.Image) -> None:
 
 def stored_size(image: Image.Image) -> tuple[int, int]:
     """Width and height as they are stored; of TIFF alone, Pillow gives the size after turning."""
-    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
-    return (image.height, image.width) if tags.get(ORIENTATION_TAG) in (5, 6, 7, 8) else image.size
+    try:
+        orientation = getattr(image, "tag_v2", {}).get(ORIENTATION_TAG) if image.format == "TIFF" else None
+    except Exception as error:  # a broken directory of tags
+        raise ImageError("decode", decode_cause(error)) from error
+    return (image.height, image.width) if orientation in (5, 6, 7, 8) else image.size
 
 
 def upright(image: Image.Image) -> Image.Image:

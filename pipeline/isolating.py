@@ -69,8 +69,9 @@ class IsolatedDecoder:
                 if death.may_be_chance and not last_try:
                     continue
                 was_read = "content_hash" in facts[-1]
+                stage = "decode" if was_read else "read"
                 return facts[-1] | {
-                    "error_stage": "decode" if was_read else "read",
+                    "error_stage": "worker" if death.may_be_chance else stage,
                     "error": f"the {'decoder' if was_read else 'reader'} {death}",
                 }
             except ChildError as error:

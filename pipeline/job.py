@@ -47,6 +47,9 @@ class Options(BaseModel):
     ray_address: str | None = Field(default=None, description="A Ray cluster to join; default: one on this machine.")
     fresh: bool = Field(default=False, description="Start anew: abandon an unfinished run, classify every image again.")
     retry_errors: bool = Field(default=False, description="Also try the images again that ended as an error row.")
+    verify_content: bool = Field(
+        default=False, description="Read every known file again, and classify those whose bytes changed unseen."
+    )
     max_error_rate: float | None = Field(
         default=None, ge=0, le=1, description="Do not publish a run in which more than this share (0–1) are errors."
     )
@@ -101,6 +104,8 @@ class Job(BaseModel):
                 "which object stores do not have. Write to a folder and copy predictions/ from there."
             )
         source, target = storage.absolute(images), Path(storage.absolute(output))
+        if not target.is_absolute():
+            raise RequestError(f"The output's name is not UTF-8 ({target}); readers could not open it. Choose another.")
         local_source = storage.local_path(source)
         if local_source is not None and Path(local_source).is_dir():
             real_source, real_target = Path(local_source).resolve(), target.resolve()
@@ -117,7 +122,7 @@ class Job(BaseModel):
         Where it runs (workers, device, address) and how it starts (`fresh`) do not count; what is asked does.
         """
         asked = self.options.model_dump(
-            include={"all_files", "include", "exclude", "limit", "retry_errors"}, mode="json"
+            include={"all_files", "include", "exclude", "limit", "retry_errors", "verify_content"}, mode="json"
         )
         content = {"images": self.images, "model": model_key, **asked}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -69,13 +69,13 @@ def _matches(below: str, globs: tuple[str, ...]) -> bool:
 
 def _listed_paths(file: Path) -> Iterator[str]:
     """The paths in a list, relative ones from the list's own folder. Raises `RequestError` for no usable list."""
-    for path in _parquet_paths(file) if file.suffix == ".parquet" else _text_paths(file):
+    for path in _parquet_paths(file) if file.suffix.lower() == ".parquet" else _text_paths(file):
         inside = storage.is_uri(path) or path.startswith(("/", "~", "file://"))
         yield storage.absolute(path if inside else str(file.parent / path))
 
 
 def _text_paths(file: Path) -> Iterator[str]:
-    with file.open(encoding="utf-8", errors="surrogateescape") as lines:
+    with file.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
         yield from (line.rstrip("\r\n") for line in lines if line.strip())
 
 
@@ -84,6 +84,9 @@ def _parquet_paths(file: Path) -> Iterator[str]:
         with pq.ParquetFile(file) as table:
             if "path" not in table.schema_arrow.names:
                 raise RequestError(f"{file} has no column `path`; it has {', '.join(table.schema_arrow.names)}.")
+            kind = table.schema_arrow.field("path").type
+            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+                raise RequestError(f"The column `path` of {file} must hold strings, not {kind}.")
             for batch in table.iter_batches(CHUNK, columns=["path"]):
                 yield from (path for path in batch["path"].to_pylist() if path)
     except pa.ArrowInvalid as error:

@@ -158,7 +158,8 @@ def shard_id(references: pa.Table) -> str:
     """16 hexadecimal digits of the SHA-256 over paths, sizes and modified times: equal content, equal id."""
     digest = hashlib.sha256()
     for name in ("path", "size_bytes", "modified_at"):
-        column = references[name].cast(pa.string()).to_pylist()
+        values = references[name].cast(pa.int64()) if name == "modified_at" else references[name]
+        column = values.cast(pa.string()).to_pylist()
         digest.update("\0".join("" if value is None else value for value in column).encode())
         digest.update(b"\1")
     return digest.hexdigest()[:16]

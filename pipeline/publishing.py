@@ -5,6 +5,7 @@ renaming `staged` into `predictions/` is the act. After a crash between the two 
 """
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 from pipeline import runs, schema, storage
 from pipeline.job import RunError
 from pipeline.planning import Shard, read_shards
+from pipeline.published import files
 from pipeline.runs import Plan, RunFolder
 from pipeline.writing import Receipt, read_receipt
 
@@ -36,7 +38,10 @@ def stage(folder: RunFolder, shard: Shard, attempt: Path) -> Receipt:
             f"Shard {shard.id} has {shard.images} images, but its part says run {receipt.run}, shard {receipt.shard}, "
             f"{receipt.rows} rows. Nothing was published."
         )
-    storage.move(attempt, folder.staged / part_name(shard))
+    target = folder.staged / part_name(shard)
+    if target.exists():
+        raise RunError(f"Shard {shard.id} was staged before; a second part for it is not accepted.")
+    storage.move(attempt, target)
     return receipt
 
 
@@ -68,11 +73,11 @@ def decide(folder: RunFolder, plan: Plan, max_error_rate: float | None) -> None:
 
 def _refuse(folder: RunFolder, plan: Plan, rows: dict[str, int], max_error_rate: float) -> None:
     storage.write_text(folder.refused, json.dumps({**rows, "max_error_rate": max_error_rate}))
-    output = plan.job.output
+    output, staged = plan.job.output, files(folder.staged, "*.parquet")
     raise RunError(
         f"Run {folder.run} is refused: {rows['error']} of {rows['rows']} images ended as errors, more than "
         f"--max-error-rate {max_error_rate} allows. Nothing was published. Look at them with\n"
-        f"  duckdb -c \"SELECT error_stage, error, count(*) FROM '{folder.staged}/*.parquet' GROUP BY ALL\"\n"
+        f'  duckdb -c "SELECT error_stage, error, count(*) FROM {staged} GROUP BY ALL"\n'
         f"and publish them anyway with\n  shardseer publish {output} --run {folder.run}"
     )
 
@@ -90,17 +95,22 @@ def _staged_receipt(folder: RunFolder, shard: Shard) -> Receipt:
 
 def reveal(folder: RunFolder) -> None:
     """Make a decided run visible by one rename; done already is done."""
-    target = folder.published
-    if not target.is_dir():
-        storage.make_folder(target.parent)
-        storage.move(folder.staged, target)
     no_file = runs.gone(folder.output) / "none.parquet"
     if not no_file.exists():  # readers need a file to match even where nothing is gone
         storage.make_folder(no_file.parent)
         with storage.atomic(no_file) as temporary:
             pq.write_table(schema.GONE.empty_table(), temporary)
+    target = folder.published
+    if not target.is_dir():
+        storage.make_folder(target.parent)
+        storage.move(folder.staged, target)
+
+
+def tidy(folder: RunFolder) -> None:
+    """Remove what a published run needs no longer. A worker that comes late may still write there: `clean` sweeps."""
     for leftover in (folder.attempts, folder.shards, folder.listing):
-        storage.remove(leftover)
+        with suppress(OSError):
+            storage.remove(leftover)
 
 
 def read_manifest(folder: RunFolder) -> dict[str, Any]:

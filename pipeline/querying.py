@@ -3,12 +3,15 @@
 `current` has one row per path and model, the newest run's, for files that the newest listing of their folder found.
 """
 
+import tempfile
 from pathlib import Path
 
 import duckdb
 
 from pipeline import runs, schema
-from pipeline.selecting import gone_sql
+from pipeline.published import any_rows, gone, quoted, rows
+
+MEMORY_LIMIT = "4GB"  # beyond it DuckDB spills
 
 CURRENT = """
     SELECT predictions.* FROM predictions LEFT JOIN gone USING (path)
@@ -21,15 +24,14 @@ def connect(output: Path) -> duckdb.DuckDBPyConnection:
     """A database with the views over `output`; empty ones where no run is published. Raises `RequestError`."""
     runs.existing(output)
     database = duckdb.connect()
-    parts = str(runs.predictions(output) / "*" / "*" / "*.parquet").replace("'", "''")
-    if any(runs.predictions(output).glob("*/*/*.parquet")):
-        database.execute(
-            f"CREATE VIEW predictions AS SELECT * FROM read_parquet('{parts}', "
-            "hive_partitioning=true, hive_types={'model': VARCHAR, 'run': VARCHAR})"
-        )
+    database.execute(
+        f"SET memory_limit='{MEMORY_LIMIT}'; SET temp_directory={quoted(tempfile.gettempdir())}"
+    ).fetchall()
+    if any_rows(output):
+        database.execute(f"CREATE VIEW predictions AS {rows(output)}")
     else:
         database.register("nothing", schema.PREDICTIONS.empty_table())
         database.execute("CREATE VIEW predictions AS SELECT *, ''::VARCHAR AS model, ''::VARCHAR AS run FROM nothing")
-    database.execute(f"CREATE VIEW gone AS {gone_sql(output)}")
+    database.execute(f"CREATE VIEW gone AS {gone(output)}")
     database.execute(f"CREATE VIEW current AS {CURRENT}")
     return database

@@ -6,6 +6,7 @@ import duckdb
 from pydantic import BaseModel, ConfigDict
 
 from pipeline import storage
+from pipeline.published import parquet
 from pipeline.publishing import read_manifest
 from pipeline.runs import Plan, RunFolder
 from pipeline.writing import Receipt
@@ -81,9 +82,8 @@ def summarize(folder: RunFolder, plan: Plan, phases: dict[str, float], driver_me
 
 
 def _tallies(folder: RunFolder, name: str, condition: str) -> tuple[Tally, ...]:
-    parts = str(folder.published / "*.parquet").replace("'", "''")
     rows = duckdb.execute(
-        f"SELECT {name} AS name, count(*) AS n FROM read_parquet('{parts}') WHERE {condition} "
+        f"SELECT {name} AS name, count(*) AS n FROM {parquet(folder.published, '*.parquet')} WHERE {condition} "
         f"GROUP BY name ORDER BY n DESC, name LIMIT {SHOWN}"
     ).fetchall()
     return tuple(Tally(name=str(each), rows=count) for each, count in rows)

@@ -1,5 +1,6 @@
 """The run folder `OUT/runs/<run id>/` and its states, the lock on an output, and where everything lies.
 
+    unreadable  plan.json is there, but not one that this version reads; left alone
     planned     plan.json is there: the run can be resumed by the command that made it
     decided     manifest.json is there: the run is complete; one rename is left to do
     published   predictions/model=…/run=… is there: readers see it
@@ -11,9 +12,11 @@ A folder without plan.json is a run that never got planned; nothing in it is of 
 import fcntl
 import json
 import os
+import re
 import secrets
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -26,9 +29,11 @@ from pipeline import bundle as bundles
 from pipeline import storage
 from pipeline.bundle import Bundle
 from pipeline.engines import Build
-from pipeline.job import Job, RequestError, RunError
+from pipeline.job import Job, Options, RequestError, RunError
 
-State = Literal["unplanned", "planned", "decided", "published", "refused"]
+CLOCK_WAIT = timedelta(seconds=10)  # as much as clocks of one site may differ; waited for
+State = Literal["unplanned", "unreadable", "planned", "decided", "published", "refused"]
+RUN_ID = re.compile(r"r\d{8}T\d{12}-[0-9a-f]{6}")
 RUN_STAMP = "%Y%m%dT%H%M%S%f"
 
 
@@ -111,6 +116,10 @@ class RunFolder:
         """How far this run came, read from what lies on disk."""
         if not self.plan_file.exists():
             return "unplanned"
+        try:
+            self.plan()
+        except RunError:
+            return "unreadable"
         if self.published.is_dir():
             return "published"
         if self.manifest.exists():
@@ -125,9 +134,19 @@ class RunFolder:
     def plan(self) -> Plan:
         """The stored plan. Raises `RunError` where it cannot be read."""
         try:
-            return Plan.model_validate_json(self.plan_file.read_bytes())
-        except (OSError, ValueError) as error:
+            stored = json.loads(self.plan_file.read_bytes())
+            options = stored["job"]["options"]  # of this version or another: what is not known any more is left out
+            stored["job"]["options"] = {name: options[name] for name in options if name in Options.model_fields}
+            return Plan.model_validate(stored)
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{self.plan_file} cannot be read: {storage.cause(error)}") from error
+
+    def discard(self) -> None:
+        """Remove the run. The plan goes first: without it, what a crash leaves is no run to continue."""
+        storage.remove(self.plan_file)
+        if self.path.is_dir():
+            storage.sync(self.path)
+        storage.remove(self.path)
 
     def create(self) -> None:
         """Make the folder with its parts' folders."""
@@ -149,7 +168,7 @@ def all_runs(output: Path) -> list[RunFolder]:
     """Every run of an output, oldest first."""
     base = output / "runs"
     names = sorted(path.name for path in base.iterdir() if path.is_dir()) if base.is_dir() else []
-    return [RunFolder(output, name) for name in names]
+    return [RunFolder(output, name) for name in names if RUN_ID.fullmatch(name)]
 
 
 def existing(output: Path) -> Path:
@@ -160,15 +179,21 @@ def existing(output: Path) -> Path:
 
 
 def new_run(output: Path) -> RunFolder:
-    """A folder for a new run, named after every run before it even if the clock went back.
+    """A folder for a new run, whose id sorts after every run before it.
 
     The id begins with a letter (a digits-only partition value turns into an integer in readers), then UTC time, then
-    a random suffix.
+    a random suffix. Raises `RunError` where the clock went back: what is new is told by comparing with that time.
     """
-    now = datetime.now(UTC)
     before = all_runs(output)
-    if before:
-        now = max(now, started_at(before[-1].run) + timedelta(microseconds=1))
+    last = started_at(before[-1].run) if before else datetime.min.replace(tzinfo=UTC)
+    ahead = last - datetime.now(UTC)
+    if ahead > CLOCK_WAIT:
+        raise RunError(
+            f"The run {before[-1].run} was made {ahead} after now: this machine's clock went back, or that one's was "
+            "ahead. Set the clock, or remove that run."
+        )
+    time.sleep(max(0.0, ahead.total_seconds()))
+    now = datetime.now(UTC)
     return RunFolder(output, f"r{now.strftime(RUN_STAMP)}-{secrets.token_hex(3)}")
 
 

@@ -3,16 +3,20 @@
 All set work (anti-joins, sorting) is DuckDB's, which spills to disk: memory does not grow with the listing.
 """
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import runs, schema, storage
+from pipeline import published, runs, schema, storage
+from pipeline.decoding import content_hash
 from pipeline.job import Job
 from pipeline.listing import Listing
+from pipeline.published import quoted
 
 MEMORY_LIMIT = "1GB"
 SETTLING_US = 2_000_000  # a file changed this shortly before it was read may change again within a tick of its clock
@@ -30,14 +34,14 @@ class Selection:
         """`model` is the value of the `model` partition whose rows can settle a file."""
         self._job = job
         self._database = duckdb.connect()
-        self._run("SET memory_limit='{}'; SET preserve_insertion_order=false", MEMORY_LIMIT)
-        self._run("SET temp_directory='{}'", scratch)
-        self._run("CREATE TABLE listed AS SELECT DISTINCT ON (path) * FROM read_parquet('{}')", listing_file)
-        self._run(f"CREATE VIEW gone AS {gone_sql(job.output)}")
+        self._run(f"SET memory_limit='{MEMORY_LIMIT}'; SET preserve_insertion_order=false")
+        self._run(f"SET temp_directory={quoted(scratch)}")
+        found = published.parquet(listing_file.parent, listing_file.name)
+        self._run(f"CREATE TABLE listed AS SELECT DISTINCT ON (path) * FROM {found}")
+        self._run(f"CREATE VIEW gone AS {published.gone(job.output)}")
         self._run("CREATE VIEW eligible AS FROM listed")
-        parts = runs.predictions(job.output) / f"model={model}"
-        if not job.options.fresh and any(parts.glob("run=*/*.parquet")):
-            self._leave_out_settled(parts / "run=*" / "*.parquet")
+        if not job.options.fresh and published.any_rows(job.output, model):
+            self._leave_out_settled(model)
         self.found = self._number("SELECT count(*) FROM listed")
         self.eligible = self._number("SELECT count(*) FROM eligible")
         self.images = min(self.eligible, job.options.limit or self.eligible)
@@ -58,7 +62,7 @@ class Selection:
         A folder that could not be listed says nothing of the files in it, nor does a listing of what its
         `--include` and `--exclude` leave out.
         """
-        if not any(runs.predictions(self._job.output).glob("*/*/*.parquet")):
+        if not published.any_rows(self._job.output):
             return 0
         if self._number(f"SELECT count(*) FROM ({self._vanished()})") == 0:
             return 0
@@ -80,7 +84,7 @@ class Selection:
         limit = f"LIMIT {self._job.options.limit}" if self._job.options.limit else ""
         return f"SELECT {_NAMES} FROM eligible ORDER BY path {limit}"
 
-    def _leave_out_settled(self, parts: Path) -> None:
+    def _leave_out_settled(self, model: str) -> None:
         """Take out of `eligible` what the newest published row settles.
 
         A row settles a path if the file still has its size and modified time, that time was not too close to the
@@ -89,49 +93,62 @@ class Selection:
         """
         lasting = "false" if self._job.options.retry_errors else f"row.error_stage NOT IN {TRANSIENT_STAGES!r}"
         self._run(
-            """
+            f"""
             CREATE VIEW newest AS
-            SELECT path, max_by(struct_pack(size_bytes, modified_at, status, error_stage, run), run) AS row
-            FROM read_parquet('{}', hive_types={{'model': VARCHAR, 'run': VARCHAR}}) GROUP BY path
-            """,
-            parts,
+            SELECT path, max_by(struct_pack(size_bytes, modified_at, content_hash, status, error_stage, run), run)
+                AS row
+            FROM ({published.rows(self._job.output, model)}) GROUP BY path
+            """
         )
         self._run(
             f"""
-            CREATE TABLE unsettled AS
-            SELECT listed.* FROM listed ANTI JOIN (
-                SELECT newest.path, row.size_bytes AS size_bytes, row.modified_at AS modified_at
-                FROM newest LEFT JOIN gone USING (path)
-                WHERE epoch_us(row.modified_at) + {SETTLING_US}
-                      < epoch_us(strptime(substr(row.run, 2, 21), '{runs.RUN_STAMP}'))
-                  AND (row.status <> 'error' OR {lasting})
-                  AND (gone.run IS NULL OR gone.run < row.run)
-            ) AS settled USING (path, size_bytes, modified_at)
+            CREATE TABLE settled AS
+            SELECT listed.path, row.content_hash AS content_hash
+            FROM newest JOIN listed USING (path) LEFT JOIN gone USING (path)
+            WHERE listed.size_bytes = row.size_bytes AND listed.modified_at = row.modified_at
+              AND epoch_us(row.modified_at) + {SETTLING_US}
+                  < epoch_us(strptime(substr(row.run, 2, 21), '{runs.RUN_STAMP}'))
+              AND (row.status <> 'error' OR {lasting})
+              AND (gone.run IS NULL OR gone.run < row.run)
             """
         )
+        if self._job.options.verify_content:
+            self._unsettle_changed_content()
+        self._run("CREATE TABLE unsettled AS FROM listed ANTI JOIN settled USING (path)")
         self._run("CREATE OR REPLACE VIEW eligible AS FROM unsettled")
+
+    def _unsettle_changed_content(self) -> None:
+        """Read every settled file, several at a time; one with other bytes than were classified is settled no more."""
+        self._run("CREATE TABLE changed (path VARCHAR)")
+        cursor = self._database.cursor()  # of its own: one connection has one open result
+        with ThreadPoolExecutor(os.cpu_count()) as readers:
+            for batch in cursor.sql("FROM settled").to_arrow_reader(1024):
+                paths, hashes = batch["path"].to_pylist(), batch["content_hash"].to_pylist()
+                now = readers.map(_hash_now, paths)
+                changed = [[path] for path, old, new in zip(paths, hashes, now, strict=True) if old != new]
+                if changed:
+                    self._database.executemany("INSERT INTO changed VALUES (?)", changed)
+        self._run("DELETE FROM settled WHERE path IN (FROM changed)")
 
     def _vanished(self) -> str:
         """SQL: published paths of this input that are not listed and not recorded as gone."""
-        parts = _quoted(runs.predictions(self._job.output) / "*" / "*" / "*.parquet")
-        below = " OR ".join(f"starts_with(path, '{_quoted(base)}/')" for base in storage.spellings(self._job.images))
+        bases = [quoted(base.rstrip("/") + "/") for base in storage.spellings(self._job.images)]
+        below = " OR ".join(f"starts_with(path, {base})" for base in bases)
         return f"""
-            WITH published AS (
+            WITH earlier AS (
                 SELECT path, max(run) AS run
-                FROM read_parquet('{parts}', hive_types={{'model': VARCHAR, 'run': VARCHAR}})
+                FROM ({published.rows(self._job.output)})
                 WHERE {below} GROUP BY path
             )
-            SELECT published.path FROM published LEFT JOIN gone USING (path)
-            WHERE (gone.run IS NULL OR gone.run < published.run)
-              AND published.path NOT IN (SELECT path FROM listed)
+            SELECT earlier.path FROM earlier LEFT JOIN gone USING (path)
+            WHERE (gone.run IS NULL OR gone.run < earlier.run)
+              AND earlier.path NOT IN (SELECT path FROM listed)
               AND NOT EXISTS (
-                  FROM listed WHERE list_error IS NOT NULL AND starts_with(published.path, listed.path || '/')
+                  FROM listed WHERE list_error IS NOT NULL AND starts_with(earlier.path, listed.path || '/')
               )
             """
 
-    def _run(self, statement: str, *values: object) -> None:
-        if values:
-            statement = statement.format(*(_quoted(value) for value in values))
+    def _run(self, statement: str) -> None:
         self._database.execute(statement).fetchall()
 
     def _number(self, query: str) -> int:
@@ -142,14 +159,9 @@ class Selection:
 _NAMES = ", ".join(schema.LISTING.names)
 
 
-def gone_sql(output: Path) -> str:
-    """SQL: the newest run whose listing missed each `path`, as columns `path` and `run`."""
-    if any(runs.gone(output).glob("*.parquet")):
-        files = _quoted(runs.gone(output) / "*.parquet")
-        return f"SELECT path, max(run) AS run FROM read_parquet('{files}') GROUP BY path"
-    return "SELECT ''::VARCHAR AS path, ''::VARCHAR AS run WHERE false"
-
-
-def _quoted(value: object) -> str:
-    """A value fit to stand between the quotes of an SQL string."""
-    return str(value).replace("'", "''")
+def _hash_now(path: str) -> str | None:
+    """The hash of a file's bytes; None for one that cannot be read, which is then classified to say why."""
+    try:
+        return content_hash(storage.read(path).data)
+    except OSError:
+        return None

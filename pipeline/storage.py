@@ -142,7 +142,7 @@ def entry(path: str) -> Entry:
         import obstore
 
         return _object_entry(path, obstore.head(store, key))
-    except (OSError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001  see _walk_store
         return Entry(path, None, None, cause(error))
 
 
@@ -173,8 +173,9 @@ def _bucket(url: str) -> Any:
 
 def _open_store(uri: str) -> tuple[Any, str]:
     """The store of a URI's bucket, with credentials from the environment, and the key inside it."""
-    parts = urllib.parse.urlsplit(uri)
-    return _bucket(f"{parts.scheme}://{parts.netloc}"), parts.path.lstrip("/")
+    scheme, _, rest = uri.partition("://")  # no URL parser: # and ? are letters of a key
+    bucket, _, key = rest.partition("/")
+    return _bucket(f"{scheme}://{bucket}"), key
 
 
 # --- reading -------------------------------------------------------------------------------------------------------

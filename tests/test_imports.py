@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FREE = ["job", "schema", "storage", "preprocessing", "runs", "timing"]  # may be imported by every file of pipeline
+FREE = ["schema", "storage", "job", "preprocessing", "timing", "children"]  # may be imported by every file of pipeline
 FLOW = [  # top to bottom: each may import those before it
     "network",
     "bundle",
     "engines",
+    "runs",
+    "published",
     "decoding",
     "batching",
-    "children",
     "isolating",
     "classifying",
     "listing",
@@ -22,6 +23,7 @@ FLOW = [  # top to bottom: each may import those before it
     "writing",
     "attempts",
     "publishing",
+    "cleaning",
     "reporting",
     "querying",
     "labelled",
@@ -61,6 +63,19 @@ def files(room: str) -> list[Path]:
 @pytest.mark.parametrize("file", files("pipeline"), ids=lambda file: file.stem)
 def test_pipeline_knows_neither_ray_nor_prefect(file: Path) -> None:
     assert not packages(file) & {"ray", "prefect", "workers", "flows"}
+
+
+@pytest.mark.parametrize("file", files("pipeline"), ids=lambda file: file.stem)
+def test_a_file_of_the_pipeline_imports_only_what_stands_above_it(file: Path) -> None:
+    if file.stem == "__init__":
+        return
+    used = {name.split(".")[1] for name in imported(file) if name.startswith("pipeline.")} - {file.stem}
+    used &= {each.stem for each in files("pipeline")}
+    if file.stem in FREE:
+        assert used <= set(FREE[: FREE.index(file.stem)]), "what all may import stands on its own ground"
+    else:
+        assert file.stem in FLOW, "say where in the flow this file stands"
+        assert used <= {*FREE, *FLOW[: FLOW.index(file.stem)]}
 
 
 @pytest.mark.parametrize("file", files("workers"), ids=lambda file: file.stem)

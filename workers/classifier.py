@@ -32,6 +32,9 @@ class ClassifierActor:
             plan, device=_device() if on_gpu else "cpu", threads=1, worker=worker, flow_run=flow_run
         )
 
+    def ready(self) -> None:
+        """Answer once the network is built."""
+
     def attempt(self, shard: Shard, attempt: int) -> Path:
         """Classify a shard and write its part under `attempts/`; return the part's path."""
         log.info("shard %s, attempt %d: %d images", shard.id, attempt, shard.images)

@@ -25,8 +25,6 @@ def connected(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    if address:
-        _check_reachable(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     local = {} if address else {"object_store_memory": _object_store_bytes(), "include_dashboard": False}
@@ -44,7 +42,7 @@ def connected(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def _check_reachable(address: str) -> None:
+def check_reachable(address: str) -> None:
     """See whether something listens at `host:port`: Ray itself tries for two minutes and then ends the process."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdigit():

@@ -3,21 +3,24 @@
 The driver knows shards only. One shard goes to one actor at a time; how often a shard may be tried is counted here.
 """
 
+import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from pipeline.attempts import WorkerLostError, check_retry
-from pipeline.job import Options
+from pipeline.attempts import ATTEMPTS, WorkerLostError, check_retry, mark_file
+from pipeline.job import Options, RunError
 from pipeline.planning import Shard
-from pipeline.runs import Plan
+from pipeline.runs import Plan, RunFolder
 from workers import cluster
 from workers.classifier import ClassifierActor
+from workers.fleet import Parts
 from workers.watching import LOOK_SECONDS, Watchman
 
 
@@ -28,19 +31,19 @@ class RayFleet:
         self.size = size
         self.on_gpu = on_gpu
 
-    def classify(self, plan: Plan, shards: list[Shard], flow_run: str | None) -> Iterator[tuple[Shard, Path]]:
+    def classify(self, plan: Plan, shards: list[Shard], flow_run: str | None) -> Parts:
         """See `workers.fleet.Fleet`."""
-        waiting, tried, watchman = deque(shards), Counter[str](), Watchman(plan)
+        work, watchman, crew = Work(shards), Watchman(plan), Crew(self, plan, flow_run)
         running: dict[ray.ObjectRef[Path], tuple[Shard, Any]] = {}
-        idle = [self._hire(plan, flow_run) for _ in range(min(self.size, len(shards)))]
         try:
-            while waiting or running:
-                while waiting and idle:
-                    shard, actor = waiting.popleft(), idle.pop()
-                    tried[shard.id] += 1
+            crew.hire(min(self.size, len(shards)))
+            while work.is_left or running:
+                while crew.idle and (shard := work.take()) is not None:
+                    actor = crew.idle.pop()
                     watchman.started(shard)
-                    running[actor.attempt.remote(shard, tried[shard.id])] = (shard, actor)
-                ended = _ended(list(running))
+                    running[actor.attempt.remote(shard, work.tried[shard.id])] = (shard, actor)
+                ended = _ended([*running, *crew.hired])
+                crew.welcome(ended)
                 stalled = watchman.stalled()
                 for attempt in [ref for ref, (shard, _) in running.items() if ref in ended or shard in stalled]:
                     shard, actor = running.pop(attempt)
@@ -49,21 +52,87 @@ class RayFleet:
                         part = _part(attempt, ended=attempt in ended)
                     except Exception as error:  # noqa: BLE001  judged there
                         ray.kill(actor)
-                        check_retry(shard, tried[shard.id], error)
-                        waiting.append(shard)
-                        idle.append(self._hire(plan, flow_run))
+                        work.give_back(shard, error)
+                        crew.hire(1)
                     else:
-                        idle.append(actor)
+                        crew.idle.append(actor)
                         yield shard, part
         finally:
-            for actor in (*idle, *(actor for _, actor in running.values())):
-                ray.kill(actor)
+            crew.dismiss([actor for _, actor in running.values()])
+            for shard, _ in running.values():  # ended by us: no sign that an image kills
+                mark_file(RunFolder(plan.job.output, plan.run), shard).unlink(missing_ok=True)
 
-    def _hire(self, plan: Plan, flow_run: str | None) -> Any:
-        """Start an actor on a GPU or a core of its own."""
-        cores = max(1, int(ray.cluster_resources().get("CPU", 1)) // self.size)
-        place = {"num_cpus": 0, "num_gpus": 1} if self.on_gpu else {"num_cpus": 1, "num_gpus": 0}
-        return ray.remote(ClassifierActor).options(**place).remote(plan, self.on_gpu, cores, flow_run)
+
+class Work:
+    """The shards that wait for a worker, and how often each was tried."""
+
+    def __init__(self, shards: list[Shard]) -> None:
+        self._waiting = deque(shards)
+        self._not_before: dict[str, float] = {}
+        self.tried = Counter[str]()
+
+    @property
+    def is_left(self) -> bool:
+        """Whether a shard waits."""
+        return bool(self._waiting)
+
+    def take(self) -> Shard | None:
+        """The next shard whose time has come, its try counted."""
+        for _ in range(len(self._waiting)):
+            shard = self._waiting.popleft()
+            if self._not_before.get(shard.id, 0.0) <= time.monotonic():
+                self.tried[shard.id] += 1
+                return shard
+            self._waiting.append(shard)
+        return None
+
+    def give_back(self, shard: Shard, error: Exception) -> None:
+        """Let a shard be tried again, perhaps a little later. Raises `RunError` where there is no use in it."""
+        self._not_before[shard.id] = time.monotonic() + check_retry(shard, self.tried[shard.id], error)
+        self._waiting.append(shard)
+
+
+class Crew:
+    """The actors of a run: on their way (`hired`), waiting for a shard (`idle`), or at work, which the caller knows.
+
+    Only an actor that has been placed and holds its network gets a shard: a cluster that is full, or lost a node, may
+    place it late or never, and the others must not wait for it.
+    """
+
+    def __init__(self, fleet: RayFleet, plan: Plan, flow_run: str | None) -> None:
+        cores = max(1, int(ray.cluster_resources().get("CPU", 1)) // fleet.size)
+        place = {"num_cpus": 0, "num_gpus": 1} if fleet.on_gpu else {"num_cpus": 1, "num_gpus": 0}
+        self._start = partial(ray.remote(ClassifierActor).options(**place).remote, plan, fleet.on_gpu, cores, flow_run)
+        self._lost = 0  # actors in a row that did not come
+        self.hired: dict[ray.ObjectRef[None], Any] = {}
+        self.idle: list[Any] = []
+
+    def hire(self, number: int) -> None:
+        """Start so many actors, each on a GPU or a core of its own."""
+        for _ in range(number):
+            actor = self._start()
+            self.hired[actor.ready.remote()] = actor
+
+    def welcome(self, ended: list[Any]) -> None:
+        """Let those that came wait for a shard; replace those that died on the way, a bounded number of times."""
+        for ready in [ref for ref in self.hired if ref in ended]:
+            actor = self.hired.pop(ready)
+            try:
+                ray.get(ready)
+            except RayError as error:
+                self._lost += 1
+                if self._lost >= ATTEMPTS:
+                    reason = " ".join(str(error).split())[-400:]
+                    raise RunError(f"No worker could be started; the last reason: {reason}") from error
+                self.hire(1)
+            else:
+                self._lost = 0
+                self.idle.append(actor)
+
+    def dismiss(self, others: list[Any]) -> None:
+        """End all actors, and those at work."""
+        for actor in (*self.idle, *self.hired.values(), *others):
+            ray.kill(actor)
 
 
 @contextmanager
@@ -73,8 +142,11 @@ def fleet(options: Options) -> Iterator[RayFleet]:
         yield RayFleet(*cluster.size(options.device))
 
 
-def _ended(running: list["ray.ObjectRef[Path]"]) -> list["ray.ObjectRef[Path]"]:
+def _ended(running: list[Any]) -> list[Any]:
     """Wait for one of these, not for long; what a signal's handler raises meanwhile (Prefect's) comes through."""
+    if not running:  # every shard that is left waits for its time
+        time.sleep(LOOK_SECONDS)
+        return []
     try:
         ended, _ = ray.wait(running, num_returns=1, timeout=LOOK_SECONDS)
     except SystemError as error:  # Ray's way of saying that an exception it does not know came up while it waited

@@ -1,7 +1,7 @@
 """The one interface to whatever classifies: a fleet takes shards and hands back the parts it wrote."""
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +10,7 @@ from pipeline.job import Options
 from pipeline.planning import Shard
 from pipeline.runs import Plan
 
+Parts = Generator[tuple[Shard, Path], None, None]
 INLINE_UP_TO = 500  # images: below it, starting Ray takes longer than classifying
 
 
@@ -19,7 +20,7 @@ class Fleet(Protocol):
     size: int
     on_gpu: bool
 
-    def classify(self, plan: Plan, shards: list[Shard], flow_run: str | None) -> Iterator[tuple[Shard, Path]]:
+    def classify(self, plan: Plan, shards: list[Shard], flow_run: str | None) -> Parts:
         """Classify every shard; yield each with the part written for it, in the order in which they finish.
 
         Raises `RunError` where a shard cannot be classified, after bounded attempts.
@@ -28,8 +29,12 @@ class Fleet(Protocol):
 
 
 def check(options: Options) -> None:
-    """Find out, before anything is written, whether the GPU that was asked for is here. Raises `RequestError`."""
-    if options.device == "cuda" and options.ray_address is None:
+    """Find out, before anything is written, whether the GPU or cluster asked for is there. Raises `RequestError`."""
+    if options.ray_address is not None:
+        from workers import cluster
+
+        cluster.check_reachable(options.ray_address)
+    elif options.device == "cuda":
         from workers.inline import fleet
 
         with fleet(options):

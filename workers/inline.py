@@ -2,6 +2,7 @@
 
 import faulthandler
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from pipeline.attempts import ATTEMPTS, ShardClassifier, check_retry, this_proce
 from pipeline.job import Options, RequestError
 from pipeline.planning import Shard
 from pipeline.runs import Plan
+from workers.fleet import Parts
 
 
 class InlineFleet:
@@ -20,7 +22,7 @@ class InlineFleet:
     def __init__(self, on_gpu: bool) -> None:
         self.on_gpu = on_gpu
 
-    def classify(self, plan: Plan, shards: list[Shard], flow_run: str | None) -> Iterator[tuple[Shard, Path]]:
+    def classify(self, plan: Plan, shards: list[Shard], flow_run: str | None) -> Parts:
         """See `workers.fleet.Fleet`."""
 
         def alarm() -> None:
@@ -48,7 +50,7 @@ def _attempt(classifier: ShardClassifier, shard: Shard) -> Path:
         try:
             return classifier.attempt(shard, tried)
         except Exception as error:  # noqa: BLE001  judged there
-            check_retry(shard, tried, error)
+            time.sleep(check_retry(shard, tried, error))
     raise AssertionError("the last attempt returns or raises")
 
 

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import resource
+import struct
 import subprocess
 import sys
 from collections import Counter
@@ -59,6 +60,18 @@ def _in(base: Image.Image, mode: str) -> Image.Image:
     return base.convert(mode)
 
 
+def huge_bmp() -> bytes:
+    """A header that claims 2³¹−1 pixels in a row and two in a column."""
+    return b"BM" + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 2**31 - 1, 2, 1, 24, 0, 0, 0, 0, 0, 0)
+
+
+def huge_tiff() -> bytes:
+    """A header that claims 2³²−1 pixels in a row, more than a column of Arrow's int32 can hold."""
+    tags = [(256, 2**32 - 1), (257, 1), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, 1), (279, 1)]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + struct.pack("<I", 0)
+
+
 def write_odd_files(folder: Path) -> None:
     random = np.random.default_rng(2026)
     sound = pictures(random)
@@ -68,6 +81,7 @@ def write_odd_files(folder: Path) -> None:
     plain = [min(key for key in keys if key[0] == form) for form in SUFFIX if any(key[0] == form for key in keys)]
     odd += [(SUFFIX[key[0]], sound[key][: len(sound[key]) * tenth // 10]) for key in plain for tenth in range(10)]
     odd += [("jpg", b""), ("png", b"<html>"), ("jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n"), ("gif", b"%PDF-1.7\n")]
+    odd += [("ppm", b"P6 9999999999 1 255 "), ("bmp", huge_bmp()), ("tif", huge_tiff())]
     while len(odd) < FILES:
         form, mode, number = keys[random.integers(len(keys))]
         flipped = bytearray(sound[form, mode, number])

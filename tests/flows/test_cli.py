@@ -112,6 +112,16 @@ def test_query_in_every_format(crops: Crops, tiny_bundle: Path, tmp_path: Path) 
     assert wrong.returncode == 2 and "The query failed" in wrong.stderr
 
 
+def test_names_that_look_like_markup_are_shown_as_they_are(crops: Crops, tiny_bundle: Path, tmp_path: Path) -> None:
+    images = crops(1, name="dir [bold]")
+    (images / "sub [/").mkdir()
+    (images / "000000.jpg").rename(images / "[red]x[.jpg")
+    done = shardseer("classify", images, "-o", tmp_path / "out", "-m", tiny_bundle)
+    assert done.returncode == 0, done.stderr
+    assert "[red]x[.jpg" in done.stdout and "dir [bold]" in done.stdout
+    assert "[red]x[.jpg" in shardseer("query", tmp_path / "out", "SELECT path FROM current").stdout
+
+
 def test_dry_run_tells_and_writes_nothing(crops: Crops, tiny_bundle: Path, tmp_path: Path) -> None:
     done = shardseer("classify", crops(70), "-o", tmp_path / "out", "-m", tiny_bundle, "--dry-run")
     assert done.returncode == 0, done.stderr

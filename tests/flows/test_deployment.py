@@ -10,8 +10,9 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from PIL import Image
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, shardseer
 from tests.flows.conftest import DEPLOYMENT, Up, alive, cmdline, processes_of, published, staged, wait_until
 
 Crops = Callable[..., Path]
@@ -151,7 +152,7 @@ def test_every_port_is_open_to_this_machine_only(up: Up) -> None:
 def test_a_schedule_of_every_minute_runs_with_nobody_asking(up: Up, crops: Crops, tmp_path: Path) -> None:
     images, output = crops(70), tmp_path / "out"
     wanted = yaml.safe_load((ROOT / "deploy" / "prefect.yaml").read_text())
-    (deployment,) = wanted["deployments"]
+    (deployment,) = wanted["deployments"] = [each for each in wanted["deployments"] if each["name"] == "nightly"]
     deployment["name"] = "every-minute"
     deployment["schedules"] = [{"slug": "every-minute", "cron": "* * * * *", "timezone": "Etc/UTC", "active": True}]
     deployment["parameters"]["options"] = {"workers": "ray"}
@@ -168,6 +169,21 @@ def test_a_schedule_of_every_minute_runs_with_nobody_asking(up: Up, crops: Crops
         up.prefect("deployment", "delete", "classify-images/every-minute")
     assert first["auto_scheduled"]
     assert paths(output) == files(images)
+
+
+def test_a_deployed_training_makes_a_bundle_that_classifies(up: Up, crops: Crops, tmp_path: Path) -> None:
+    labelled, bundle = tmp_path / "labelled", tmp_path / "bundle"
+    for number, name in enumerate(("dark", "light")):
+        pictures = crops(30, f"labelled/{name}", size=(24, 24), seed=number)
+        for path in pictures.iterdir():
+            Image.open(path).point(lambda value, add=number: value // 3 + 160 * add).save(path)
+    recipe = json.dumps({"epochs": 1, "size": 24})
+    parameters = [f"labelled={labelled}", f"output={bundle}", f"recipe={recipe}"]
+    named = [word for parameter in parameters for word in ("--param", parameter)]
+    done = up.prefect("deployment", "run", "train-classifier/train", *named, "--watch")
+    assert done.returncode == 0, done.stdout + done.stderr + up.log()
+    assert {"config.json", "model.safetensors"} <= {path.name for path in bundle.iterdir()}
+    assert shardseer("classify", labelled, "-o", tmp_path / "out", "-m", bundle).returncode == 0
 
 
 def test_a_cancelled_run_is_cancelled_leaves_no_process_and_resumes(up: Up, many: Path, tmp_path: Path) -> None:

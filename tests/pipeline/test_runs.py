@@ -167,11 +167,30 @@ def test_two_runs_started_together_both_end_well(crops: Crops, tiny_bundle: Path
 
 
 def test_run_ids_sort_by_start_even_if_the_clock_goes_back(tmp_path: Path) -> None:
-    future = RunFolder(tmp_path, "r29990101T000000000000-abcdef")
-    future.create()
+    from datetime import UTC, datetime, timedelta
+
+    soon = datetime.now(UTC) + timedelta(seconds=0.5)
+    ahead = RunFolder(tmp_path, f"r{soon.strftime(runs.RUN_STAMP)}-abcdef")
+    ahead.create()
     later = runs.new_run(tmp_path)
-    assert later.run > future.run
+    assert later.run > ahead.run
     assert later.run[0].isalpha()
+    RunFolder(tmp_path, "r29990101T000000000000-abcdef").create()
+    with pytest.raises(RunError, match="clock went back"):
+        runs.new_run(tmp_path)
+
+
+def test_what_is_no_run_is_left_alone(crops: Crops, tiny_bundle: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    (output / "runs" / "my notes").mkdir(parents=True)
+    unreadable = RunFolder(output, "r20200101T000000000000-abcdef")
+    unreadable.create()
+    unreadable.plan_file.write_text("{")
+    assert unreadable.state == "unreadable"
+    assert classify(crops(3), output, tiny_bundle).rows == 3
+    assert "unreadable" in shardseer("runs", output).stdout
+    assert shardseer("clean", output).returncode == 0
+    assert (output / "runs" / "my notes").is_dir() and unreadable.plan_file.exists()
 
 
 def test_clean_removes_what_no_command_would_continue(crops: Crops, tiny_bundle: Path, tmp_path: Path) -> None:

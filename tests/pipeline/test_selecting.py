@@ -26,6 +26,31 @@ def test_only_new_and_changed_files_are_classified(crops: Crops, tiny_bundle: Pa
     assert len(rows(output, "current")) == 12
 
 
+def test_verify_content_finds_bytes_that_changed_unseen(crops: Crops, tiny_bundle: Path, tmp_path: Path) -> None:
+    images, output = crops(5), tmp_path / "out"
+    classify(images, output, tiny_bundle)
+    victim = images / "000003.jpg"
+    data = bytearray(victim.read_bytes())
+    data[-40] ^= 0xFF
+    victim.write_bytes(data)
+    os.utime(victim, (1_700_000_000, 1_700_000_000))
+    assert classify(images, output, tiny_bundle) is None, "same size, same time"
+    assert classify(images, output, tiny_bundle, verify_content=True).rows == 1
+    assert classify(images, output, tiny_bundle, verify_content=True) is None
+
+
+@pytest.mark.parametrize("name", ["a[1]", "a*b?", "it's", "model=x", "run=3", "100%20"])
+def test_outputs_with_names_that_mean_something_to_sql_or_globs(
+    name: str, crops: Crops, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    images, output = crops(3, name=f"images {name}"), tmp_path / name / "out"
+    assert classify(images, output, tiny_bundle).rows == 3
+    (images / "000001.jpg").unlink()
+    assert classify(images, output, tiny_bundle) is None
+    assert len(rows(output)) == 3
+    assert len(rows(output, "current")) == 2
+
+
 def test_a_file_written_just_before_the_run_is_classified_again(
     crops: Crops, tiny_bundle: Path, tmp_path: Path
 ) -> None:

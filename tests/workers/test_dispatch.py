@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,6 +42,9 @@ def test_a_killed_actor_costs_no_row(crops: Crops, tiny_bundle: Path, tmp_path: 
             if not killed:
                 killed.append(receipt.worker.pid)
                 os.kill(receipt.worker.pid, signal.SIGKILL)
+            deadline = time.monotonic() + 3  # hold back, so that there is work left when the new actor comes
+            while len(list(folder.logs.glob("*.log"))) < 3 and time.monotonic() < deadline:
+                time.sleep(0.05)
         run.classify()
         run.publish()
     receipts = [read_receipt(part) for part in folder.published.iterdir()]
