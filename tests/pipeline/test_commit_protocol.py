@@ -263,8 +263,20 @@ class Commits(RuleBasedStateMachine):
 
     @rule(part=consumes(late))
     def a_late_part_is_offered(self, part: tuple[RunFolder, Shard, Path]) -> None:
+        self.offer(*part)
+
+    @precondition(lambda self: self.missing())
+    @rule(data=st.data())
+    def two_attempts_at_one_shard_are_offered(self, data: st.DataObject) -> None:
+        assert self.folder is not None
+        shard = data.draw(st.sampled_from(self.missing()))
+        self.attempts += 2
+        parts = [attempt(self.folder, shard, number) for number in (self.attempts - 1, self.attempts)]
+        for part in data.draw(st.permutations(parts)):
+            self.offer(self.folder, shard, part)
+
+    def offer(self, folder: RunFolder, shard: Shard, file: Path) -> None:
         """One part per shard is accepted, the first; a second neither replaces it nor surfaces beside it."""
-        folder, shard, file = part
         places = [place / publishing.part_name(shard) for place in (folder.staged, folder.published)]
         before = {place: place.read_bytes() for place in places if place.exists()}
         if before:
