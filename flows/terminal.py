@@ -77,8 +77,9 @@ def show_current(database: duckdb.DuckDBPyConnection, output: Path, images: str)
         out.print(table)
     out.print(f"\nParquet: {output / 'predictions'}", soft_wrap=True, highlight=False, markup=False)
     out.print(
-        f'Query:   {_command()} query {shlex.quote(str(output))} "SELECT label, count(*) AS images, avg(confidence) AS confidence '
-        'FROM current GROUP BY label ORDER BY images DESC"',
+        f"Query:   {_command()} query {shlex.quote(str(output))} "
+        '"SELECT label, count(*) AS images, avg(confidence) AS confidence FROM current '
+        'GROUP BY label ORDER BY images DESC"',
         soft_wrap=True,
         highlight=False,
         markup=False,
