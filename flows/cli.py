@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from flows import model_commands, run_commands, terminal
+from flows.prefect_api import api_is_configured
 from flows.sentences import sentences
 from flows.terminal import tell
 from pipeline.job import Device, EngineName, Job, Options, RequestError, Workers
@@ -73,7 +74,7 @@ def classify(
 
         tell(estimate(job))
         return
-    if prefect or _prefect_is_configured():
+    if prefect or api_is_configured():
         summary = _through_prefect(job)
     else:
         tell("No Prefect API is configured: running directly (--prefect runs it as a flow).")
@@ -101,18 +102,6 @@ def _through_prefect(job: Job) -> Summary | None:
         tell(f"Prefect flow run {stored.name} ({stored.id}): {stored.state_name}")
     summary: Summary | None = state.result()
     return summary
-
-
-def _prefect_is_configured() -> bool:
-    """Whether an API is set in the environment or in Prefect's active profile."""
-    if os.environ.get("PREFECT_API_URL"):
-        return True
-    profiles = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect") / "profiles.toml"
-    if not profiles.is_file() or "PREFECT_API_URL" not in profiles.read_text(encoding="utf-8"):
-        return False  # spares importing Prefect, a second
-    from prefect.settings import get_current_settings
-
-    return get_current_settings().api.url is not None
 
 
 def _close(job: Job, summary: Summary | None, as_json: bool) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from flows.prefect_api import api_is_configured
 from flows.sentences import sentences
 from flows.terminal import out, tell
 from pipeline.job import Device, EngineName, Options, RequestError
@@ -57,7 +58,7 @@ def train(
     from pipeline.recipe import Recipe
 
     recipe = Recipe.of(**chosen, layers=_layers(layers))
-    if prefect or _prefect_is_configured():
+    if prefect or api_is_configured():
         found = _train_through_prefect(labelled, output, recipe, fresh)
     else:
         from pipeline import bundling
@@ -83,12 +84,6 @@ def _layers(file: Path | None) -> list[dict[str, Any]] | None:
     if not isinstance(layers, list):
         raise RequestError(f"--layers {file} is not a JSON list of layers.")
     return layers
-
-
-def _prefect_is_configured() -> bool:
-    from flows import cli
-
-    return cli._prefect_is_configured()
 
 
 def _train_through_prefect(labelled: str, output: str, recipe: Any, fresh: bool) -> Any:

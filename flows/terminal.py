@@ -5,6 +5,9 @@ Sentences go to stderr, results to stdout; nothing here decides anything.
 
 import csv
 import json
+import os
+import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -74,12 +77,21 @@ def show_current(database: duckdb.DuckDBPyConnection, output: Path, images: str)
         out.print(table)
     out.print(f"\nParquet: {output / 'predictions'}", soft_wrap=True, highlight=False, markup=False)
     out.print(
-        f'Query:   shardseer query {output} "SELECT label, count(*) AS images, avg(confidence) AS confidence '
-        'FROM current GROUP BY label ORDER BY images DESC"',
+        f"Query:   {_command()} query {shlex.quote(str(output))} "
+        '"SELECT label, count(*) AS images, avg(confidence) AS confidence FROM current '
+        'GROUP BY label ORDER BY images DESC"',
         soft_wrap=True,
         highlight=False,
         markup=False,
     )
+
+
+def _command() -> str:
+    """How this command is typed here: its name where the shell finds it, else its path from this folder."""
+    if shutil.which("shardseer"):
+        return "shardseer"
+    script = Path(sys.executable).parent / "shardseer"
+    return shlex.quote(os.path.relpath(script) if script.is_relative_to(Path.cwd()) else str(script))
 
 
 def show_rows(result: duckdb.DuckDBPyConnection, form: str) -> None:

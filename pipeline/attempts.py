@@ -14,7 +14,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +36,7 @@ from pipeline.writing import Receipt, Worker, count_statuses, write_part
 
 Decode = Callable[[pa.Table, Preprocessing, int, int, Stopwatch, bool], Iterator[pa.Table]]  # as `image_batches`
 
+Parts = Generator[tuple[Shard, Path], None, None]  # shards with the parts written for them, as they finish
 ATTEMPTS = 3  # per shard and command, counted by us: Ray's own retries are off
 PAUSE_SECONDS = 1.0  # after the first error of the world, four times as much after the next: a full disk, a lost server
 BEAT_SECONDS = 1.0  # between two signs of life of an attempt

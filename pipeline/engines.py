@@ -115,7 +115,7 @@ class OpenVinoEngine:
 
 
 class TorchEngine:
-    """The network itself, channels-last: eager on a CPU, on a GPU in half precision."""
+    """The network itself in float32, eager and channels-last, on a CPU or a GPU."""
 
     any_size = True
 

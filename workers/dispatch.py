@@ -14,13 +14,12 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from pipeline.attempts import ATTEMPTS, WorkerLostError, check_retry, mark_file
+from pipeline.attempts import ATTEMPTS, Parts, WorkerLostError, check_retry, mark_file
 from pipeline.job import Options, RunError
 from pipeline.planning import Shard
 from pipeline.runs import Plan, RunFolder
 from workers import cluster
 from workers.classifier import ClassifierActor
-from workers.fleet import Parts
 from workers.watching import LOOK_SECONDS, Watchman
 
 

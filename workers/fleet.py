@@ -1,16 +1,14 @@
 """The one interface to whatever classifies: a fleet takes shards and hands back the parts it wrote."""
 
 import importlib
-from collections.abc import Generator
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Protocol
 
+from pipeline.attempts import Parts
 from pipeline.job import Options
 from pipeline.planning import Shard
 from pipeline.runs import Plan
 
-Parts = Generator[tuple[Shard, Path], None, None]
 INLINE_UP_TO = 500  # images: below it, starting Ray takes longer than classifying
 
 

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.attempts import ATTEMPTS, ShardClassifier, check_retry, this_process
+from pipeline.attempts import ATTEMPTS, Parts, ShardClassifier, check_retry, this_process
 from pipeline.job import Options, RequestError
 from pipeline.planning import Shard
 from pipeline.runs import Plan
-from workers.fleet import Parts
 
 
 class InlineFleet:

@@ -1,0 +1,16 @@
+"""Whether a Prefect API is set up here, found out without importing Prefect where possible: that takes a second."""
+
+import os
+from pathlib import Path
+
+
+def api_is_configured() -> bool:
+    """Whether an API is set in the environment or in Prefect's active profile."""
+    if os.environ.get("PREFECT_API_URL"):
+        return True
+    profiles = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect") / "profiles.toml"
+    if not profiles.is_file() or "PREFECT_API_URL" not in profiles.read_text(encoding="utf-8"):
+        return False  # spares importing Prefect, a second
+    from prefect.settings import get_current_settings
+
+    return get_current_settings().api.url is not None
