@@ -56,39 +56,17 @@ def test_kill_actors(moment: str, times: int, scene: Scene) -> None:
     scene.compare(f"SIGKILL of an actor, {times}×", moment, WENT_ON)
 
 
-COMMIT_CALLS: dict[str, dict[str, Any]] = {
-    "making the run folder": {"call": "os.mkdir", "match": "/runs/r"},
-    "writing the listing": {"call": "os.replace", "match": "listing.parquet"},
-    "making the plan durable": {"call": "os.fsync", "nth": 9},
-    "writing the plan": {"call": "os.replace", "match": "plan.json"},
+PART_CALLS: dict[str, dict[str, Any]] = {
     "writing a part": {"call": "pyarrow.parquet.write_table", "match": "attempts", "nth": 3},
     "renaming a part": {"call": "os.replace", "match": "/attempts/", "nth": 3},
-    "staging a part": {"call": "os.rename", "match": "/staged/part-", "nth": 3},
-    "writing the manifest": {"call": "os.replace", "match": "manifest.json"},
-    "making the model's folder": {"call": "os.mkdir", "match": "/predictions/model="},
-    "publishing": {"call": "os.rename", "match": "/predictions/"},
-    "writing the metrics": {"call": "os.replace", "match": "metrics.json"},
 }
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("errno", ["ENOSPC", "EIO"])
-@pytest.mark.parametrize("moment", COMMIT_CALLS)
-def test_disk_faults(moment: str, errno: str, scene: Scene) -> None:
-    scene.script(**COMMIT_CALLS[moment], when="before", action=errno)
-    code, said = scene.run("--workers", "inline")
-    assert scene.marked()
-    assert code == 1, said
-    assert "Traceback" not in said
-    assert "with the same command" in said
-    scene.recover(f"{errno} on every call", moment, "--workers", "inline")
-
-
-@pytest.mark.faults
-@pytest.mark.parametrize("errno", ["ENOSPC", "EIO"])
-@pytest.mark.parametrize("moment", ["writing a part", "renaming a part"])
+@pytest.mark.parametrize("moment", PART_CALLS)
 def test_a_disk_fault_that_passes_costs_an_attempt_only(moment: str, errno: str, scene: Scene) -> None:
-    scene.script(**COMMIT_CALLS[moment], when="before", action=errno, times=1)
+    scene.script(**PART_CALLS[moment], when="before", action=errno, times=1)
     code, said = scene.run("--workers", "ray")
     assert code == 0, said
     assert scene.marked()
