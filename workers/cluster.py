@@ -11,7 +11,7 @@ from contextlib import contextmanager, redirect_stdout
 import ray
 
 from pipeline import storage
-from pipeline.job import RequestError
+from pipeline.job import RequestError, RunError
 
 OBJECT_STORE_BYTES = 2 << 30  # image batches in flight; only what is used is taken from the machine
 
@@ -51,6 +51,14 @@ def check_reachable(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=5).close()
     except OSError as error:
         raise RequestError(f"--ray-address {address}: nothing answers there ({storage.cause(error)}).") from None
+
+
+def check_alive() -> None:
+    """Raise `RunError` where the cluster has lost its last node: what is waited for then never comes."""
+    if not any(node["Alive"] for node in ray.nodes()):
+        raise RunError(
+            "The Ray cluster has no node left. The finished shards are kept: continue with the same command."
+        )
 
 
 def size(device: str) -> tuple[int, bool]:

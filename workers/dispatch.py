@@ -42,6 +42,8 @@ class RayFleet:
                     watchman.started(shard)
                     running[actor.attempt.remote(shard, work.tried[shard.id])] = (shard, actor)
                 ended = _ended([*running, *crew.hired])
+                if not ended:
+                    cluster.check_alive()
                 crew.welcome(ended)
                 stalled = watchman.stalled()
                 for attempt in [ref for ref, (shard, _) in running.items() if ref in ended or shard in stalled]:
