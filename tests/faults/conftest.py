@@ -173,7 +173,7 @@ def scene(stage_set: tuple[Path, Rows], tiny_bundle: Path, tmp_path: Path) -> It
 def wait_until() -> Callable[..., None]:
     """Wait for a condition with a deadline; fail with what was waited for."""
 
-    def wait(condition: Callable[[], Any], what: str, seconds: float = 60) -> None:
+    def wait(condition: Callable[[], Any], what: str, seconds: float = 120) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
