@@ -139,7 +139,8 @@ class RunFolder:
             stored["job"]["options"] = {name: options[name] for name in options if name in Options.model_fields}
             return Plan.model_validate(stored)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{self.plan_file} cannot be read: {storage.cause(error)}") from error
+            what = f"{self.plan_file} cannot be read: {storage.cause(error)}."
+            raise RunError(f"{what} When that is mended, continue with the same command.") from error
 
     def discard(self) -> None:
         """Remove the run. The plan goes first: without it, what a crash leaves is no run to continue."""

@@ -6,7 +6,7 @@ The driver knows shards only. One shard goes to one actor at a time; how often a
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,8 @@ class RayFleet:
         finally:
             crew.dismiss([actor for _, actor in running.values()])
             for shard, _ in running.values():  # ended by us: no sign that an image kills
-                mark_file(RunFolder(plan.job.output, plan.run), shard).unlink(missing_ok=True)
+                with suppress(OSError):  # a mark that stays costs time, no row
+                    mark_file(RunFolder(plan.job.output, plan.run), shard).unlink(missing_ok=True)
 
 
 class Work:

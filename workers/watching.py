@@ -76,6 +76,7 @@ class Watchman:
             f"shard {sight.shard.id} ({sight.text if sight.begun else 'no worker has begun it'})"
             for sight in self._seen.values()
         )
+        waiting = waiting or "nothing, since no worker could be placed"
         return (
             f"No worker made any progress for {self._options.watchdog_minutes:g} minutes (--watchdog-minutes). "
             f"In flight: {waiting}. The finished shards are kept: the same command continues the run."
