@@ -43,8 +43,8 @@ test: $(READY)  ## the whole suite
 	@$(BIN)/python -m pytest -m "not faults"
 
 test-faults: $(READY)  ## the long fault suite: everything is killed at every boundary
-	@$(BIN)/python -m pytest tests/faults
-	@$(BIN)/python -m pytest -m faults --ignore=tests/faults
+	@status=0; $(BIN)/python -m pytest tests/faults || status=1; \
+		$(BIN)/python -m pytest -m faults --ignore=tests/faults || status=1; exit $$status
 
 lint: $(READY)  ## formatting, lints, types
 	@$(BIN)/ruff format --check .
