@@ -31,6 +31,7 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port, weed = free_port(), Path(sys.executable).parent / "weed"
     ports = {f"-{part}.port": free_port() for part in ("master", "volume", "filer")}
     ports |= {f"-{part}.port.grpc": free_port() for part in ("master", "volume", "filer", "s3")}
+    ports |= {f"-s3.port.{part}": free_port() for part in ("iceberg", "lance")}
     command = [
         weed,
         "server",
