@@ -35,7 +35,7 @@ def cells() -> Iterator[tuple[str, str]]:
                 yield victim, moment
 
 
-@pytest.mark.parametrize(("victim", "moment"), cells())
+@pytest.mark.parametrize(("victim", "moment"), list(cells()))
 def test_kill_while_the_boundary_is_held(
     victim: str, moment: str, scene: Scene, wait_until: Callable[..., None]
 ) -> None:
