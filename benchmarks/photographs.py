@@ -1,0 +1,96 @@
+"""The images that everything here is measured on: random crops of the photographs that scikit-image ships.
+
+    python benchmarks/photographs.py FOLDER --kind ordinary --images 4000 [--large] [--seed 0]
+
+`ordinary` crops show most of a photograph, as a camera would. `hard` ones are small pieces under heavy noise: the
+network is rarely sure of them, and so is whoever has to agree with it. The same seed gives the same bytes.
+"""
+
+import argparse
+import random
+from functools import cache
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import skimage
+from PIL import Image
+
+Kind = Literal["hard", "ordinary"]
+SMALL, LARGE = (500, 375), (4000, 3000)  # width, height
+NAMES = (
+    "astronaut.png",
+    "camera.png",
+    "chelsea.png",
+    "clock_motion.png",
+    "coffee.png",
+    "coins.png",
+    "hubble_deep_field.jpg",
+    "motorcycle_left.png",
+    "motorcycle_right.png",
+    "rocket.jpg",
+)
+
+
+class Recipe(NamedTuple):
+    """The crop's width as a share of the photograph's, least and most; the noise's deviation in levels of 255."""
+
+    least: float
+    most: float
+    noise: float
+
+
+RECIPES: dict[Kind, Recipe] = {"hard": Recipe(0.25, 0.6, 12), "ordinary": Recipe(0.65, 1.0, 2)}
+
+
+@cache
+def _sources() -> tuple[Image.Image, ...]:
+    return tuple(Image.open(Path(skimage.__file__).parent / "data" / name).convert("RGB") for name in NAMES)
+
+
+@cache
+def _noise() -> npt.NDArray[np.int16]:
+    """A field of standard deviation 64, from which pieces are cut: drawing anew for every image takes seconds."""
+    return np.random.default_rng(0).normal(0, 64, (1024, 1024, 3)).astype(np.int16)
+
+
+def photograph(kind: Kind, size: tuple[int, int], chance: random.Random) -> Image.Image:
+    """One RGB picture of `size` (width, height)."""
+    recipe, source = RECIPES[kind], chance.choice(_sources())
+    width = min(source.width, source.height * size[0] / size[1]) * chance.uniform(recipe.least, recipe.most)
+    height = width * size[1] / size[0]
+    x, y = chance.uniform(0, source.width - width), chance.uniform(0, source.height - height)
+    picture = source.resize(size, Image.Resampling.BICUBIC, box=(x, y, x + width, y + height))
+    if chance.random() < 0.5:
+        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    field, (down, right) = _noise(), (chance.randrange(512), chance.randrange(512))
+    tiles = (-(-size[1] // 512), -(-size[0] // 512), 1)
+    noise = np.tile(field[down : down + 512, right : right + 512], tiles)[: size[1], : size[0]]
+    pixels = np.asarray(picture).astype(np.int16) + (noise * int(recipe.noise) >> 6)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def write(folder: Path, number: int, kind: Kind, size: tuple[int, int] = SMALL, seed: int = 0) -> None:
+    """`number` JPEGs of one kind, 1,000 to a subfolder."""
+    chance = random.Random(f"{kind} {size} {seed}")
+    for index in range(number):
+        file = folder / f"{index // 1000:04}" / f"{index:07}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        photograph(kind, size, chance).save(file, quality=90 if size == SMALL else 85)
+
+
+def main() -> None:
+    """Write one set."""
+    parser = argparse.ArgumentParser(description="JPEGs to measure on")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--kind", choices=list(RECIPES), default="ordinary")
+    parser.add_argument("--images", type=int, default=4000)
+    parser.add_argument("--large", action="store_true", help="4000×3000 instead of 500×375")
+    parser.add_argument("--seed", type=int, default=0)
+    chosen = parser.parse_args()
+    write(chosen.folder, chosen.images, chosen.kind, LARGE if chosen.large else SMALL, chosen.seed)
+
+
+if __name__ == "__main__":
+    main()
