@@ -18,6 +18,7 @@ from pipeline.timing import Stopwatch
 
 Way = Literal["exact", "reduced", "turbo"]
 Pair = tuple[int, int]  # x, y
+JPEGS = ("JPEG", "MPO")
 REDUCTIONS = (8, 4, 2)  # those of libjpeg that have SIMD code
 LEFT = 2  # times the network's pixels that are left at least
 WIDEST_SCALED = 4  # times its crop that a scaled picture may be for torch, which resamples all of it
@@ -28,7 +29,7 @@ def decode_by(
     way: Way, data: bytes, image: Image.Image, preprocessing: Preprocessing, max_pixels: int, watch: Stopwatch
 ) -> Pixels:
     """Decode an opened image, whose bytes are `data`, to pixels [height, width, channels]. Raises `ImageError`."""
-    if way == "exact" or image.format not in ("JPEG", "MPO") or not preprocessing.is_known:
+    if way == "exact" or image.format not in JPEGS or not preprocessing.is_known:
         return decode(image, preprocessing, max_pixels, watch)
     check_pixels(image, max_pixels)
     with typed_failures():

@@ -12,12 +12,17 @@ from pipeline import bundle, schema, storage
 from pipeline.engines import Answer, Build
 from pipeline.job import Options
 from pipeline.looking import Looking, joined
-from pipeline.precision import EXACT, Look, Looks, looks
+from pipeline.precision import EXACT, Look, Looks, Margins, looks
 from pipeline.preprocessing import Pixels
 from pipeline.timing import Stopwatch
 from tests.conftest import make_crops
 
 FAST = Look(way="reduced", numbers="bfloat16")
+
+
+def within(numbers: float, decoding: float) -> Looks:
+    margins = Margins(numbers=numbers, decoding=decoding)
+    return Looks(engine="openvino", first=FAST, whole=margins, reduced=margins)
 
 
 class Shading:
@@ -60,14 +65,16 @@ def looked(folder: Path, model: Path, chosen: Looks, seen: Callable[[], None] = 
 def test_close_rows_get_the_exact_answer_and_every_row_comes_once(tiny_bundle: Path, tmp_path: Path) -> None:
     folder = make_crops(tmp_path / "images", 60)
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
-    tables, (first, second) = looked(folder, tiny_bundle, Looks(engine="openvino", first=FAST, margin=0.4))
+    tables, (first, second) = looked(folder, tiny_bundle, within(0.4, 0.4))
     rows = joined(tables).predictions.to_pylist()
     assert sorted(row["path"] for row in rows) == sorted(map(str, folder.rglob("*.jpg")))
     assert {row["label"] for row in rows if row["status"] == "ok"} == {"ant", "bee"}, "never the fast look's guess"
     torn = sum(row["label"] == "bee" for row in rows)
     assert 0 < torn < 60
-    assert sum(each.predictions.num_rows for each in tables if each.again) == torn == second.images
-    assert first.images == 61
+    looks = joined(tables).looks
+    assert (looks == 3).sum() == torn
+    assert (looks == 2).sum() == 0, "still torn after the second look"
+    assert (first.images, second.images) == (61, 2 * torn)
     assert [row["error_stage"] for row in rows if row["status"] == "error"] == ["decode"], "an error is not looked at"
 
 
@@ -83,31 +90,45 @@ def test_a_file_that_changes_between_the_looks_keeps_the_answer_of_the_bytes_tha
         (folder / "000001.jpg").write_bytes(before[folder / "000000.jpg"] + b"\0")
         (folder / "000002.jpg").unlink(missing_ok=True)
 
-    class Dark(Shading):
-        pass
-
     def built(build: Build) -> Shading:
-        return Dark(build, 256, change)
+        return Shading(build, 256, change)
 
-    chosen = Looks(engine="openvino", first=FAST, margin=0.4)
-    looking = Looking(bundle.load(tiny_bundle), chosen, built, options=Options(), top_k=2)
-    found = joined(list(looking.over(references(folder), 8, Stopwatch()))).predictions.to_pylist()
-    assert {Path(row["path"]).name: row["label"] for row in found} == {
-        "000000.jpg": "bee",
-        "000001.jpg": "cat",
-        "000002.jpg": "cat",
-        "000003.jpg": "bee",
+    looking = Looking(bundle.load(tiny_bundle), within(0.4, 0.4), built, options=Options(), top_k=2)
+    found = joined(list(looking.over(references(folder), 8, Stopwatch())))
+    rows = found.predictions.to_pylist()
+    assert {Path(row["path"]).name: looks for row, looks in zip(rows, found.looks, strict=True)} == {
+        "000000.jpg": 3,
+        "000001.jpg": 2,
+        "000002.jpg": 2,
+        "000003.jpg": 3,
     }
-    assert len({row["content_hash"] for row in found}) == 1
-    assert {row["status"] for row in found} == {"ok"}
+    assert len({row["content_hash"] for row in rows}) == 1
+    assert {row["status"] for row in rows} == {"ok"}
+
+
+def test_what_float32_settles_is_not_decoded_again(tiny_bundle: Path, tmp_path: Path) -> None:
+    folder = make_crops(tmp_path / "images", 30)
+    tables, (_, second) = looked(folder, tiny_bundle, within(0.4, 0.01))
+    looks = joined(tables).looks
+    assert 0 < (looks == 2).sum() == second.images < 30
+    assert (looks == 1).sum() + (looks == 2).sum() == 30
+
+
+def test_a_reduced_picture_has_margins_of_its_own(tiny_bundle: Path, tmp_path: Path) -> None:
+    chosen = Looks(engine="openvino", first=FAST, reduced=Margins(numbers=0.5, decoding=0.3))
+    batch = pa.table(
+        {"width": [64, 4000, 4000, None], "height": [48, 3000, 3000, None], "format": ["JPEG"] * 2 + ["PNG", None]}
+    )
+    numbers, decoding = chosen.margins(batch, bundle.load(tiny_bundle).preprocessing)
+    assert numbers.tolist() == [0, 0.5, 0.5, 0]
+    assert decoding.tolist() == [0, 0.3, 0, 0], "a PNG is decoded the exact way at once"
 
 
 def test_near_the_threshold_of_abstention_is_close_too(tiny_bundle: Path, tmp_path: Path) -> None:
     folder = make_crops(tmp_path / "images", 20)
-    chosen = Looks(engine="openvino", first=FAST, margin=0.4)
     light = float(np.exp(5) / (np.exp(5) + 4))
-    tables, _ = looked(folder, tiny_bundle, chosen, abstain_below=light)
-    assert sum(each.predictions.num_rows for each in tables if each.again) == 20
+    tables, _ = looked(folder, tiny_bundle, within(0.4, 0), abstain_below=light)
+    assert (joined(tables).looks == 2).all()
 
 
 @pytest.mark.parametrize("precision", ["exact", "fast"])
@@ -116,7 +137,7 @@ def test_without_auto_there_is_one_look(precision: str, tiny_bundle: Path, tmp_p
     chosen = looks(precision, "openvino", False, 10)
     tables, engines = looked(folder, tiny_bundle, chosen)
     assert len(engines) == 1
-    assert not any(each.again for each in tables)
+    assert (joined(tables).looks == 1).all()
     assert (chosen.first == EXACT) == (precision == "exact")
 
 
