@@ -94,7 +94,9 @@ def _through_prefect(job: Job) -> Summary | None:
     from prefect.client.orchestration import get_client
 
     from flows.classify import classify_images
+    from workers import fleet
 
+    fleet.import_ahead(job.options)
     state = classify_images(job.images, str(job.output), job.model, job.options, return_state=True)
     flow_run = state.state_details.flow_run_id
     assert flow_run is not None

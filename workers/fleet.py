@@ -1,6 +1,7 @@
 """The one interface to whatever classifies: a fleet takes shards and hands back the parts it wrote."""
 
 import importlib
+import threading
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -37,6 +38,12 @@ def check(options: Options) -> None:
 
         with fleet(options):
             pass
+
+
+def import_ahead(options: Options) -> None:
+    """Import Ray in the background where it may be needed: who waits for a server to start has the time for it."""
+    if options.workers != "inline":
+        threading.Thread(target=importlib.import_module, args=("workers.dispatch",), daemon=True).start()
 
 
 def opened(options: Options, images: int) -> AbstractContextManager[Fleet]:
