@@ -270,11 +270,14 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def move(source: Path, target: Path) -> None:
-    """Rename within one filesystem and make both folders' names durable."""
+def move(source: Path, target: Path, *, both: bool = True) -> None:
+    """Rename within one filesystem and make both folders' names durable.
+
+    Without `both` only the new name is: after a power cut the file may have the old one, too.
+    """
     os.rename(source, target)
     sync(target.parent)
-    if source.parent != target.parent:
+    if both and source.parent != target.parent:
         sync(source.parent)
 
 
