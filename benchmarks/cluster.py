@@ -95,7 +95,7 @@ def plan_shards(base: Path, number: int) -> RunFolder:
     listing.write_listing(job, folder.listing)
     name = planning.model_name(bundle, planning.model_key(bundle, job.options))
     found = Selection(job, folder.listing, folder.path, name)
-    planning.make_plan(folder, job, bundle, found, {}, workers=max(number // SHARDS_PER_WORKER, 1), on_gpu=False)
+    planning.make_plan(folder, job, bundle, found, {}, workers=-(-number // SHARDS_PER_WORKER), on_gpu=False)
     return folder
 
 
