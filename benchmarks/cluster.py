@@ -177,7 +177,7 @@ def step(sleep: float, staged: list[Staged], actors: int) -> Step:
 def tables(steps: list[Step], actors: int) -> Iterator[str]:
     """Both tables as Markdown."""
     yield f"{actors} sleeping actors and the driver on {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} (1 min)"
-    yield "| an actor sleeps | shards/s asked for | handed out | driver: ms a shard | … of it staging | … CPU |"
+    yield "| an actor sleeps | shards/s asked for | handed out | ms a shard | … staging it | … driver's CPU |"
     yield "|---:|---:|---:|---:|---:|---:|"
     for each in steps:
         asked = f"{actors / each.sleep:,.0f}" if each.sleep else "as many as can be"

@@ -28,6 +28,7 @@ GOALS = {"planning": 60.0, "nothing new": 15.0}  # seconds, for a million images
 DRIVER_GOAL = 1e9  # bytes
 WARM_UP = 100  # images of a run before, which converts the network for its engine: that is not what is measured
 LOOK_SECONDS = 0.05
+WORK = ("read", "decode", "resample", "classify", "second look")  # the stages that are the images' own
 TICKS = os.sysconf("SC_CLK_TCK")
 LOGGED = re.compile(r"(\S+ \S+) INFO shard (\w+), attempt \d+: (written)?")
 
@@ -104,7 +105,7 @@ def overhead(output: Path) -> Overhead:
     """Measure it from the logs and receipts of the only run of an output."""
     (run,) = (output / "runs").glob("r*")
     parts = json.loads((run / "manifest.json").read_text(encoding="utf-8"))["parts"]
-    inside = {part["shard"]: sum(part["seconds"].values()) for part in parts}
+    inside = {part["shard"]: sum(part["seconds"].get(stage, 0.0) for stage in WORK) for part in parts}
     found = Overhead([], [])
     for log in (run / "logs").glob("classifier-*.log"):
         written: datetime | None = None
