@@ -8,7 +8,7 @@ what a list names is tried always.
 import fnmatch
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -54,12 +54,18 @@ class Listing:
         if not self._options.all_files:
             if below.startswith(".") or "/." in below:
                 return "hidden"
-            suffix = PurePosixPath(below).suffix.lower()
+            suffix = _suffix(below)
             if suffix not in SUFFIXES:
                 return suffix or "no suffix"
         if self._options.include and not _matches(below, self._options.include):
             return "not included"
-        return "excluded" if _matches(below, self._options.exclude) else None
+        return "excluded" if self._options.exclude and _matches(below, self._options.exclude) else None
+
+
+def _suffix(path: str) -> str:
+    """The suffix with its dot, in lower case; empty where there is none. A `Path` would take a third of a listing."""
+    stem, _, ending = path[path.rfind("/") + 1 :].rpartition(".")
+    return f".{ending.lower()}" if stem and ending else ""
 
 
 def _matches(below: str, globs: tuple[str, ...]) -> bool:

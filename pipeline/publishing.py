@@ -41,7 +41,8 @@ def stage(folder: RunFolder, shard: Shard, attempt: Path) -> Receipt:
     target = folder.staged / part_name(shard)
     if target.exists():
         raise RunError(f"Shard {shard.id} was staged before; a second part for it is not accepted.")
-    storage.move(attempt, target)
+    # Waiting for the disk is most of what a shard costs the driver. A name left under `attempts/` is swept with it.
+    storage.move(attempt, target, both=False)
     return receipt
 
 

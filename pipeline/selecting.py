@@ -92,10 +92,12 @@ class Selection:
         the file was there in every listing since.
         """
         lasting = "false" if self._job.options.retry_errors else f"row.error_stage NOT IN {TRANSIENT_STAGES!r}"
+        # The largest column by far, and compared only where bytes are.
+        known = "content_hash" if self._job.options.verify_content else "content_hash := NULL::VARCHAR"
         self._run(
             f"""
             CREATE VIEW newest AS
-            SELECT path, max_by(struct_pack(size_bytes, modified_at, content_hash, status, error_stage, run), run)
+            SELECT path, max_by(struct_pack(size_bytes, modified_at, {known}, status, error_stage, run), run)
                 AS row
             FROM ({published.rows(self._job.output, model)}) GROUP BY path
             """

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 URI_SCHEMES = ("s3://", "gs://", "az://", "abfs://", "http://", "https://")
+READ_BYTES = 1 << 26  # asked for at once where a file does not come whole
 TEMPORARY = ".tmp"  # never ends in .parquet, so no glob of a reader matches a file being written
 
 
@@ -191,15 +192,29 @@ def read(path: str) -> Content:
         return _read_object(path)
     # Without O_NONBLOCK, opening a pipe that took a file's place since the listing waits for ever.
     descriptor = os.open(local, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(descriptor, "rb") as file:
+    try:
         before = os.fstat(descriptor)
         if not stat.S_ISREG(before.st_mode):
             raise OSError(errno.EINVAL, f"not a regular file but {_kind(before.st_mode)}")
-        data = file.read()
+        data = _read_open(descriptor, before.st_size)
         after = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
     if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size) or len(data) != after.st_size:
         raise ChangedWhileReadingError(errno.EAGAIN, "changed while it was read")
     return Content(data, after.st_size, after.st_mtime_ns // 1000)
+
+
+def _read_open(descriptor: int, size: int) -> bytes:
+    """The bytes of an open file, which should be `size`: by one call, half as long as a file object takes."""
+    data = os.read(descriptor, size + 1)  # one more, so that a file that grew shows
+    if len(data) == size:
+        return data
+    pieces = [data]  # no more than 2 GiB come at once, from some file systems less
+    while data and sum(map(len, pieces)) < size:
+        data = os.read(descriptor, READ_BYTES)
+        pieces.append(data)
+    return b"".join(pieces)
 
 
 def _read_object(uri: str) -> Content:
@@ -255,11 +270,14 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def move(source: Path, target: Path) -> None:
-    """Rename within one filesystem and make both folders' names durable."""
+def move(source: Path, target: Path, *, both: bool = True) -> None:
+    """Rename within one filesystem and make both folders' names durable.
+
+    Without `both` only the new name is: after a power cut the file may have the old one, too.
+    """
     os.rename(source, target)
     sync(target.parent)
-    if source.parent != target.parent:
+    if both and source.parent != target.parent:
         sync(source.parent)
 
 

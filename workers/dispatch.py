@@ -26,9 +26,11 @@ from workers.watching import LOOK_SECONDS, Watchman
 class RayFleet:
     """One actor per GPU or per core of the connected cluster."""
 
-    def __init__(self, size: int, on_gpu: bool) -> None:
+    def __init__(self, size: int, on_gpu: bool, actor: type = ClassifierActor) -> None:
+        """`actor` is the class of the actors, made and asked as `ClassifierActor` is."""
         self.size = size
         self.on_gpu = on_gpu
+        self.actor = actor
 
     def classify(self, plan: Plan, shards: list[Shard], flow_run: str | None) -> Parts:
         """See `workers.fleet.Fleet`."""
@@ -104,7 +106,7 @@ class Crew:
     def __init__(self, fleet: RayFleet, plan: Plan, flow_run: str | None) -> None:
         cores = max(1, int(ray.cluster_resources().get("CPU", 1)) // fleet.size)
         place = {"num_cpus": 0, "num_gpus": 1} if fleet.on_gpu else {"num_cpus": 1, "num_gpus": 0}
-        self._start = partial(ray.remote(ClassifierActor).options(**place).remote, plan, fleet.on_gpu, cores, flow_run)
+        self._start = partial(ray.remote(fleet.actor).options(**place).remote, plan, fleet.on_gpu, cores, flow_run)
         self._lost = 0  # actors in a row that did not come
         self.hired: dict[ray.ObjectRef[None], Any] = {}
         self.idle: list[Any] = []

@@ -41,6 +41,15 @@ def test_the_written_rule(folder, target) -> None:
     assert skipped == {".txt": 1, "no suffix": 1, ".eps": 1, "hidden": 2, ".part": 1}
 
 
+def test_a_suffix_is_of_the_files_own_name_and_more_than_a_dot(tmp_path, target) -> None:
+    (tmp_path / "album.jpg").mkdir()
+    for name in ("album.jpg/none", "album.jpg/dot.", "album.jpg/two.dots.JPG", "jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    rows, skipped = listed(tmp_path, target)
+    assert names(rows) == ["two.dots.JPG"]
+    assert skipped == {"no suffix": 3}
+
+
 def test_all_files_tries_every_file(folder, target) -> None:
     rows, skipped = listed(folder, target, all_files=True)
     assert len(rows) == 9

@@ -177,6 +177,15 @@ def test_a_file_that_is_written_to_while_it_is_read(tmp_path, monkeypatch, momen
         storage.read(str(file))
 
 
+@pytest.mark.parametrize("size", [0, 1, 7, 100])
+def test_a_file_that_comes_in_pieces_is_read_whole(tmp_path, monkeypatch, size: int) -> None:
+    """As over 2 GiB, or from a file system that gives less than it is asked for."""
+    file = tmp_path / "x.jpg"
+    file.write_bytes(bytes(range(size)))
+    monkeypatch.setattr(storage.os, "read", lambda descriptor, most, read=os.read: read(descriptor, min(most, 7)))
+    assert storage.read(str(file)).data == bytes(range(size))
+
+
 def test_a_file_replaced_by_a_rename_is_one_version_or_the_other(tmp_path) -> None:
     file, stop = tmp_path / "x.jpg", threading.Event()
     versions = [b"a" * 300_000, b"b" * 300_000]

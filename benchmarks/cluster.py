@@ -1,0 +1,210 @@
+"""How many shards a second one driver hands out, and the size of cluster at which it would become the bottleneck.
+
+    python -m benchmarks.cluster [--actors 64] [--shards 4000] [--folder DIR]
+
+The dispatcher and the staging are the real ones, and so are the plan and its shards. The actors are Ray actors that
+sleep instead of classifying, shorter and shorter from step to step, and then name a part that was made before: all
+that is left to do is the driver's. Actors and driver share this machine, so a driver of its own does no less.
+"""
+
+import argparse
+import json
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import ray
+
+from benchmarks import tiny
+from pipeline import bundle as bundles
+from pipeline import listing, planning, publishing, runs, schema
+from pipeline.attempts import this_process
+from pipeline.job import Job
+from pipeline.planning import SHARDS_PER_WORKER, SMALLEST, Shard
+from pipeline.runs import Plan, RunFolder
+from pipeline.selecting import Selection
+from pipeline.writing import Receipt, write_part
+from workers.dispatch import RayFleet
+
+SLEEPS = (1.0, 0.2, 0.05, 0.0)  # seconds a shard, one step each
+SIZES = (64, 1024, 16_384)  # images a shard, of which `planning.shard_size` takes the largest that balances
+SPEEDS = (100, 1000, 10_000)  # images a second of one classifier: a core, and small and large GPUs
+JOINING_SECONDS = 300.0  # for every actor to come
+
+
+class SleepingActor:
+    """Made and asked as `ClassifierActor` is; sleeps for as long as the shard's step says."""
+
+    def __init__(self, plan: Plan, on_gpu: bool, cores_per_classifier: int, flow_run: str | None) -> None:
+        """Read how long to sleep; `flow_run` carries the number of actors to wait for."""
+        self._folder = RunFolder(plan.job.output, plan.run)
+        self._sleeps: dict[str, float] = json.loads((self._folder.path / "sleeps.json").read_text(encoding="utf-8"))
+        self._actors = int(flow_run or 1)
+        self._handed = (self._folder.logs / f"handed-{secrets.token_hex(8)}.txt").open("a", buffering=1)
+
+    def ready(self) -> None:
+        """Answer once all actors are there, so that no step is measured with fewer."""
+        end = time.monotonic() + JOINING_SECONDS
+        while len(list(self._folder.logs.iterdir())) < self._actors and time.monotonic() < end:
+            time.sleep(0.5)
+
+    def attempt(self, shard: Shard, attempt: int) -> Path:
+        """Sleep, then name the shard's part."""
+        print(shard.id, attempt, file=self._handed)
+        time.sleep(self._sleeps[shard.id])
+        return prepared(self._folder, shard)
+
+
+class Step(NamedTuple):
+    """What the driver did while the actors slept `sleep` seconds a shard: shards, wall and CPU seconds of its own.
+
+    `staging` are wall seconds inside `publishing.stage`: checking a receipt, and renaming its part durably.
+    """
+
+    sleep: float
+    shards: int
+    seconds: float
+    cpu: float
+    staging: float
+
+    @property
+    def rate(self) -> float:
+        """Shards a second."""
+        return self.shards / self.seconds
+
+
+def prepared(folder: RunFolder, shard: Shard) -> Path:
+    """Where the part that was made for a shard lies."""
+    return folder.attempts / f"{shard.id}-prepared.parquet"
+
+
+def plan_shards(base: Path, number: int) -> RunFolder:
+    """Plan a run of so many shards, the smallest there are, over tiny images."""
+    tiny.write(base / "images", number * SMALLEST)
+    tiny.write_bundle(base / "tiny")
+    job = Job.of(str(base / "images"), str(base / "out"), str(base / "tiny"), {"engine": "torch"})
+    bundle, folder = bundles.load(base / "tiny"), runs.new_run(job.output)
+    folder.create()
+    listing.write_listing(job, folder.listing)
+    name = planning.model_name(bundle, planning.model_key(bundle, job.options))
+    found = Selection(job, folder.listing, folder.path, name)
+    planning.make_plan(folder, job, bundle, found, {}, workers=-(-number // SHARDS_PER_WORKER), on_gpu=False)
+    return folder
+
+
+def prepare_part(folder: RunFolder, plan: Plan, shard: Shard) -> None:
+    """Write a part with made-up predictions for a shard."""
+    references = shard.references()
+    count = references.num_rows
+    columns: dict[str, Any] = {field.name: pa.nulls(count, field.type) for field in schema.PREDICTIONS}
+    columns |= {name: references[name] for name in ("path", "size_bytes", "modified_at")}
+    columns |= {"status": pa.array(["ok"] * count), "label": pa.array(["made up"] * count)}
+    receipt = Receipt(
+        run=plan.run,
+        shard=shard.id,
+        attempt=1,
+        rows=count,
+        ok=count,
+        abstained=0,
+        error=0,
+        looked_twice=0,
+        decoded_twice=0,
+        worker=this_process("ray"),
+        decoders=(),
+        flow_run=None,
+        seconds={},
+        peak_memory=0,
+    )
+    write_part(prepared(folder, shard), pa.table(columns, schema=schema.PREDICTIONS), plan, receipt)
+
+
+def simulate(base: Path, actors: int, number: int) -> list[Step]:
+    """Hand `number` shards to so many sleeping actors of the connected cluster, and publish them.
+
+    Raises `RunError` where a shard has no part or two.
+    """
+    folder = plan_shards(base, number)
+    plan, shards = folder.plan(), publishing.missing_shards(folder)
+    sleeps = {shard.id: SLEEPS[len(SLEEPS) * place // len(shards)] for place, shard in enumerate(shards)}
+    (folder.path / "sleeps.json").write_text(json.dumps(sleeps), encoding="utf-8")
+    with ThreadPoolExecutor(8) as writers:
+        list(writers.map(partial(prepare_part, folder, plan), shards))
+    staged = list(stage_all(folder, plan, shards, actors))
+    publishing.decide(folder, plan, None)
+    publishing.reveal(folder)
+    return [step(sleep, [each for each in staged if sleeps[each.shard] == sleep], actors) for sleep in SLEEPS]
+
+
+class Staged(NamedTuple):
+    """A shard that was accepted: when (wall and CPU seconds of this process), and how long that took."""
+
+    shard: str
+    wall: float
+    cpu: float
+    staging: float
+
+
+def stage_all(folder: RunFolder, plan: Plan, shards: list[Shard], actors: int) -> Iterator[Staged]:
+    """What `phases.Run.classify` does, with a clock."""
+    fleet = RayFleet(actors, on_gpu=False, actor=SleepingActor)
+    for shard, part in fleet.classify(plan, shards, str(actors)):
+        start = time.perf_counter()
+        publishing.stage(folder, shard, part)
+        now = time.perf_counter()
+        yield Staged(shard.id, now, time.process_time(), now - start)
+
+
+def step(sleep: float, staged: list[Staged], actors: int) -> Step:
+    """One step, without the shards at its ends that actors worked on while others were in another step."""
+    inner = staged[actors:-actors] if len(staged) > 3 * actors else staged
+    first, last = inner[0], inner[-1]
+    return Step(
+        sleep,
+        len(inner) - 1,
+        last.wall - first.wall,
+        last.cpu - first.cpu,
+        sum(each.staging for each in inner[1:]),
+    )
+
+
+def tables(steps: list[Step], actors: int) -> Iterator[str]:
+    """Both tables as Markdown."""
+    yield f"{actors} sleeping actors and the driver on {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} (1 min)"
+    yield "| an actor sleeps | shards/s asked for | handed out | ms a shard | … staging it | … driver's CPU |"
+    yield "|---:|---:|---:|---:|---:|---:|"
+    for each in steps:
+        asked = f"{actors / each.sleep:,.0f}" if each.sleep else "as many as can be"
+        wall, staging, cpu = (1000 * value / each.shards for value in (each.seconds, each.staging, each.cpu))
+        yield f"| {each.sleep:g} s | {asked} | {each.rate:,.0f}/s | {wall:.2f} | {staging:.2f} | {cpu:.2f} |"
+    most = max(each.rate for each in steps)
+    yield ""
+    yield f"Classifiers that one driver keeps busy at {most:,.0f} shards/s (× images a shard ÷ images/s of one):"
+    yield "| images a shard | " + " | ".join(f"{speed:,} images/s each" for speed in SPEEDS) + " |"
+    yield "|---:|" + "---:|" * len(SPEEDS)
+    for size in SIZES:
+        yield f"| {size:,} | " + " | ".join(f"{most * size / speed:,.0f}" for speed in SPEEDS) + " |"
+
+
+def main() -> None:
+    """Simulate in a temporary folder; print the tables."""
+    parser = argparse.ArgumentParser(description="how many shards/s one driver hands out")
+    parser.add_argument("--actors", type=int, default=64)
+    parser.add_argument("--shards", type=int, default=4000)
+    parser.add_argument("--folder", type=Path, default=None, help="where to work; default: a temporary folder")
+    chosen = parser.parse_args()
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray.init(address="local", num_cpus=chosen.actors, num_gpus=0, include_dashboard=False, log_to_driver=False)
+    with tempfile.TemporaryDirectory(dir=chosen.folder) as base:
+        print("\n".join(tables(simulate(Path(base), chosen.actors, chosen.shards), chosen.actors)))
+    ray.shutdown()
+
+
+if __name__ == "__main__":
+    main()
