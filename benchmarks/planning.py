@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,10 @@ def publish(output: Path, run: str) -> None:
             worker=this_process("inline"),
             decoders=(),
             flow_run=None,
+            started_at=datetime.now(UTC),
+            ended_at=datetime.now(UTC),
             seconds={},
+            cpu_seconds=0.0,
             peak_memory=0,
         )
         part = folder.attempts / f"{shard.id}.parquet"
