@@ -261,24 +261,20 @@ LOWER: dict[Precision, str] = {
 
 def lines(account: Account) -> list[str]:
     """The account for people: rates per stage, how busy what was, and the sentence."""
-    rates = {name: stage for name, stage in account.stages.items() if stage.images_per_second}
-    where = "on one core" if account.workers == account.cores and not account.gpus else "in one worker"
-    busy = (
-        f"{account.cores} core(s) busy {account.busy_cores:.0%}, {account.images_per_second_per_core:,} images/s each"
-    )
-    if account.busy_gpus is not None:
-        busy += (
-            f"; {account.gpus} GPU(s) busy {account.busy_gpus:.0%}, {account.images_per_second_per_gpu:,} images/s each"
-        )
-    told = [f"Each stage alone, {where}: {_rates(rates)}."]
+    one = "GPU" if account.gpus else "core" if account.workers == account.cores else "worker"
+    rates = f"Each stage alone, on one {one}: {_rates(account.stages)}"
     if account.decoders:
-        told = [f"Each stage alone, on a GPU: {_rates(rates)}; on a core: {_rates(account.decoders)}."]
-    return [*told, f"{busy}; {account.looked_twice:.0%} looked at twice.", account.sentence]
+        rates += f"; on one core that decodes: {_rates(account.decoders)}"
+    busy = [_busy_line("core", account.cores, account.busy_cores, account.images_per_second_per_core)]
+    if account.busy_gpus is not None and account.images_per_second_per_gpu is not None:
+        busy.append(_busy_line("GPU", account.gpus, account.busy_gpus, account.images_per_second_per_gpu))
+    return [f"{rates}.", f"{'; '.join(busy)}; {account.looked_twice:.0%} looked at twice.", account.sentence]
+
+
+def _busy_line(what: str, number: int, share: float, rate: float) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)} busy {share:.0%}, {rate:,.1f} images/s per {what}"
 
 
 def _rates(stages: Mapping[str, Stage]) -> str:
-    return " · ".join(
-        f"{name} {stage.images_per_second:,.{0 if stage.images_per_second >= 10 else 1}f}/s"
-        for name, stage in stages.items()
-        if stage.images_per_second
-    )
+    rates = ((name, stage.images_per_second) for name, stage in stages.items())
+    return " · ".join(f"{name} {rate:,.{0 if rate >= 10 else 1}f}/s" for name, rate in rates if rate)
