@@ -44,6 +44,16 @@ class Busy(BaseModel):
     images: int
 
 
+class Units(BaseModel):
+    """The cores or the GPUs of a run: their `number`, their mean `busy` share, and images/s ÷ number."""
+
+    model_config = ConfigDict(frozen=True)
+
+    number: int
+    busy: float
+    images_per_second: float
+
+
 class Account(BaseModel):
     """Where the time of classifying went: `seconds` of wall time, in which `workers` classified `images`.
 
@@ -58,15 +68,11 @@ class Account(BaseModel):
     images: int
     seconds: float
     workers: int
-    cores: int
-    gpus: int
+    cores: Units
+    gpus: Units | None
     stages: dict[str, Stage]
     decoders: dict[str, Stage]
     busy: tuple[Busy, ...]
-    busy_cores: float
-    busy_gpus: float | None
-    images_per_second_per_core: float
-    images_per_second_per_gpu: float | None
     looked_twice: float  # share of the images
     held_back_by: str
     sentence: str
@@ -132,37 +138,51 @@ class Ledger:
         None where nothing was measured.
         """
         wall, totals = phases.get("classify", 0.0), list(self._totals.values())
-        images = sum(total.images for total in totals)
+        images, twice = sum(total.images for total in totals), sum(total.looked_twice for total in totals)
         if not images or wall <= 0:
             return None
-        twice = sum(total.looked_twice for total in totals)
-        cores = how.size * max(total.cores for total in totals)
         seconds = _seconds(totals, began, began + timedelta(seconds=wall), how)
         seconds["lost"] = max(0.0, wall * how.size - sum(seconds.values()))
         elsewhere = _sum(total.elsewhere for total in totals)
-        busy = {worker: _busy(total, wall, how.on_gpu) for worker, total in self._totals.items()}
-        cpu_seconds = sum(total.cpu_seconds + total.cpu_seconds_elsewhere for total in totals)
+        cores = _cores(totals, wall, how)
         held_back_by, sentence = _sentence(seconds, elsewhere, phases, how)
         return Account(
             images=images,
             seconds=wall,
             workers=how.size,
             cores=cores,
-            gpus=how.size if how.on_gpu else 0,
+            gpus=_gpus(totals, wall, how) if how.on_gpu else None,
             stages=_stages(seconds, wall * how.size, images, twice),
-            decoders=_stages(elsewhere, wall * cores, images, twice),
-            busy=tuple(
-                Busy(worker=_name(worker), share=round(share, 4), images=self._totals[worker].images)
-                for worker, share in busy.items()
-            ),
-            busy_cores=round(cpu_seconds / (wall * cores), 4),
-            busy_gpus=round(sum(busy.values()) / how.size, 4) if how.on_gpu else None,
-            images_per_second_per_core=round(images / wall / cores, 2),
-            images_per_second_per_gpu=round(images / wall / how.size, 2) if how.on_gpu else None,
+            decoders=_stages(elsewhere, wall * cores.number, images, twice),
+            busy=tuple(self._busy(worker, wall, how.on_gpu) for worker in self._totals),
             looked_twice=round(twice / images, 4),
             held_back_by=held_back_by,
             sentence=sentence,
         )
+
+    def _busy(self, worker: Worker, wall: float, on_gpu: bool) -> Busy:
+        total = self._totals[worker]
+        spent = total.seconds["classify"] if on_gpu else total.cpu_seconds / total.cores
+        name = " ".join((worker.host, *(f"GPU {each}" for each in worker.accelerators), f"pid {worker.pid}"))
+        return Busy(worker=name, share=round(spent / wall, 4), images=total.images)
+
+
+def _cores(totals: list[Total], wall: float, how: Conditions) -> Units:
+    number = how.size * max(total.cores for total in totals)
+    return _units(totals, number, wall, sum(total.cpu_seconds + total.cpu_seconds_elsewhere for total in totals))
+
+
+def _gpus(totals: list[Total], wall: float, how: Conditions) -> Units:
+    return _units(totals, how.size, wall, sum(total.seconds["classify"] for total in totals))
+
+
+def _units(totals: list[Total], number: int, wall: float, busy_seconds: float) -> Units:
+    images = sum(total.images for total in totals)
+    return Units(
+        number=number,
+        busy=round(busy_seconds / (wall * number), 4),
+        images_per_second=round(images / wall / number, 2),
+    )
 
 
 def _seconds(totals: list[Total], began: datetime, ended: datetime, how: Conditions) -> Seconds:
@@ -190,15 +210,6 @@ def _stages(seconds: Seconds, of: float, images: int, twice: int) -> dict[str, S
         for name in (*WORK, *REST)
         if seconds[name] > 0
     }
-
-
-def _busy(total: Total, wall: float, on_gpu: bool) -> float:
-    return (total.seconds["classify"] if on_gpu else total.cpu_seconds / total.cores) / wall
-
-
-def _name(worker: Worker) -> str:
-    gpus = "".join(f" GPU {each}" for each in worker.accelerators)
-    return f"{worker.host}{gpus} pid {worker.pid}"
 
 
 def _sentence(seconds: Seconds, elsewhere: Seconds, phases: Mapping[str, float], how: Conditions) -> tuple[str, str]:
@@ -261,18 +272,17 @@ LOWER: dict[Precision, str] = {
 
 def lines(account: Account) -> list[str]:
     """The account for people: rates per stage, how busy what was, and the sentence."""
-    one = "GPU" if account.gpus else "core" if account.workers == account.cores else "worker"
+    one = "GPU" if account.gpus else "core" if account.workers == account.cores.number else "worker"
     rates = f"Each stage alone, on one {one}: {_rates(account.stages)}"
     if account.decoders:
         rates += f"; on one core that decodes: {_rates(account.decoders)}"
-    busy = [_busy_line("core", account.cores, account.busy_cores, account.images_per_second_per_core)]
-    if account.busy_gpus is not None and account.images_per_second_per_gpu is not None:
-        busy.append(_busy_line("GPU", account.gpus, account.busy_gpus, account.images_per_second_per_gpu))
+    busy = [_busy_line("core", account.cores)] + ([_busy_line("GPU", account.gpus)] if account.gpus else [])
     return [f"{rates}.", f"{'; '.join(busy)}; {account.looked_twice:.0%} looked at twice.", account.sentence]
 
 
-def _busy_line(what: str, number: int, share: float, rate: float) -> str:
-    return f"{number:,} {what}{'s' * (number != 1)} busy {share:.0%}, {rate:,.1f} images/s per {what}"
+def _busy_line(what: str, units: Units) -> str:
+    many = f"{units.number:,} {what}{'s' * (units.number != 1)}"
+    return f"{many} busy {units.busy:.0%}, {units.images_per_second:,.1f} images/s per {what}"
 
 
 def _rates(stages: Mapping[str, Stage]) -> str:

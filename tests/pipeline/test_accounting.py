@@ -26,14 +26,14 @@ def test_the_stages_add_up_to_the_workers_time(
     summary = classify(crops(300), tmp_path / "out", tiny_bundle, workers=workers)
     assert summary is not None and summary.account is not None
     account = summary.account
-    assert (account.images, account.workers, account.cores) == (300, number, 2)
+    assert (account.images, account.workers, account.cores.number) == (300, number, 2)
     measured = sum(stage.seconds for name, stage in account.stages.items() if name != "lost")
     assert measured == pytest.approx(number * summary.seconds["classify"], rel=0.1)
     assert sum(stage.share for stage in account.stages.values()) == pytest.approx(1, rel=0.1)
     assert set(WORK) <= set(account.stages), "every stage took some time"
     assert all(account.stages[name].images_per_second for name in WORK)
     assert sum(each.images for each in account.busy) == 300 and len(account.busy) == number
-    assert 0 < account.busy_cores <= 1.1
+    assert 0 < account.cores.busy <= 1.1
     assert account.looked_twice == pytest.approx(looked_twice(summary) / 300, abs=1e-4)
 
 
@@ -119,9 +119,10 @@ def test_gpus_that_wait_are_held_back_by_what_the_cores_do_most() -> None:
     cores = {"elsewhere": {"read": 5.0, "decode": 30.0, "resample": 4.0}, "cpu_seconds_elsewhere": 36.0, "cores": 4}
     account = account_of(GPUS, *[spell_of({"gather": 8.0, "classify": 2.0}, **cores)] * 2)
     assert account.held_back_by == "decode" and "GPUs waited" in account.sentence
-    assert account.busy_gpus == pytest.approx(0.2)
-    assert (account.cores, account.gpus) == (8, 2)
-    assert account.busy_cores == pytest.approx(74 / 80)
+    assert account.gpus is not None
+    assert (account.cores.number, account.gpus.number) == (8, 2)
+    assert (account.cores.busy, account.gpus.busy) == (pytest.approx(74 / 80), pytest.approx(0.2))
+    assert (account.cores.images_per_second, account.gpus.images_per_second) == (2.5, 10.0)
     assert account.decoders["decode"].share == pytest.approx(60 / 80)
 
 
