@@ -187,10 +187,11 @@ class ShardClassifier:
             batches = _timed(decode(references, reading, size, watch), watch)
             return _noting_decoders(batches, decoders, self._time)
 
-        tables, looked_twice = [], 0
+        tables, looked_twice, decoded_twice = [], 0, 0
         for each in mark.counting(looking.over(shard.references(), plan.batch_size, watch, noting)):
             tables.append(each.predictions)
-            looked_twice += each.predictions.num_rows if each.again else 0
+            looked_twice += int((each.looks > 1).sum())
+            decoded_twice += int((each.looks > 2).sum())
         predictions = pa.concat_tables(tables)
         spell = self._time.spell()
         receipt = Receipt(
@@ -200,6 +201,7 @@ class ShardClassifier:
             rows=predictions.num_rows,
             **count_statuses(predictions),
             looked_twice=looked_twice,
+            decoded_twice=decoded_twice,
             worker=self._worker,
             decoders=tuple(sorted(decoders or {self._worker}, key=lambda each: each.pid)),
             flow_run=self._flow_run,

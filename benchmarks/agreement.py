@@ -1,0 +1,244 @@
+"""How far the fast paths agree with the textbook, and what the second look makes of the difference.
+
+    python benchmarks/agreement.py [--images 1000] [--large 100] [--choose]
+
+The textbook is timm's own evaluation transform and its network in float32, image by image. Every route (decoder,
+resampling, scaled JPEG decoding, numbers, engine) answers the same images. The margin of the second look is chosen on
+one seed of the images (`--choose` prints how) and reported on another.
+"""
+
+import argparse
+import itertools
+import math
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from PIL import Image
+
+from benchmarks import photographs
+from pipeline import bundle as bundles
+from pipeline import engines, precision, schema, storage
+from pipeline.classifying import is_close, probabilities
+from pipeline.engines import Floats, Name, Numbers
+from pipeline.fast_decoding import Way
+from pipeline.job import Options
+from pipeline.looking import Looking, joined
+from pipeline.precision import Look, Looks
+from pipeline.timing import Stopwatch
+
+CHOSEN_ON, REPORTED_ON = 1, 2  # seeds
+BATCH = 64
+SURE = 0.5
+GRID = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
+
+
+class Route(NamedTuple):
+    """One way to an answer without a second look."""
+
+    way: Way
+    engine: Name
+    numbers: Numbers
+
+    @property
+    def looks(self) -> Looks:
+        """The same as the pipeline is told."""
+        return Looks(engine=self.engine, first=Look(way=self.way, numbers=self.numbers))
+
+
+ROUTES = (
+    Route("exact", "torch", "float32"),
+    Route("exact", "openvino", "float32"),
+    Route("reduced", "openvino", "float32"),
+    Route("turbo", "openvino", "float32"),
+    Route("exact", "openvino", "bfloat16"),
+    Route("exact", "torch", "bfloat16"),
+    Route("reduced", "openvino", "bfloat16"),
+    Route("turbo", "openvino", "bfloat16"),
+)
+EXACT_ROUTE = Route("exact", "openvino", "float32")
+FAST_WAYS: tuple[Way, ...] = ("reduced", "turbo")
+
+
+class Found(NamedTuple):
+    """Probabilities [images, classes], and how many looks each image got."""
+
+    chances: Floats
+    looks: npt.NDArray[np.int8]
+
+
+class Agreement(NamedTuple):
+    """How a path's answers [images, classes] compare with the textbook's."""
+
+    top1: float
+    where_sure: float
+    mean_difference: float
+    worst_difference: float
+
+    @classmethod
+    def of(cls, found: Floats, expected: Floats) -> "Agreement":
+        """Compare probabilities; differences are those of the best class's confidence."""
+        same, sure = found.argmax(axis=1) == expected.argmax(axis=1), expected.max(axis=1) >= SURE
+        differences = np.abs(found.max(axis=1) - expected.max(axis=1))
+        return cls(same.mean(), same[sure].mean() if sure.any() else math.nan, differences.mean(), differences.max())
+
+
+def textbook(files: Sequence[Path]) -> Floats:
+    """timm's transform and network, image by image, in float32: probabilities."""
+    import torch
+    from timm.data import create_transform, resolve_data_config
+
+    torch.set_num_threads(1)
+    net = bundles.resolve(None).network()
+    transform = create_transform(**resolve_data_config({}, model=net))
+    with torch.inference_mode():
+        logits = [net(transform(Image.open(file).convert("RGB"))[None]).numpy() for file in files]
+    return probabilities(np.concatenate(logits), 1.0)
+
+
+def answers(looks: Looks, files: Sequence[Path]) -> Found:
+    """The same by one of our ways to look, in the order of `files`."""
+    bundle = bundles.resolve(None)
+
+    def built(build: engines.Build) -> engines.Engine:
+        engines.prepare(bundle, build)
+        return engines.build(bundle, build, "cpu", threads=1)
+
+    looking = Looking(bundle, looks, built, options=Options(), top_k=1)
+    entries = [storage.entry(str(file))[:4] for file in files]
+    columns = zip(zip(*entries, strict=True), schema.LISTING, strict=True)
+    references = pa.table([pa.array(column, field.type) for column, field in columns], schema.LISTING)
+    looked = joined(list(looking.over(references, BATCH, Stopwatch())))
+    order = np.argsort(looked.predictions["path"].to_numpy().astype(str), kind="stable")
+    return Found(probabilities(looked.logits[order], 1.0), looked.looks[order])
+
+
+def on_all_cores(answer: Callable[[Sequence[Path]], Any], pool: ProcessPoolExecutor, files: list[Path]) -> list[Any]:
+    """Share the files between the processes of a pool; the answers to each piece, in order."""
+    size = math.ceil(len(files) / len(os.sched_getaffinity(0)))
+    return list(pool.map(answer, [files[start : start + size] for start in range(0, len(files), size)]))
+
+
+class Case(NamedTuple):
+    """One set of images with the textbook's answers and ours."""
+
+    name: str
+    files: int
+    expected: Floats
+    found: dict[Route, Found]  # without a second look
+    auto: dict[Way, Found]  # with it, as --precision auto does
+
+    @property
+    def sure(self) -> float:
+        """The share of images of which the textbook is sure."""
+        return float((self.expected.max(axis=1) >= SURE).mean())
+
+
+def measure(folder: Path, kind: photographs.Kind, number: int, size: tuple[int, int], seed: int) -> Case:
+    """Make the images of one set and answer them by every route."""
+    photographs.write(folder, number, kind, size, seed)
+    files = sorted(folder.rglob("*.jpg"))
+    # Pillow decodes a picture that is not reduced the exact way: no need to measure it twice.
+    large = size == photographs.LARGE
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+
+        def ours(looks: Looks) -> Found:
+            pieces = on_all_cores(partial(answers, looks), pool, files)
+            return Found(*(np.concatenate(column) for column in zip(*pieces, strict=True)))
+
+        expected = np.concatenate(on_all_cores(textbook, pool, files))
+        found = {route: ours(route.looks) for route in ROUTES if large or route.way != "reduced"}
+        images = {"reduced": 0, "turbo": precision.WORTH_TORCH}
+        auto = {way: ours(precision.looks("auto", "openvino", False, images[way])) for way in FAST_WAYS}
+    return Case(f"{kind}, {size[0]}×{size[1]}", len(files), expected, found, auto)
+
+
+def route_table(case: Case) -> list[str]:
+    """Every route without a second look."""
+    rows = [
+        f"**{case.name}**: {case.files:,} images, of {case.sure:.0%} the textbook is sure (≥ {SURE})",
+        "",
+        "| decoding | engine | numbers | top-1 | where sure | mean Δ | worst Δ |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for route, found in case.found.items():
+        rows.append(f"| {' | '.join(route)} | {_cells(Agreement.of(found.chances, case.expected))} |")
+    return [*rows, ""]
+
+
+def auto_table(cases: Sequence[Case]) -> list[str]:
+    """What the second look makes of it, at the margins in use."""
+    rows = [
+        "| images | n | decoding | looked at twice | decoded twice | top-1 | where sure | mean Δ | worst Δ |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for case, way in itertools.product(cases, FAST_WAYS):
+        chances, looks = case.auto[way]
+        rows.append(
+            f"| {case.name} | {case.files:,} | {way} | {(looks > 1).mean():.1%} | {(looks > 2).mean():.1%} "
+            f"| {_cells(Agreement.of(chances, case.expected))} |"
+        )
+    return [*rows, ""]
+
+
+def _cells(agreement: Agreement) -> str:
+    top1, sure, mean, worst = agreement
+    return f"{top1:.2%} | {sure:.2%} | {mean:.4f} | {worst:.3f}"
+
+
+def choice_table(cases: Sequence[Case]) -> list[str]:
+    """For every margin of a grid: the agreement that the next look leads to, and the share that needs it.
+
+    For `numbers` it is that of half precision with float32 on the same pixels, for `decoding` that of those with the
+    textbook.
+    """
+    rows = [f"| images | margin for | decoding | {' | '.join(map(str, GRID))} |", "|---|---|---|" + "---|" * len(GRID)]
+    for case, way in itertools.product(cases, (*FAST_WAYS, "exact")):
+        half, single = (case.found.get(Route(way, "openvino", numbers)) for numbers in ("bfloat16", "float32"))
+        if half is None or single is None:
+            continue
+        rows.append(_choice(f"{case.name} | numbers | {way}", half.chances, single.chances, single.chances))
+        if way != "exact":
+            exact = case.found[EXACT_ROUTE].chances
+            rows.append(_choice(f"{case.name} | decoding | {way}", single.chances, exact, case.expected))
+    return [*rows, ""]
+
+
+def _choice(name: str, first: Floats, second: Floats, expected: Floats) -> str:
+    cells = []
+    for margin in GRID:
+        again = is_close(first, margin, None)
+        top1 = Agreement.of(np.where(again[:, None], second, first), expected).top1
+        cells.append(f"{top1:.2%} ({again.mean():.0%})")
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description="agreement with the textbook")
+    parser.add_argument("--images", type=int, default=1000, help="of 500×375, of each kind")
+    parser.add_argument("--large", type=int, default=100, help="of 4000×3000, of each kind")
+    parser.add_argument("--choose", action="store_true", help="the grid of margins, on the seed they are chosen on")
+    chosen = parser.parse_args()
+    seed = CHOSEN_ON if chosen.choose else REPORTED_ON
+    sets = [(chosen.images, photographs.SMALL), (chosen.large, photographs.LARGE)]
+    with tempfile.TemporaryDirectory() as base:
+        cases = [
+            measure(Path(base) / f"{kind}{size[0]}", kind, number, size, seed)
+            for number, size in sets
+            if number
+            for kind in photographs.RECIPES
+        ]
+    lines = [line for case in cases for line in route_table(case)]
+    print("\n".join([*lines, *(choice_table(cases) if chosen.choose else auto_table(cases))]))
+
+
+if __name__ == "__main__":
+    main()
