@@ -35,7 +35,9 @@ class Stage(BaseModel):
 
 
 class Busy(BaseModel):
-    """How busy a worker's core was (CPU seconds ÷ wall seconds), or its GPU (the share of time that it had a batch)."""
+    """How busy a worker's core was: CPU seconds ÷ wall seconds. Or its GPU: the share of its time that the worker spent
+    on handing it batches and waiting for their answers, which is the least that the GPU was busy.
+    """
 
     model_config = ConfigDict(frozen=True)
 

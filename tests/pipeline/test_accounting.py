@@ -30,11 +30,12 @@ def test_the_stages_add_up_to_the_workers_time(
     measured = sum(stage.seconds for name, stage in account.stages.items() if name != "lost")
     assert measured == pytest.approx(number * summary.seconds["classify"], rel=0.1)
     assert sum(stage.share for stage in account.stages.values()) == pytest.approx(1, rel=0.1)
-    assert set(WORK) <= set(account.stages), "every stage took some time"
-    assert all(account.stages[name].images_per_second for name in WORK)
+    twice = looked_twice(summary)
+    passed = {name for name in WORK if twice or name != "second look"}  # that is not taken on every processor
+    assert {name for name, stage in account.stages.items() if stage.images_per_second} == passed
     assert sum(each.images for each in account.busy) == 300 and len(account.busy) == number
     assert 0 < account.cores.busy <= 1.1
-    assert account.looked_twice == pytest.approx(looked_twice(summary) / 300, abs=1e-4)
+    assert account.looked_twice == pytest.approx(twice / 300, abs=1e-4)
 
 
 def looked_twice(summary: reporting.Summary) -> int:
@@ -89,7 +90,7 @@ def account_of(how: Conditions, *spells: Spell, phases: dict[str, float] | None 
 
 def receipt_of(number: int, rows: int) -> Receipt:
     worker = Worker(kind="ray", host="here", pid=number, accelerators=(str(number),))
-    counts = {"rows": rows, "ok": rows, "abstained": 0, "error": 0, "looked_twice": 0}
+    counts = {"rows": rows, "ok": rows, "abstained": 0, "error": 0, "looked_twice": 0, "decoded_twice": 0}
     return Receipt(
         run="r",
         shard=str(number),
