@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -119,7 +120,10 @@ def prepare_part(folder: RunFolder, plan: Plan, shard: Shard) -> None:
         worker=this_process("ray"),
         decoders=(),
         flow_run=None,
+        started_at=datetime.now(UTC),
+        ended_at=datetime.now(UTC),
         seconds={},
+        cpu_seconds=0.0,
         peak_memory=0,
     )
     write_part(prepared(folder, shard), pa.table(columns, schema=schema.PREDICTIONS), plan, receipt)

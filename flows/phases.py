@@ -1,18 +1,21 @@
 """One run of a job, phase by phase: plan, classify, publish, report. Plain functions, with or without Prefect."""
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, closing
+from datetime import UTC, datetime
 from types import TracebackType
 
 from pipeline import bundle as bundles
 from pipeline import engines, listing, planning, publishing, reporting, runs
+from pipeline.accounting import Account, Conditions, Ledger
 from pipeline.attempts import peak_memory
 from pipeline.bundle import Bundle
 from pipeline.job import Job, RequestError
 from pipeline.reporting import Summary
 from pipeline.runs import Plan, RunFolder
 from pipeline.selecting import Selection
+from pipeline.timing import Stopwatch
+from pipeline.writing import take_spell
 from workers import fleet
 from workers.fleet import Fleet
 
@@ -41,7 +44,9 @@ class Run(AbstractContextManager["Run"]):
         self._progress = progress
         self._flow_run = flow_run
         self._held = ExitStack()
-        self._seconds: dict[str, float] = {}
+        self._timed = Stopwatch()
+        self._ledger = Ledger()
+        self._began: datetime  # classifying
         self._folder: RunFolder
         self._plan: Plan
         self._fleet: Fleet | None = None
@@ -69,12 +74,13 @@ class Run(AbstractContextManager["Run"]):
             total = self._plan.counts.images
             done = total - sum(shard.images for shard in shards)
             self._progress(done, total)
+            self._began = datetime.now(UTC)
             if not shards:
                 return
             assert self._fleet is not None
             with closing(self._fleet.classify(self._plan, shards, self._flow_run)) as parts:
                 for shard, part in parts:
-                    publishing.stage(self._folder, shard, part)
+                    self._ledger.note(publishing.stage(self._folder, shard, part), take_spell(part))
                     done += shard.images
                     self._progress(done, total)
 
@@ -87,10 +93,20 @@ class Run(AbstractContextManager["Run"]):
 
     def report(self) -> Summary:
         """Say what was done; write it beside the plan."""
-        summary = reporting.summarize(self._folder, self._plan, self._seconds, peak_memory(), self._resumed)
+        seconds = {phase: round(spent, 3) for phase, spent in self._timed.seconds.items()}
+        summary = reporting.summarize(
+            self._folder, self._plan, seconds, peak_memory(), self._resumed, self._account(seconds)
+        )
         reporting.write_report(self._folder, summary)
         publishing.tidy(self._folder)
         return summary
+
+    def _account(self, seconds: dict[str, float]) -> Account | None:
+        if self._fleet is None:
+            return None
+        options, fleet = self._job.options, self._fleet
+        how = Conditions(fleet.size, fleet.on_gpu, options.precision, self._plan.looks.engine)
+        return self._ledger.close(self._began, seconds, how)
 
     def _unfinished(self, bundle: Bundle) -> RunFolder | None:
         """The run to continue. Folders that never got a plan go: no run holds them, since this one has the lock."""
@@ -150,19 +166,12 @@ class Run(AbstractContextManager["Run"]):
 
     def _open_fleet(self, images: int) -> Fleet:
         if self._fleet is None:
-            self._fleet = self._held.enter_context(fleet.opened(self._job.options, images))
+            with self._timed("start"):
+                self._fleet = self._held.enter_context(fleet.opened(self._job.options, images))
         return self._fleet
 
     def _waiting(self, who: str) -> None:
         self._tell(f"Another run writes to {self._job.output} ({who}); waiting for it to end.")
-
-    @contextmanager
-    def _timed(self, phase: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._seconds[phase] = round(time.perf_counter() - start, 3)
 
 
 def run_directly(job: Job, tell: Tell, progress: Progress) -> Summary | None:

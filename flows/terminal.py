@@ -22,6 +22,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from flows.phases import Progress as Report
+from pipeline import accounting
 from pipeline.job import RequestError
 from pipeline.reporting import Summary
 
@@ -46,7 +47,7 @@ def progress_bar() -> Iterator[Report]:
 
 
 def show_summary(summary: Summary) -> None:
-    """The closing lines of a run: counts, errors by cause, speed."""
+    """The closing lines of a run: counts, errors by cause, speed, and what held it back."""
     tell(
         f"{summary.rows:,} images: {summary.ok:,} ok, {summary.abstained:,} abstained, {summary.error:,} errors; "
         f"{summary.images_per_second:,} images/s by {summary.workers} worker(s), {summary.worker_kind}, "
@@ -56,6 +57,9 @@ def show_summary(summary: Summary) -> None:
         tell("Skipped: " + ", ".join(f"{count} {kind}" for kind, count in summary.skipped.items()) + ".")
     for cause in summary.causes:
         tell(f"  {cause.rows} × {cause.name}")
+    if summary.account is not None:
+        for line in accounting.lines(summary.account):
+            tell(line)
 
 
 def show_current(database: duckdb.DuckDBPyConnection, output: Path, images: str) -> None:

@@ -19,12 +19,11 @@ from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import pyarrow as pa
 
 from pipeline import engines
-from pipeline.batching import image_batches
+from pipeline.batching import Reading, image_batches
 from pipeline.classifying import EngineError, Looked
 from pipeline.engines import Build, Engine
 from pipeline.isolating import IsolatedDecoder, IsolatedEngine
@@ -32,8 +31,8 @@ from pipeline.job import RequestError, RunError
 from pipeline.looking import Decode, Looking
 from pipeline.planning import Shard
 from pipeline.runs import Plan, RunFolder
-from pipeline.timing import Stopwatch
-from pipeline.writing import Receipt, Worker, count_statuses, write_part
+from pipeline.timing import Stopwatch, Timesheet
+from pipeline.writing import Receipt, Worker, count_statuses, write_part, write_spell
 
 Parts = Generator[tuple[Shard, Path], None, None]  # shards with the parts written for them, as they finish
 ATTEMPTS = 3  # per shard and command, counted by us: Ray's own retries are off
@@ -41,7 +40,9 @@ PAUSE_SECONDS = 1.0  # after the first error of the world, four times as much af
 BEAT_SECONDS = 1.0  # between two signs of life of an attempt
 log = logging.getLogger("shardseer")
 
-DECODER = b"shardseer.decoder"  # in an image batch's metadata: who decoded it, where that is not the classifier
+# In an image batch's metadata, where it was not decoded by the classifier: who decoded it, and how long that took.
+DECODER = b"shardseer.decoder"
+DECODING = b"shardseer.decoding"
 
 
 class WorkerLostError(Exception):
@@ -129,15 +130,21 @@ class ShardClassifier:
         worker: Worker,
         flow_run: str | None,
         alarm: Callable[[], None] | None = None,
+        cores: int | None = None,
     ) -> None:
-        """Build the network on `device` (`cpu` or `cuda`) with `threads` CPU threads; for `alarm` see `Mark`."""
+        """Build the network on `device` (`cpu` or `cuda`) with `threads` CPU threads; for `alarm` see `Mark`.
+
+        `cores` work for it, where those are not just its threads.
+        """
+        self._time = Timesheet(cores or threads)
         self._plan = plan
         self._worker = worker
         self._flow_run = flow_run
         self._alarm = alarm
-        self._bundle = plan.load_bundle()
         self._where = (device, threads)
-        self._looking = self._looking_with(lambda build: engines.build(self._bundle, build, *self._where))
+        with self._time.watch("starting"):
+            self._bundle = plan.load_bundle()
+            self._looking = self._looking_with(lambda build: engines.build(self._bundle, build, *self._where))
 
     def _looking_with(self, built: Callable[[Build], Engine]) -> Looking:
         plan = self._plan
@@ -152,6 +159,7 @@ class ShardClassifier:
         who = f"{self._worker.kind} worker {self._worker.pid} on {self._worker.host}, attempt {attempt}"
         mark = Mark(RunFolder(plan.job.output, plan.run), shard, who, self._alarm)
         with ExitStack() as held:
+            held.enter_context(self._time.watch("other"))
             held.enter_context(mark)
             looking = self._looking
             if mark.found:
@@ -168,13 +176,16 @@ class ShardClassifier:
                         closing(IsolatedEngine(plan.bundle, build, *self._where, mark.beat))
                     )
                 )
-            return self._write(shard, attempt, decode, looking, mark)
+            part = self._write(shard, attempt, decode, looking, mark)
+        write_spell(part, self._time.cut())
+        return part
 
     def _write(self, shard: Shard, attempt: int, decode: Decode, looking: Looking, mark: Mark) -> Path:
-        plan, watch, decoders = self._plan, Stopwatch(), set[Worker]()
+        plan, watch, decoders = self._plan, self._time.watch, set[Worker]()
 
-        def noting(*asked: Any) -> Iterator[pa.Table]:
-            return _noting_decoders(decode(*asked), decoders)
+        def noting(references: pa.Table, reading: Reading, size: int, watch: Stopwatch) -> Iterator[pa.Table]:
+            batches = _timed(decode(references, reading, size, watch), watch)
+            return _noting_decoders(batches, decoders, self._time)
 
         tables, looked_twice, decoded_twice = [], 0, 0
         for each in mark.counting(looking.over(shard.references(), plan.batch_size, watch, noting)):
@@ -182,6 +193,7 @@ class ShardClassifier:
             looked_twice += int((each.looks > 1).sum())
             decoded_twice += int((each.looks > 2).sum())
         predictions = pa.concat_tables(tables)
+        spell = self._time.spell()
         receipt = Receipt(
             run=plan.run,
             shard=shard.id,
@@ -193,19 +205,41 @@ class ShardClassifier:
             worker=self._worker,
             decoders=tuple(sorted(decoders or {self._worker}, key=lambda each: each.pid)),
             flow_run=self._flow_run,
-            seconds=dict(watch.seconds),
+            started_at=spell.began,
+            ended_at=spell.ended,
+            seconds=spell.seconds,
+            cpu_seconds=spell.cpu_seconds,
             peak_memory=peak_memory(),
         )
         part = RunFolder(plan.job.output, plan.run).attempts / f"{shard.id}-{attempt}-{secrets.token_hex(4)}.parquet"
-        write_part(part, predictions, plan, receipt)
+        with watch("write"):
+            write_part(part, predictions, plan, receipt)
         return part
 
 
-def _noting_decoders(batches: Iterable[pa.Table], decoders: set[Worker]) -> Iterator[pa.Table]:
-    for batch in batches:
-        if (stored := (batch.schema.metadata or {}).get(DECODER)) is not None:
-            decoders.add(Worker(**json.loads(stored)))
+def _timed(batches: Iterator[pa.Table], watch: Stopwatch) -> Iterator[pa.Table]:
+    """Time what it takes to get at a batch: making it here, its images' own stages aside, or waiting for others."""
+    while True:
+        with watch("gather"):
+            batch = next(batches, None)
+        if batch is None:
+            return
         yield batch
+
+
+def _noting_decoders(batches: Iterable[pa.Table], decoders: set[Worker], time: Timesheet) -> Iterator[pa.Table]:
+    for batch in batches:
+        metadata = batch.schema.metadata or {}
+        if DECODER in metadata:
+            decoders.add(Worker(**json.loads(metadata[DECODER])))
+        if DECODING in metadata:
+            time.add_elsewhere(**json.loads(metadata[DECODING]))
+        yield batch
+
+
+def took(watch: Stopwatch, cpu_seconds: float) -> dict[bytes, str]:
+    """The metadata of a batch that says how long it took to decode it, for a classifier in another process."""
+    return {DECODING: json.dumps({"seconds": watch.so_far(), "cpu_seconds": cpu_seconds})}
 
 
 def this_process(kind: str, actor: str | None = None, accelerators: tuple[str, ...] = ()) -> Worker:

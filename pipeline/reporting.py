@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import duckdb
 from pydantic import BaseModel, ConfigDict
 
-from pipeline import storage
+from pipeline import accounting, storage
+from pipeline.accounting import Account, Stage
 from pipeline.published import parquet
 from pipeline.publishing import read_manifest
 from pipeline.runs import Plan, RunFolder
@@ -24,7 +25,10 @@ class Tally(BaseModel):
 
 
 class Summary(BaseModel):
-    """A published run in numbers. Times are wall seconds of the command that published, memory is bytes."""
+    """A published run in numbers. Times are wall seconds of the command that published, memory is bytes.
+
+    `account` says where they went; None where that command classified nothing, or where nothing was measured.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -50,9 +54,17 @@ class Summary(BaseModel):
     images_per_second: float
     peak_memory_driver: int
     peak_memory_worker: int
+    account: Account | None
 
 
-def summarize(folder: RunFolder, plan: Plan, phases: dict[str, float], driver_memory: int, resumed: int) -> Summary:
+def summarize(
+    folder: RunFolder,
+    plan: Plan,
+    phases: dict[str, float],
+    driver_memory: int,
+    resumed: int,
+    account: Account | None = None,
+) -> Summary:
     """Count what a published run holds. `phases` are wall seconds per phase, `resumed` shards done before."""
     manifest = read_manifest(folder)
     receipts = [Receipt.model_validate(part) for part in manifest["parts"]]
@@ -78,6 +90,7 @@ def summarize(folder: RunFolder, plan: Plan, phases: dict[str, float], driver_me
         images_per_second=round(now / max(phases.get("classify", 0.0), 1e-9), 1) if now else 0.0,
         peak_memory_driver=driver_memory,
         peak_memory_worker=max((receipt.peak_memory for receipt in receipts), default=0),
+        account=account,
     )
 
 
@@ -119,6 +132,10 @@ def markdown(summary: Summary) -> str:
             ],
         ),
         "",
+        "## Where the time went",
+        "",
+        *_account(summary.account),
+        "",
         "## Most frequent classes",
         "",
         *_table(("class", "images"), [(tally.name, f"{tally.rows:,}") for tally in summary.classes]),
@@ -129,5 +146,22 @@ def markdown(summary: Summary) -> str:
     return "\n".join([*lines, "", f"Parquet: `{summary.output}`", ""])
 
 
-def _table(head: tuple[str, str], rows: Sequence[tuple[str, str]]) -> list[str]:
-    return [f"| {head[0]} | {head[1]} |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+NOT_MEASURED = "Not known: the command that published this run classified nothing of it, or measured nothing."
+
+
+def _account(account: Account | None) -> list[str]:
+    if account is None:
+        return [NOT_MEASURED]
+    *_, busy, sentence = accounting.lines(account)
+    rows = [(name, f"{stage.share:.1%}", _rate(stage)) for name, stage in account.stages.items()]
+    rows += [(f"{name}, on the cores", f"{stage.share:.1%}", _rate(stage)) for name, stage in account.decoders.items()]
+    head = ("stage", "share of the workers' time", "images/s of this stage alone, in one worker")
+    return [f"{sentence} {busy}", "", *_table(head, rows)]
+
+
+def _rate(stage: Stage) -> str:
+    return "" if stage.images_per_second is None else f"{stage.images_per_second:,}"
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    return [f"| {' | '.join(each)} |" for each in (head, ("---",) * len(head), *rows)]

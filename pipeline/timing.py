@@ -4,6 +4,9 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from pydantic import BaseModel, ConfigDict
 
 
 class Stopwatch:
@@ -12,10 +15,11 @@ class Stopwatch:
     A stage inside another one pauses it, so that no second counts twice and the stages add up to the time spent.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, between: str | None = None) -> None:
+        """`between` names the time outside all stages, from now on; without it, that is not counted."""
         self.seconds: defaultdict[str, float] = defaultdict(float)
-        self._stages: list[str] = []
-        self._since = 0.0
+        self._stages = [between] if between else []
+        self._since = time.perf_counter()
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
@@ -28,9 +32,74 @@ class Stopwatch:
             self._turn()
             self._stages.pop()
 
+    def so_far(self) -> dict[str, float]:
+        """Seconds per stage up to now, those of the stages that are under way included."""
+        self._turn()
+        return dict(self.seconds)
+
     def _turn(self) -> None:
         """Give the time since the last turn to the stage that it was spent in."""
         now = time.perf_counter()
         if self._stages:
             self.seconds[self._stages[-1]] += now - self._since
         self._since = now
+
+
+class Spell(BaseModel):
+    """What a worker did with its time between `began` and `ended`: from the part before to this one, without a gap.
+
+    `seconds` are wall seconds per stage and add up to that time; `cpu_seconds` are those of the worker's process, all
+    its threads together. `elsewhere` has the same of processes that decoded for it, on some of its `cores`.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    began: datetime
+    ended: datetime
+    seconds: dict[str, float]
+    cpu_seconds: float
+    cores: int
+    elsewhere: dict[str, float] = {}
+    cpu_seconds_elsewhere: float = 0.0
+
+
+class Timesheet:
+    """Keeps a worker's time from its start on and cuts it into spells."""
+
+    def __init__(self, cores: int) -> None:
+        """`cores` are those that work for this worker, its decoders' included."""
+        self.cores = cores
+        self.watch = Stopwatch("waiting")
+        self._cpu_before = time.process_time()
+        self._begin()
+
+    def _begin(self) -> None:
+        self.began = datetime.now(UTC)
+        self._elsewhere: defaultdict[str, float] = defaultdict(float)
+        self._cpu_elsewhere = 0.0
+
+    def add_elsewhere(self, seconds: dict[str, float], cpu_seconds: float) -> None:
+        """Note what another process did for this worker."""
+        for stage, spent in seconds.items():
+            self._elsewhere[stage] += spent
+        self._cpu_elsewhere += cpu_seconds
+
+    def spell(self) -> Spell:
+        """The spell so far."""
+        return Spell(
+            began=self.began,
+            ended=datetime.now(UTC),
+            seconds=self.watch.so_far(),
+            cpu_seconds=time.process_time() - self._cpu_before,
+            cores=self.cores,
+            elsewhere=dict(self._elsewhere),
+            cpu_seconds_elsewhere=self._cpu_elsewhere,
+        )
+
+    def cut(self) -> Spell:
+        """The spell that ends now; the next one begins."""
+        spell = self.spell()
+        self.watch.seconds.clear()
+        self._cpu_before += spell.cpu_seconds
+        self._begin()
+        return spell

@@ -5,6 +5,8 @@ that a file that was copied elsewhere still tells where it comes from.
 """
 
 import json
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline import schema, storage
 from pipeline.runs import Plan
+from pipeline.timing import Spell
 
 PREFIX = "shardseer."
 
@@ -32,7 +35,11 @@ class Worker(BaseModel):
 
 
 class Receipt(BaseModel):
-    """What a part says of itself. `seconds` are wall seconds per stage, `peak_memory` bytes of the worker's process."""
+    """What a part says of itself.
+
+    `seconds` are wall seconds per stage and `cpu_seconds` the process's from `started_at`, when the worker came from
+    its part before, to `ended_at`, when all but the writing was done. `peak_memory` are bytes of its process.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -48,7 +55,10 @@ class Receipt(BaseModel):
     worker: Worker
     decoders: tuple[Worker, ...]
     flow_run: str | None
+    started_at: datetime
+    ended_at: datetime
     seconds: dict[str, float]
+    cpu_seconds: float
     peak_memory: int
 
 
@@ -75,6 +85,28 @@ def write_part(target: Path, predictions: pa.Table, plan: Plan, receipt: Receipt
     table = predictions.sort_by("path").cast(schema.PREDICTIONS.with_metadata(_encoded(metadata)))
     with storage.atomic(target) as temporary:
         pq.write_table(table, temporary, compression="zstd", row_group_size=max(table.num_rows, 1))
+
+
+def _spell_file(part: Path) -> Path:
+    return part.with_name(f"{part.name}.spell")
+
+
+def write_spell(part: Path, spell: Spell) -> None:
+    """Leave beside a part how its worker's time went, the writing included, which no receipt inside it can know.
+
+    It is for the driver, right after; where it cannot be written, nothing is lost but figures.
+    """
+    with suppress(OSError):
+        _spell_file(part).write_text(spell.model_dump_json(), encoding="utf-8")
+
+
+def take_spell(part: Path) -> Spell | None:
+    """How the time of the worker of this part went, read once; None where that is not known."""
+    with suppress(OSError, ValueError):
+        spell = Spell.model_validate_json(_spell_file(part).read_text(encoding="utf-8"))
+        _spell_file(part).unlink()
+        return spell
+    return None
 
 
 def read_receipt(part: Path) -> Receipt:

@@ -27,6 +27,7 @@ FLOW = [  # top to bottom: each may import those before it
     "attempts",
     "publishing",
     "cleaning",
+    "accounting",
     "reporting",
     "querying",
     "labelled",

@@ -29,7 +29,12 @@ class ClassifierActor:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # zero GPUs asked for does not hide them
         self._decode = {"decode": remote_batches(cores_per_classifier)} if on_gpu else {}
         self._classifier = ShardClassifier(
-            plan, device=_device() if on_gpu else "cpu", threads=1, worker=worker, flow_run=flow_run
+            plan,
+            device=_device() if on_gpu else "cpu",
+            threads=1,
+            worker=worker,
+            flow_run=flow_run,
+            cores=cores_per_classifier,
         )
 
     def ready(self) -> None:

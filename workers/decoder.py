@@ -1,13 +1,14 @@
 """CPU work for GPU classifiers: decode tasks on every core of the cluster, their batches in the object store."""
 
 import os
+import time
 from collections import deque
 from collections.abc import Iterator
 
 import pyarrow as pa
 import ray
 
-from pipeline.attempts import DECODER, this_process
+from pipeline.attempts import DECODER, this_process, took
 from pipeline.batching import Reading, image_batches
 from pipeline.looking import Decode
 from pipeline.timing import Stopwatch
@@ -18,10 +19,12 @@ BYTES_IN_FLIGHT = 512 << 20  # decoded pixels waiting for one classifier: bounds
 def decode_batch(references: pa.Table, reading: Reading) -> pa.Table:
     """Decode one batch of references (`schema.LISTING`) to one image batch that names this process in its metadata."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # zero GPUs asked for does not hide them
-    (batch,) = image_batches(references, reading, references.num_rows, Stopwatch())
+    watch, cpu_before = Stopwatch("gather"), time.process_time()
+    (batch,) = image_batches(references, reading, references.num_rows, watch)
     context = ray.get_runtime_context()
     worker = this_process("ray", context.get_task_id(), tuple(context.get_accelerator_ids().get("GPU", ())))
-    return batch.replace_schema_metadata({DECODER: worker.model_dump_json()})
+    decoding = took(watch, time.process_time() - cpu_before)
+    return batch.replace_schema_metadata({DECODER: worker.model_dump_json(), **decoding})
 
 
 def remote_batches(cores_per_classifier: int) -> Decode:

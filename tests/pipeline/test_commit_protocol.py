@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -58,7 +59,10 @@ def attempt(folder: RunFolder, shard: Shard, number: int) -> Path:
         worker=this_process("inline"),
         decoders=(),
         flow_run=None,
+        started_at=datetime.now(UTC),
+        ended_at=datetime.now(UTC),
         seconds={},
+        cpu_seconds=0.0,
         peak_memory=0,
     )
     part = folder.attempts / f"{shard.id}-{number}.parquet"

@@ -19,6 +19,11 @@ images, output, model = sys.argv[1:]
 job = Job.of(images, output, model, {"workers": "ray"})
 summary = phases.run_directly(job, lambda text: None, lambda done, total: None)
 assert summary.rows == 400 and summary.error == 1, summary
+account = summary.account
+assert account.gpus.number == account.workers == account.cores.number == 2 and account.images == 400, account
+assert {"read", "decode", "resample"} <= set(account.decoders), "the decoders' time is told by their batches"
+assert "gather" in account.stages and not {"read", "decode"} & set(account.stages), account
+assert account.gpus.images_per_second > 0 and 0 < account.gpus.busy <= 1, account
 """
 
 

@@ -7,8 +7,9 @@ $SHARDSEER_FAULT names a JSON file:
 
 From the nth call on in a process, one whose arguments contain `match` first leaves its mark, then dies by a signal,
 is stopped, fails with an errno, or (PAUSE) waits for a file `<mark>.go`, so that a test can do something to others
-exactly then. `times` bounds how often that happens over all processes; without it, it happens every time. `call` is a
-function of an importable module; it is replaced as soon as the module has been imported. Descriptors are matched by
+exactly then. `times` bounds how often that happens over all processes; without it, it happens every time. Or, with
+DELAY, the call only takes `seconds` longer, every time and without a mark. `call` is a function of an importable
+module, or `module:Class.method`; it is replaced as soon as the module has been imported. Descriptors are matched by
 the path they lead to.
 """
 
@@ -43,6 +44,8 @@ class Fault:
 
     def take_mark(self):
         """Leave a mark; False where the fault happened often enough."""
+        if self.script["action"] == "DELAY":
+            return True
         for number in range(self.script.get("times", 1_000_000)):
             try:
                 descriptor = _open(f"{self.script['mark']}.{number}", os.O_CREAT | os.O_EXCL | os.O_WRONLY)
@@ -59,6 +62,8 @@ class Fault:
             deadline = time.monotonic() + PAUSE_SECONDS
             while not os.path.exists(self.script["mark"] + ".go") and time.monotonic() < deadline:
                 time.sleep(0.01)
+        elif action == "DELAY":
+            time.sleep(self.script["seconds"])
         elif action.startswith("SIG"):
             os.kill(os.getpid(), getattr(signal, action))
         else:
@@ -109,10 +114,13 @@ class PatchingFinder(importlib.abc.MetaPathFinder):
 
 
 def install(fault):
-    module, name = fault.script["call"].rsplit(".", 1)
+    call = fault.script["call"]
+    module, _, owner_and_name = call.partition(":") if ":" in call else call.rpartition(".")
+    *owners, name = owner_and_name.split(".")
 
     def patch(loaded):
-        setattr(loaded, name, fault.wrap(getattr(loaded, name)))
+        owner = functools.reduce(getattr, owners, loaded)
+        setattr(owner, name, fault.wrap(getattr(owner, name)))
 
     if module in sys.modules:
         patch(sys.modules[module])

@@ -1,0 +1,69 @@
+"""Slow down one stage of a real run: the account's sentence names it."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.conftest import ROOT, make_crops, settle, shardseer
+from tests.pipeline.test_runs import classify
+
+IMAGES = 32  # one shard, one batch
+SLOW = 2.0  # seconds that the slowed stage takes longer in all, at least
+HOOK = ROOT / "tests" / "faults" / "hook"
+# What is slowed, how often it is called at least, and what the sentence must begin with. In exact runs there is no
+# second look; in others only that decodes JPEGs the exact way.
+STAGES: dict[str, tuple[dict[str, str], int, str, str]] = {
+    "read": ({"call": "pipeline.storage.read", "match": ".jpg"}, IMAGES, "exact", "Reading"),
+    "decode": ({"call": "PIL.Image.open"}, IMAGES, "exact", "Decoding"),
+    "resample": ({"call": "PIL.Image:Image.resize"}, IMAGES, "exact", "Resampling"),
+    "classify": ({"call": "pipeline.engines:OpenVinoEngine.__call__"}, 1, "exact", "Classifying"),
+    "second look": ({"call": "pipeline.decoding.decode"}, IMAGES // 2, "auto", "The second look"),
+    "write": ({"call": "os.fsync", "match": "/attempts/"}, 1, "exact", "Writing"),
+}
+
+
+@pytest.fixture(scope="module")
+def warm(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The network is prepared once, so that a run's time is not spent on that."""
+    base = tmp_path_factory.mktemp("warm")
+    classify(make_crops(base / "images", 3), base / "out", tiny_bundle)
+
+
+@pytest.mark.usefixtures("warm")
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_sentence_names_the_stage_that_was_slowed(
+    stage: str, crops: Callable[..., Path], tiny_bundle: Path, tmp_path: Path
+) -> None:
+    call, times, precision, begins = STAGES[stage]
+    fault = tmp_path / "fault.json"
+    fault.write_text(json.dumps({**call, "when": "before", "action": "DELAY", "seconds": SLOW / times}))
+    path = os.pathsep.join(filter(None, (str(HOOK), str(ROOT), os.environ.get("PYTHONPATH"))))
+    images = crops(IMAGES)
+    if stage == "second look":
+        enlarge(images)
+    command = ("classify", images, "-o", tmp_path / "out", "-m", tiny_bundle, "--workers", "inline")
+    done = shardseer(*command, "--precision", precision, SHARDSEER_FAULT=str(fault), PYTHONPATH=path)
+    assert done.returncode == 0, done.stderr
+    (account,) = accounts(tmp_path / "out")
+    assert account["held_back_by"] == stage, account
+    assert account["sentence"].startswith(begins)
+    assert done.stderr.splitlines()[-1] == account["sentence"], "it is the last that is said"
+    (page,) = tmp_path.glob("out/runs/*/summary.md")
+    assert account["sentence"] in page.read_text()
+
+
+def enlarge(images: Path) -> None:
+    """Make the pictures so large that the first look decodes them to a part of their size, and may be unsure."""
+    for path in images.iterdir():
+        picture = Image.open(path)
+        picture.resize((16 * picture.width, 16 * picture.height)).save(path)
+    settle(images)
+
+
+def accounts(output: Path) -> list[dict[str, Any]]:
+    return [json.loads(file.read_text())["account"] for file in output.glob("runs/*/metrics.json")]
