@@ -79,6 +79,7 @@ def publish(output: Path, run: str) -> None:
             ok=table.num_rows,
             abstained=0,
             error=0,
+            looked_twice=0,
             worker=this_process("inline"),
             decoders=(),
             flow_run=None,

@@ -13,7 +13,7 @@ from flows import model_commands, run_commands, terminal
 from flows.prefect_api import api_is_configured
 from flows.sentences import sentences
 from flows.terminal import tell
-from pipeline.job import Device, EngineName, Job, Options, RequestError, Workers
+from pipeline.job import Device, EngineName, Job, Options, Precision, RequestError, Workers
 from pipeline.reporting import Summary
 
 app = typer.Typer(
@@ -43,6 +43,7 @@ def classify(
     embeddings: Annotated[bool, typer.Option("--embeddings", help=_help("embeddings"))] = False,
     device: Annotated[Device, typer.Option(help=_help("device"))] = "auto",
     engine: Annotated[EngineName, typer.Option(help=_help("engine"))] = "auto",
+    precision: Annotated[Precision, typer.Option(help=_help("precision"))] = "auto",
     workers: Annotated[Workers, typer.Option(help=_help("workers"))] = "auto",
     ray_address: Annotated[str | None, typer.Option(help=_help("ray_address"))] = None,
     prefect: Annotated[bool, typer.Option("--prefect", help="Run as a Prefect flow even if no API is set up.")] = False,

@@ -6,10 +6,9 @@ from pathlib import Path
 
 from flows import phases
 from pipeline import bundle as bundles
-from pipeline import engines, listing, planning
-from pipeline.batching import image_batches
-from pipeline.classifying import Classifier
+from pipeline import engines, listing, planning, precision
 from pipeline.job import Job
+from pipeline.looking import Looking
 from pipeline.selecting import Selection
 from pipeline.timing import Stopwatch
 from workers import fleet
@@ -30,7 +29,7 @@ def estimate(job: Job) -> str:
         with fleet.opened(job.options, todo.images) as workers:
             size, on_gpu = workers.size, workers.on_gpu
         shards = -(-todo.images // planning.shard_size(todo.images, size))
-        rate = _images_per_second(job, bundle, todo)
+        rate = _images_per_second(job, bundle, todo, todo.images / size)
     seconds = todo.images / (rate * size)
     return (
         f"{todo.images:,} images to classify ({todo.found - todo.eligible:,} of {todo.found:,} are known) in "
@@ -41,23 +40,22 @@ def estimate(job: Job) -> str:
     )
 
 
-def _images_per_second(job: Job, bundle: bundles.Bundle, todo: Selection) -> float:
+def _images_per_second(job: Job, bundle: bundles.Bundle, todo: Selection, images_per_worker: float) -> float:
     """Decode and classify a sample with one thread."""
-    build = engines.Build(engines.choose(job.options.engine, on_gpu=False), 16, features=job.options.embeddings)
-    engines.prepare(bundle, build)
-    classifier = Classifier(
-        bundle,
-        engines.build(bundle, build, "cpu", threads=1),
-        batch_size=build.batch_size,
-        top_k=planning.top_k_of(job.options, bundle),
-        abstain_below=job.options.abstain_below,
-    )
-    sample, watch = todo.sample(SAMPLE), Stopwatch()
-    batches = list(image_batches(sample, bundle.preprocessing, build.batch_size, job.options.max_pixels, watch))
-    list(classifier.classify(batches[:1], Stopwatch()))  # the first batch warms the engine up
+
+    def built(build: engines.Build) -> engines.Engine:
+        engines.prepare(bundle, build)
+        return engines.build(bundle, build, "cpu", threads=1)
+
+    engine = engines.choose(job.options.engine, on_gpu=False)
+    looks = precision.looks(job.options.precision, engine, False, images_per_worker)
+    top_k = planning.top_k_of(job.options, bundle)
+    looking = Looking(bundle, looks, built, options=job.options, top_k=top_k)
+    sample, size = todo.sample(SAMPLE), planning.BATCH_SIZE["cpu"]
+    list(looking.over(sample.slice(0, size), size, Stopwatch()))  # the first batch warms everything up
     start = time.perf_counter()
-    list(classifier.classify(batches, watch))
-    seconds = watch.seconds["read"] + watch.seconds["decode"] + time.perf_counter() - start
+    list(looking.over(sample, size, Stopwatch()))
+    seconds = time.perf_counter() - start
     return float(sample.num_rows / seconds)
 
 

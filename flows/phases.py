@@ -142,8 +142,10 @@ class Run(AbstractContextManager["Run"]):
         plan = planning.make_plan(
             folder, job, bundle, todo, dict(skipped.most_common()), workers=workers.size, on_gpu=workers.on_gpu
         )
-        engines.prepare(bundle, plan.build)
-        self._tell(f"Run {plan.run}: {plan.counts.images:,} images in {plan.shards:,} shards, engine {plan.engine}.")
+        for build in plan.builds:
+            engines.prepare(bundle, build)
+        how = f"{plan.looks.engine} in {plan.looks.first.numbers}"
+        self._tell(f"Run {plan.run}: {plan.counts.images:,} images in {plan.shards:,} shards, {how}.")
         return plan
 
     def _open_fleet(self, images: int) -> Fleet:

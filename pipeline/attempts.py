@@ -19,22 +19,21 @@ from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import pyarrow as pa
 
 from pipeline import engines
 from pipeline.batching import image_batches
-from pipeline.classifying import Classifier, EngineError
-from pipeline.engines import Engine
+from pipeline.classifying import EngineError, Looked
+from pipeline.engines import Build, Engine
 from pipeline.isolating import IsolatedDecoder, IsolatedEngine
 from pipeline.job import RequestError, RunError
+from pipeline.looking import Decode, Looking
 from pipeline.planning import Shard
-from pipeline.preprocessing import Preprocessing
 from pipeline.runs import Plan, RunFolder
 from pipeline.timing import Stopwatch
 from pipeline.writing import Receipt, Worker, count_statuses, write_part
-
-Decode = Callable[[pa.Table, Preprocessing, int, int, Stopwatch, bool], Iterator[pa.Table]]  # as `image_batches`
 
 Parts = Generator[tuple[Shard, Path], None, None]  # shards with the parts written for them, as they finish
 ATTEMPTS = 3  # per shard and command, counted by us: Ray's own retries are off
@@ -106,11 +105,11 @@ class Mark:
             if self._alarm is not None:
                 self._alarm()
 
-    def counting(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-        """Pass tables on; each is a sign of life."""
-        for table in tables:
-            yield table
-            self.beat(table.num_rows)
+    def counting(self, looked: Iterable[Looked]) -> Iterator[Looked]:
+        """Pass on what was looked at; each batch is a sign of life."""
+        for each in looked:
+            yield each
+            self.beat(each.predictions.num_rows)
 
 
 def mark_file(folder: RunFolder, shard: Shard) -> Path:
@@ -138,19 +137,14 @@ class ShardClassifier:
         self._alarm = alarm
         self._bundle = plan.load_bundle()
         self._where = (device, threads)
-        self._classifier = self._classify_with(engines.build(self._bundle, plan.build, *self._where))
+        self._looking = self._looking_with(lambda build: engines.build(self._bundle, build, *self._where))
 
-    def _classify_with(self, engine: Engine) -> Classifier:
-        return Classifier(
-            self._bundle,
-            engine,
-            batch_size=self._plan.batch_size,
-            top_k=self._plan.top_k,
-            abstain_below=self._plan.job.options.abstain_below,
-        )
+    def _looking_with(self, built: Callable[[Build], Engine]) -> Looking:
+        plan = self._plan
+        return Looking(self._bundle, plan.looks, built, options=plan.job.options, top_k=plan.top_k)
 
     def attempt(self, shard: Shard, attempt: int, decode: Decode = image_batches) -> Path:
-        """Classify a shard and write its part; return the part's path. `attempt` counts from 1.
+        """Classify a shard and write its part under `attempts/`; return the part's path.
 
         `decode` yields the image batches of references: in this process, or from wherever they are decoded.
         """
@@ -159,29 +153,41 @@ class ShardClassifier:
         mark = Mark(RunFolder(plan.job.output, plan.run), shard, who, self._alarm)
         with ExitStack() as held:
             held.enter_context(mark)
-            classifier = self._classifier
+            looking = self._looking
             if mark.found:
                 log.warning("Shard %s: a worker was lost on it before, so its images are isolated now.", shard.id)
-                decoder = IsolatedDecoder(mark.beat, seconds=options.image_seconds, max_pixels=options.max_pixels)
-                decode = decoder.batches
-                engine = IsolatedEngine(plan.bundle, plan.build, *self._where, mark.beat)
-                classifier = self._classify_with(held.enter_context(closing(engine)))
-            return self._write(shard, attempt, decode, classifier, mark)
+                decoder = IsolatedDecoder(
+                    mark.beat,
+                    seconds=options.image_seconds,
+                    max_pixels=options.max_pixels,
+                    way=plan.looks.first.way,
+                )
+                decode = held.enter_context(closing(decoder)).batches
+                looking = self._looking_with(
+                    lambda build: held.enter_context(
+                        closing(IsolatedEngine(plan.bundle, build, *self._where, mark.beat))
+                    )
+                )
+            return self._write(shard, attempt, decode, looking, mark)
 
-    def _write(self, shard: Shard, attempt: int, decode: Decode, classifier: Classifier, mark: Mark) -> Path:
+    def _write(self, shard: Shard, attempt: int, decode: Decode, looking: Looking, mark: Mark) -> Path:
         plan, watch, decoders = self._plan, Stopwatch(), set[Worker]()
-        options = plan.job.options
-        batches = decode(
-            shard.references(), self._bundle.preprocessing, plan.batch_size, options.max_pixels, watch, options.strict
-        )
-        tables = mark.counting(classifier.classify(_noting_decoders(batches, decoders), watch))
-        predictions = pa.concat_tables(list(tables))
+
+        def noting(*asked: Any) -> Iterator[pa.Table]:
+            return _noting_decoders(decode(*asked), decoders)
+
+        tables, looked_twice = [], 0
+        for each in mark.counting(looking.over(shard.references(), plan.batch_size, watch, noting)):
+            tables.append(each.predictions)
+            looked_twice += each.predictions.num_rows if each.again else 0
+        predictions = pa.concat_tables(tables)
         receipt = Receipt(
             run=plan.run,
             shard=shard.id,
             attempt=attempt,
             rows=predictions.num_rows,
             **count_statuses(predictions),
+            looked_twice=looked_twice,
             worker=self._worker,
             decoders=tuple(sorted(decoders or {self._worker}, key=lambda each: each.pid)),
             flow_run=self._flow_run,

@@ -5,13 +5,14 @@ Every reference becomes exactly one row, in the order of the shard. A failure ke
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline import schema, storage
-from pipeline.decoding import ImageError, check_strictly, content_hash, decode, decode_cause, open_image, stored_size
+from pipeline.decoding import ImageError, check_strictly, content_hash, decode_cause, open_image, stored_size
+from pipeline.fast_decoding import Way, decode_by
 from pipeline.preprocessing import Pixels, Preprocessing
 from pipeline.timing import Stopwatch
 
@@ -19,20 +20,22 @@ Row = dict[str, Any]
 LARGEST_SIDE = 2**31 - 1  # of the columns width and height, int32
 
 
-def image_batches(
-    references: pa.Table,
-    preprocessing: Preprocessing,
-    batch_size: int,
-    max_pixels: int,
-    watch: Stopwatch,
-    strict: bool = False,
-) -> Iterator[pa.Table]:
+class Reading(NamedTuple):
+    """How files become pixels: for which network, which way, and what is refused."""
+
+    preprocessing: Preprocessing
+    max_pixels: int  # width × height
+    strict: bool = False  # refuse JPEGs that decode only with warnings
+    way: Way = "exact"
+
+
+def image_batches(references: pa.Table, reading: Reading, batch_size: int, watch: Stopwatch) -> Iterator[pa.Table]:
     """Decode `references` (`schema.LISTING`) to tables of at most `batch_size` rows (`schema.image_batch`)."""
 
     def into(slot: Pixels, reference: Row) -> Row:
-        return image_row(reference, preprocessing, max_pixels, slot, watch, strict)
+        return image_row(reference, reading, slot, watch)
 
-    return filled_batches(references, preprocessing, batch_size, into)
+    return filled_batches(references, reading.preprocessing, batch_size, into)
 
 
 def filled_batches(
@@ -58,13 +61,7 @@ def known_facts(reference: Row) -> Row:
 
 
 def image_row(
-    reference: Row,
-    preprocessing: Preprocessing,
-    max_pixels: int,
-    slot: Pixels,
-    watch: Stopwatch,
-    strict: bool = False,
-    tell: Callable[[Row], None] | None = None,
+    reference: Row, reading: Reading, slot: Pixels, watch: Stopwatch, tell: Callable[[Row], None] | None = None
 ) -> Row:
     """Read and decode one image into `slot`; return its facts, with `error_stage` and `error` where it failed.
 
@@ -88,8 +85,8 @@ def image_row(
                 row |= {"width": width, "height": height}
             if tell is not None:
                 tell(row)
-            slot[:] = decode(image, preprocessing, max_pixels)
-            if strict:
+            slot[:] = decode_by(reading.way, content.data, image, reading.preprocessing, reading.max_pixels, watch)
+            if reading.strict:
                 check_strictly(content.data, image)
     except ImageError as error:
         row |= {"error_stage": error.stage, "error": error.reason}

@@ -54,10 +54,17 @@ class ChildError(Exception):
 class Child:
     """A Python process that calls functions for this one. `beat` is called about once a second while it works."""
 
-    def __init__(self, beat: Beat, *, memory: int | None = None, environment: dict[str, str] | None = None) -> None:
-        """`memory` bounds the address space that the child's work may take, in bytes."""
+    def __init__(
+        self,
+        beat: Beat,
+        *,
+        memory: int | None = None,
+        modules: tuple[str, ...] = (),
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        """`memory` bounds the address space in bytes that the child's work may take beside that of `modules`."""
         self._beat = beat
-        self._memory = memory
+        self._limits = (memory, modules)
         self._environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection
@@ -102,7 +109,7 @@ class Child:
             )
         self._connection = Connection(ours.detach())
         try:
-            self._connection.send(self._memory)
+            self._connection.send(self._limits)
             self._answer(START_SECONDS, None)
         except (EOFError, ConnectionError, ChildSlowError) as error:
             raise OSError(f"a child process to isolate images in does not start: {error}") from error
@@ -135,7 +142,10 @@ def serve(descriptor: int, parent: int) -> None:
     with suppress(OSError):  # where memory runs out, the kernel shall take this process
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     connection = Connection(descriptor)
-    if (memory := connection.recv()) is not None:
+    memory, modules = connection.recv()
+    for module in modules:
+        importlib.import_module(module)
+    if memory is not None:
         bound = _address_space() + memory
         resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

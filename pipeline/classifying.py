@@ -32,58 +32,73 @@ class Verdicts(NamedTuple):
     failures: dict[int, tuple[str, str]]
 
 
+class Looked(NamedTuple):
+    """A batch that the network has looked at.
+
+    `predictions` (`schema.PREDICTIONS`), the `logits` [rows, outputs] behind them, and which rows are `close`: their
+    two best classes lie so near to each other that a more exact look might name another one.
+    """
+
+    predictions: pa.Table
+    logits: Floats
+    close: npt.NDArray[np.bool_]
+    again: bool = False  # whether this is the second look
+
+    def only(self, rows: npt.NDArray[np.bool_]) -> "Looked":
+        """Some of the rows."""
+        return self._replace(
+            predictions=self.predictions.filter(pa.array(rows)), logits=self.logits[rows], close=self.close[rows]
+        )
+
+
 class Classifier:
     """Holds one network and answers image batches with predictions, row for row."""
 
     def __init__(
-        self, bundle: Bundle, engine: Engine, *, batch_size: int, top_k: int, abstain_below: float | None
+        self, bundle: Bundle, engine: Engine, *, top_k: int, abstain_below: float | None, margin: float = 0.0
     ) -> None:
-        """`batch_size` is the engine's; `top_k` is at most the number of classes."""
+        """`top_k` is at most the number of classes; rows are close within `margin`, see `is_close`."""
         self._bundle = bundle
         self._engine = engine
-        self._batch_size = batch_size
         self._top_k = top_k
         self._abstain_below = abstain_below
+        self._margin = margin
         self._labels = np.array(bundle.labels, dtype=object)
 
-    def classify(self, batches: Iterable[pa.Table], watch: Stopwatch) -> Iterator[pa.Table]:
-        """Turn each image batch (`schema.image_batch`) into predictions (`schema.PREDICTIONS`), in order."""
+    def classify(self, batches: Iterable[pa.Table], watch: Stopwatch) -> Iterator[Looked]:
+        """Look at each image batch (`schema.image_batch`), in order."""
         for batch in batches:
             with watch("classify"):
                 answer, failures = self._verdicts(_pixels(batch))
+                broken: dict[int, tuple[str, str]] = {}
                 if not np.isfinite(answer.logits).all():
-                    failures |= self._not_numbers(answer)
+                    broken = self._not_numbers(answer)
                     answer = Answer(np.nan_to_num(answer.logits), answer.features)
-            chances = probabilities(answer.logits, self._bundle.temperature or 1.0)
-            yield self._predictions(_with_failures(batch, failures), chances, answer.features)
+                chances = probabilities(answer.logits, self._bundle.temperature or 1.0)
+                told = self._predictions(_with_failures(batch, failures | broken), chances, answer.features)
+                close = is_close(chances, self._margin, self._abstain_below)
+                close[list(broken)] = True  # half precision may have been too narrow
+                close &= batch["error_stage"].is_null().to_numpy()  # it has pixels
+                close[list(failures)] = False
+            yield Looked(told, answer.logits, close & (self._margin > 0))
 
-    def _verdicts(self, pixels: Pixels, *, halved: bool = False) -> Verdicts:
+    def _verdicts(self, pixels: Pixels) -> Verdicts:
         """Answer a batch; where the network fails on it, its halves. Raises `EngineError`."""
         try:
-            return Verdicts(self._run(pixels, halved=halved), {})
+            return Verdicts(self._engine(pixels), {})
         except Exception as error:  # noqa: BLE001  judged below, when its traceback no longer holds device memory
             stage, reason = getattr(error, "stage", "classify"), storage.cause(error)
         if len(pixels) == 1:
             return Verdicts(self._black(reason), {0: (stage, reason)})
         half = len(pixels) // 2
-        first, second = (self._verdicts(part, halved=True) for part in (pixels[:half], pixels[half:]))
+        first, second = (self._verdicts(part) for part in (pixels[:half], pixels[half:]))
         failures = first.failures | {half + row: why for row, why in second.failures.items()}
         return Verdicts(_joined(first.answer, second.answer), failures)
-
-    def _run(self, pixels: Pixels, *, halved: bool) -> Answer:
-        """Run at most a batch, padded to the batch's shape; one that was halved only where the engine needs it."""
-        rows = len(pixels)
-        if rows < self._batch_size and not (halved and self._engine.any_size):
-            padded = np.zeros((self._batch_size, *pixels.shape[1:]), dtype=np.uint8)
-            padded[:rows] = pixels
-            pixels = padded
-        answer = self._engine(pixels)
-        return Answer(answer.logits[:rows], None if answer.features is None else answer.features[:rows])
 
     def _black(self, reason: str) -> Answer:
         """The answer for a black image: where there is none either, the network is to blame. Raises `EngineError`."""
         try:
-            return self._run(np.zeros((1, *self._bundle.preprocessing.shape), dtype=np.uint8), halved=True)
+            return self._engine(np.zeros((1, *self._bundle.preprocessing.shape), dtype=np.uint8))
         except Exception as error:
             raise EngineError(f"the network fails even on a black image: {reason}") from error
 
@@ -156,6 +171,21 @@ def probabilities(logits: Floats, temperature: float) -> Floats:
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     chances: Floats = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
     return chances
+
+
+def is_close(chances: Floats, margin: float, abstain_below: float | None) -> npt.NDArray[np.bool_]:
+    """Which rows of `chances` [rows, classes ≥ 2] are so close that a more exact look might decide otherwise.
+
+    Close is less than `margin` in the logarithm of a ratio: of the two best chances, or of the best one's odds and
+    those of `abstain_below`. The errors of reduced precision are errors of logits, whatever the chances are.
+    """
+    best = -np.partition(-chances.astype(np.float64), 1, axis=1)[:, :2].T
+    floor = np.finfo(np.float32).tiny
+    close: npt.NDArray[np.bool_] = np.log(np.maximum(best[0], floor) / np.maximum(best[1], floor)) < margin
+    if abstain_below is not None and 0 < abstain_below < 1:
+        odds = np.log(best[0] / np.maximum(1 - best[0], floor)) - np.log(abstain_below / (1 - abstain_below))
+        close |= np.abs(odds) < margin
+    return close
 
 
 def _embeddings(features: Floats | None, failed: npt.NDArray[np.bool_]) -> pa.Array:

@@ -8,6 +8,8 @@ import hashlib
 import io
 import resource
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from pipeline import storage
 from pipeline.preprocessing import Pixels, Preprocessing
+from pipeline.timing import Stopwatch
 
 # EPS and PDF run Ghostscript, and rare parsers are where the holes are: these and no others. (MPO opens as JPEG.)
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "AVIF", "JPEG2000")
@@ -64,20 +67,33 @@ def open_image(data: bytes) -> Image.Image:
         raise ImageError("decode", decode_cause(error)) from error
 
 
-def decode(image: Image.Image, preprocessing: Preprocessing, max_pixels: int) -> Pixels:
-    """Decode an opened image to uint8 pixels [height, width, channels]. Raises `ImageError`.
+def decode(image: Image.Image, preprocessing: Preprocessing, max_pixels: int, watch: Stopwatch | None = None) -> Pixels:
+    """Decode an opened image to uint8 pixels [height, width, channels], the exact way. Raises `ImageError`.
 
-    `max_pixels` bounds width × height as the header states them.
+    `max_pixels` bounds width × height as the header states them; resampling is timed by `watch`.
     """
+    check_pixels(image, max_pixels)
+    with typed_failures():
+        picture = in_mode(upright(image), preprocessing.mode)
+        with (watch or Stopwatch())("resample"):
+            return preprocessing.apply(picture)
+
+
+def check_pixels(image: Image.Image, max_pixels: int) -> None:
+    """Raise `ImageError` for more pixels than are allowed."""
     width, height = image.size
     if width * height > max_pixels:
         raise ImageError("decode", f"{width}×{height} pixels are more than the {max_pixels} allowed (--max-pixels)")
+
+
+@contextmanager
+def typed_failures() -> Iterator[None]:
+    """Whatever is raised inside (truncated data, broken chunks…) is the image's fault: raise `ImageError`."""
     try:
-        image.load()
-        return preprocessing.apply(in_mode(upright(image), preprocessing.mode))
+        yield
     except ImageError:
         raise
-    except Exception as error:  # truncated data, broken chunks…
+    except Exception as error:
         raise ImageError(_memory_stage(error), decode_cause(error)) from error
 
 
@@ -119,13 +135,19 @@ def stored_size(image: Image.Image) -> tuple[int, int]:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Turn a loaded image as its EXIF orientation asks. Corrupt EXIF means: as stored."""
+    """Load an image and turn it as its EXIF orientation asks."""
+    image.load()  # before its EXIF is looked at: parsers find some of it only then
+    turn = turn_of(image)
+    return image if turn is None else image.transpose(turn)
+
+
+def turn_of(image: Image.Image) -> Image.Transpose | None:
+    """How to turn an image upright, by its EXIF orientation. Corrupt EXIF means: as stored."""
     try:
         orientation = image.getexif().get(ORIENTATION_TAG)
     except Exception:  # noqa: BLE001  UnicodeDecodeError, ZeroDivisionError… from the EXIF parser: the pixels are fine
-        return image
-    turn = UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return image if turn is None else image.transpose(turn)
+        return None
+    return UPRIGHT.get(orientation) if isinstance(orientation, int) else None
 
 
 def in_mode(image: Image.Image, mode: str) -> Image.Image:

@@ -15,14 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from pipeline import engines, planning, schema, storage
-from pipeline.batching import image_batches
+from pipeline import engines, planning, precision, schema, storage
 from pipeline.bundle import Bundle
 from pipeline.calibrating import Bin, Classes, Floats, calibration_error, negative_log_likelihood, reliability
-from pipeline.classifying import Classifier, EngineError, Verdicts, probabilities
+from pipeline.classifying import EngineError, probabilities
 from pipeline.job import Options, RequestError, RunError
 from pipeline.labelled import Example, Labelled, Split, labels_of
-from pipeline.preprocessing import Pixels
+from pipeline.looking import Looking, joined
 from pipeline.timing import Stopwatch
 
 SPLITS_FILE = "splits.parquet"
@@ -81,46 +80,31 @@ class Answers(NamedTuple):
     engine: str
 
 
-class _Recording(Classifier):
-    """A classifier that remembers the logits of every batch."""
-
-    logits: list[Floats]
-
-    def _verdicts(self, pixels: Pixels, *, halved: bool = False) -> Verdicts:
-        found = super()._verdicts(pixels, halved=halved)
-        if not halved:
-            self.logits.append(np.nan_to_num(found.answer.logits))
-        return found
-
-
 def classify(bundle: Bundle, paths: Sequence[str], options: Options) -> Answers:
     """Classify images in this process as a run of `classify` would."""
     on_gpu = options.device == "cuda" or (options.device == "auto" and _has_gpu())
-    size = planning.BATCH_SIZE["gpu" if on_gpu else "cpu"]
-    build = engines.Build(engines.choose(options.engine, on_gpu), size, features=False)
+    threads, device = len(os.sched_getaffinity(0)), "cuda" if on_gpu else "cpu"
     engines.check(bundle, options)
-    engines.prepare(bundle, build)
-    threads = len(os.sched_getaffinity(0))
-    classifier = _Recording(
-        bundle,
-        engines.build(bundle, build, "cuda" if on_gpu else "cpu", threads),
-        batch_size=size,
-        top_k=planning.top_k_of(options, bundle),
-        abstain_below=options.abstain_below,
-    )
-    classifier.logits = []
+
+    def built(build: engines.Build) -> engines.Engine:
+        engines.prepare(bundle, build)
+        return engines.build(bundle, build, device, threads)
+
+    engine = engines.choose(options.engine, on_gpu)
+    looks = precision.looks(options.precision, engine, on_gpu, len(paths))
+    looking = Looking(bundle, looks, built, options=options, top_k=planning.top_k_of(options, bundle))
     found = [storage.entry(path)[:4] for path in paths]
     references = pa.table(
         [pa.array(column, field.type) for column, field in zip(zip(*found, strict=True), schema.LISTING, strict=True)],
         schema.LISTING,
     )
-    watch = Stopwatch()
-    batches = image_batches(references, bundle.preprocessing, size, options.max_pixels, watch, options.strict)
     try:
-        predictions = pa.concat_tables(classifier.classify(batches, watch))
+        looked = joined(list(looking.over(references, planning.BATCH_SIZE["gpu" if on_gpu else "cpu"], Stopwatch())))
     except EngineError as error:
         raise RunError(f"{bundle.name} cannot classify: {error}.") from error
-    return Answers(predictions, np.concatenate(classifier.logits), build.engine)
+    places = {path: place for place, path in enumerate(looked.predictions["path"].to_pylist())}
+    order = np.array([places[path] for path in references["path"].to_pylist()])
+    return Answers(looked.predictions.take(order), looked.logits[order], engine)
 
 
 def _has_gpu() -> bool:

@@ -6,17 +6,17 @@ Only the shards that killed or stalled a worker come here; every other shard pay
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline import bundle as bundles
 from pipeline import engines
-from pipeline.batching import Row, filled_batches, image_row, known_facts
+from pipeline.batching import Reading, Row, filled_batches, image_row, known_facts
 from pipeline.children import START_SECONDS, Beat, Child, ChildDiedError, ChildError, ChildSlowError, Tell
 from pipeline.engines import Answer, Build, Engine
-from pipeline.preprocessing import Pixels, Preprocessing
+from pipeline.fast_decoding import Way
+from pipeline.preprocessing import Pixels
 from pipeline.timing import Stopwatch
 
 ENGINE_SECONDS = 60  # for one batch: a thousand times what it takes
@@ -31,38 +31,32 @@ def decoding_memory(max_pixels: int) -> int:
 class IsolatedDecoder:
     """Decodes each image in a child: one that kills, hangs or swells costs its own row only."""
 
-    def __init__(self, beat: Beat, *, seconds: float, max_pixels: int) -> None:
+    def __init__(self, beat: Beat, *, seconds: float, max_pixels: int, way: Way) -> None:
         """`seconds` bound the reading and decoding of one image."""
         alone = {"CUDA_VISIBLE_DEVICES": "", "OPENBLAS_NUM_THREADS": "1"}
-        self._child = Child(beat, memory=decoding_memory(max_pixels), environment=alone)
+        modules = ("torch",) if way == "turbo" else ()
+        self._child = Child(beat, memory=decoding_memory(max_pixels), modules=modules, environment=alone)
         self._seconds = seconds
 
-    def batches(
-        self,
-        references: pa.Table,
-        preprocessing: Preprocessing,
-        batch_size: int,
-        max_pixels: int,
-        watch: Stopwatch,
-        strict: bool = False,
-    ) -> Iterator[pa.Table]:
+    def batches(self, references: pa.Table, reading: Reading, batch_size: int, watch: Stopwatch) -> Iterator[pa.Table]:
         """As `batching.image_batches`."""
 
         def into(slot: Pixels, reference: Row) -> Row:
             with watch("decode"):
-                return self._into(slot, reference, preprocessing, max_pixels, strict)
+                return self._into(slot, reference, reading)
 
-        try:
-            yield from filled_batches(references, preprocessing, batch_size, into)
-        finally:
-            self._child.close()
+        return filled_batches(references, reading.preprocessing, batch_size, into)
 
-    def _into(self, slot: Pixels, reference: Row, *contract: Any) -> Row:
+    def close(self) -> None:
+        """End the child."""
+        self._child.close()
+
+    def _into(self, slot: Pixels, reference: Row, reading: Reading) -> Row:
         facts = [known_facts(reference)]
         for last_try in (False, True):
             try:
                 row: Row
-                row, pixels = self._child.ask(self._seconds, decode_here, reference, *contract, heard=facts.append)
+                row, pixels = self._child.ask(self._seconds, decode_here, reference, reading, heard=facts.append)
             except ChildSlowError:
                 return facts[-1] | {"error_stage": "timeout", "error": f"no pixel after {self._seconds:g} s"}
             except ChildDiedError as death:
@@ -84,12 +78,10 @@ class IsolatedDecoder:
         raise AssertionError("the last try returns")
 
 
-def decode_here(
-    tell: Tell, reference: Row, preprocessing: Preprocessing, max_pixels: int, strict: bool
-) -> tuple[Row, Pixels | None]:
+def decode_here(tell: Tell, reference: Row, reading: Reading) -> tuple[Row, Pixels | None]:
     """In the child: one image's facts and, where it has no error, its pixels."""
-    slot = np.zeros(preprocessing.shape, dtype=np.uint8)
-    row = image_row(reference, preprocessing, max_pixels, slot, Stopwatch(), strict, tell)
+    slot = np.zeros(reading.preprocessing.shape, dtype=np.uint8)
+    row = image_row(reference, reading, slot, Stopwatch(), tell)
     return row, None if "error_stage" in row else slot
 
 
@@ -100,12 +92,11 @@ class IsolatedEngine:
         """As `engines.build`, from the bundle's folder."""
         self._child = Child(beat)
         self._how = (bundle, build, device, threads)
-        self.any_size = False
 
     def __call__(self, pixels: Pixels) -> Answer:
         """Run one batch. Raises `ChildDiedError`, `ChildSlowError`, `ChildError`."""
         if not self._child.is_warm:
-            self.any_size = self._child.ask(START_SECONDS, build_here, *self._how)
+            self._child.ask(START_SECONDS, build_here, *self._how)
         answer: Answer = self._child.ask(ENGINE_SECONDS, run_here, pixels)
         return answer
 
@@ -117,11 +108,10 @@ class IsolatedEngine:
 _engine: Engine  # the child's own
 
 
-def build_here(_tell: Tell, bundle: Path, build: Build, device: str, threads: int) -> bool:
-    """In the child: build the engine; return whether it takes batches of any size."""
+def build_here(_tell: Tell, bundle: Path, build: Build, device: str, threads: int) -> None:
+    """In the child: build the engine."""
     global _engine
     _engine = engines.build(bundles.load(bundle), build, device, threads)
-    return _engine.any_size
 
 
 def run_here(_tell: Tell, pixels: Pixels) -> Answer:

@@ -15,6 +15,7 @@ from pipeline import storage
 Workers = Literal["auto", "ray", "inline"]
 Device = Literal["auto", "cpu", "cuda"]
 EngineName = Literal["auto", "torch", "openvino"]
+Precision = Literal["auto", "exact", "fast"]
 
 
 class RequestError(ValueError):
@@ -40,6 +41,11 @@ class Options(BaseModel):
     device: Device = Field(default="auto", description="Where the network runs; auto takes a GPU where there is one.")
     engine: EngineName = Field(
         default="auto", description="What runs the network; auto takes OpenVINO on a CPU where installed, else torch."
+    )
+    precision: Precision = Field(
+        default="auto",
+        description="exact: the textbook's decoding and float32 throughout; fast: the first answer of scaled JPEG "
+        "decoding and half precision; auto: that answer, and where its best two classes lie close, the exact one.",
     )
     workers: Workers = Field(
         default="auto", description="ray: actors on every core or GPU; inline: this process; auto: by number of images."

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import bundle as bundles
-from pipeline import engines, runs, schema, storage
+from pipeline import engines, precision, runs, schema, storage
 from pipeline.bundle import Bundle
 from pipeline.job import Job, Options, RequestError
 from pipeline.runs import Counts, Plan, RunFolder
@@ -25,7 +25,7 @@ from pipeline.selecting import Selection
 SMALLEST, LARGEST = 64, 16_384  # images per shard
 SHARDS_PER_WORKER = 8  # so that the last shards of a run end at about the same time
 SHARDS_PER_FILE = 256  # a reader parses one footer to find its shard; this bounds the footer
-BATCH_SIZE = {"cpu": 16, "gpu": 256}  # on CPUs larger batches fall out of the caches (measured)
+BATCH_SIZE = {"cpu": 32, "gpu": 256}  # images per Arrow batch
 INDEX = "shards.parquet"
 INDEX_SCHEMA = pa.schema(
     [("id", pa.string()), ("file", pa.string()), ("row", pa.int32()), ("images", pa.int64()), ("bytes", pa.int64())]
@@ -61,7 +61,7 @@ def model_key(bundle: Bundle, options: Options) -> str:
     shaping = {
         "bundle": bundle.digest,
         "top_k": top_k_of(options, bundle),
-        **options.model_dump(include={"abstain_below", "embeddings", "max_pixels", "strict"}),
+        **options.model_dump(include={"abstain_below", "embeddings", "max_pixels", "precision", "strict"}),
     }
     return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
 
@@ -101,7 +101,9 @@ def make_plan(
         bundle=bundle.folder,
         weights_sha256=bundle.weights_sha256,
         calibrated=bundle.temperature is not None,
-        engine=engines.choose(job.options.engine, on_gpu),
+        looks=precision.looks(
+            job.options.precision, engines.choose(job.options.engine, on_gpu), on_gpu, chosen.images / workers
+        ),
         batch_size=BATCH_SIZE["gpu" if on_gpu else "cpu"],
         top_k=top_k_of(job.options, bundle),
         shard_size=size,

@@ -72,23 +72,32 @@ class Preprocessing(BaseModel):
             return target_height, int(target_height * height / width)
         return int(target_height * width / height), target_height
 
+    def crop_corner(self, scaled_width: int, scaled_height: int) -> tuple[int, int]:
+        """Left and top of the crop in the scaled picture (torchvision's `CenterCrop`, which rounds half to even)."""
+        return round((scaled_width - self.width) / 2), round((scaled_height - self.height) / 2)
+
     def crop_box(self, width: int, height: int) -> tuple[float, float, float, float]:
         """The crop in coordinates of the unscaled picture: left, top, right, bottom.
 
-        The crop's corner is a whole pixel of the scaled picture (torchvision's `CenterCrop` rounds half to even); half
-        a pixel beside it changes answers, so it is mapped back from there.
+        The crop's corner is a whole pixel of the scaled picture; half a pixel beside it changes answers, so it is
+        mapped back from there.
         """
         scaled_width, scaled_height = self.scaled_size(width, height)
-        left = round((scaled_width - self.width) / 2)
-        top = round((scaled_height - self.height) / 2)
+        left, top = self.crop_corner(scaled_width, scaled_height)
         x, y = width / scaled_width, height / scaled_height
         return left * x, top * y, min((left + self.width) * x, width), min((top + self.height) * y, height)
 
-    def apply(self, picture: Image.Image) -> Pixels:
-        """Crop and resample an upright picture in `mode` to uint8 pixels of `shape`."""
+    def apply(self, picture: Image.Image, full: tuple[int, int] | None = None, reduced: int = 1) -> Pixels:
+        """Crop and resample an upright picture in `mode` to uint8 pixels of `shape`.
+
+        A JPEG may have been decoded `reduced` 2, 4 or 8 times; its grid is then still that of the `full` width and
+        height. Only where `is_known`.
+        """
         assert picture.mode == self.mode
         if self.is_known:
-            piece, box = _cut(picture, self.crop_box(*picture.size), (self.width, self.height))
+            left, top, right, bottom = (edge / reduced for edge in self.crop_box(*(full or picture.size)))
+            inside = left, top, min(right, picture.width), min(bottom, picture.height)
+            piece, box = _cut(picture, inside, (self.width, self.height))
             resampled = piece.resize((self.width, self.height), RESAMPLING[self.interpolation], box=box)
             return np.asarray(resampled).reshape(self.shape)
         return self._through_timm(picture)

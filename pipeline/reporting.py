@@ -73,7 +73,7 @@ def summarize(folder: RunFolder, plan: Plan, phases: dict[str, float], driver_me
         resumed_shards=resumed,
         workers=len({(receipt.worker.host, receipt.worker.pid) for receipt in receipts}),
         worker_kind="+".join(kinds),
-        engine=plan.engine,
+        engine=plan.looks.engine,
         seconds=phases,
         images_per_second=round(now / max(phases.get("classify", 0.0), 1e-9), 1) if now else 0.0,
         peak_memory_driver=driver_memory,

@@ -30,6 +30,7 @@ from pipeline import storage
 from pipeline.bundle import Bundle
 from pipeline.engines import Build
 from pipeline.job import Job, Options, RequestError, RunError
+from pipeline.precision import Looks
 
 CLOCK_WAIT = timedelta(seconds=10)  # as much as clocks of one site may differ; waited for
 State = Literal["unplanned", "unreadable", "planned", "decided", "published", "refused"]
@@ -52,8 +53,8 @@ class Counts(BaseModel):
 class Plan(BaseModel):
     """What a run will do, fixed before the first image is read and stored in `plan.json`.
 
-    Engine and batch shape are part of it, so that a resumed run equals an uninterrupted one. `shards` is their number;
-    their references lie in `plan/`.
+    How images are looked at and the batch shape are part of it, so that a resumed run equals an uninterrupted one.
+    `shards` is their number; their references lie in `plan/`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -66,7 +67,7 @@ class Plan(BaseModel):
     bundle: Path
     weights_sha256: str
     calibrated: bool
-    engine: Literal["torch", "openvino"]
+    looks: Looks
     batch_size: int
     top_k: int
     shard_size: int
@@ -75,9 +76,9 @@ class Plan(BaseModel):
     versions: dict[str, str]
 
     @property
-    def build(self) -> Build:
-        """How every worker of this run builds its engine."""
-        return Build(self.engine, self.batch_size, self.job.options.embeddings)
+    def builds(self) -> tuple[Build, ...]:
+        """How every worker of this run builds its engines, that of the first look first."""
+        return self.looks.builds(features=self.job.options.embeddings)
 
     def load_bundle(self) -> Bundle:
         """The bundle of this run. Raises `RunError` where its weights are no longer those that were planned with."""

@@ -43,6 +43,7 @@ class Receipt(BaseModel):
     ok: int
     abstained: int
     error: int
+    looked_twice: int  # rows that the second look decided
     worker: Worker
     decoders: tuple[Worker, ...]
     flow_run: str | None
@@ -64,7 +65,7 @@ def write_part(target: Path, predictions: pa.Table, plan: Plan, receipt: Receipt
         "model": plan.model_name,
         "weights_sha256": plan.weights_sha256,
         "calibrated": plan.calibrated,
-        "engine": plan.engine,
+        "looks": plan.looks.model_dump(mode="json"),
         "options": plan.job.options.model_dump(mode="json"),
         "versions": plan.versions,
         "flow_run": receipt.flow_run or "",

@@ -2,40 +2,33 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pyarrow as pa
 import ray
 
 from pipeline.attempts import DECODER, this_process
-from pipeline.batching import image_batches
-from pipeline.preprocessing import Preprocessing
+from pipeline.batching import Reading, image_batches
+from pipeline.looking import Decode
 from pipeline.timing import Stopwatch
 
 BYTES_IN_FLIGHT = 512 << 20  # decoded pixels waiting for one classifier: bounds the object store
 
 
-def decode_batch(references: pa.Table, preprocessing: Preprocessing, max_pixels: int, strict: bool) -> pa.Table:
+def decode_batch(references: pa.Table, reading: Reading) -> pa.Table:
     """Decode one batch of references (`schema.LISTING`) to one image batch that names this process in its metadata."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # zero GPUs asked for does not hide them
-    (batch,) = image_batches(references, preprocessing, references.num_rows, max_pixels, Stopwatch(), strict)
+    (batch,) = image_batches(references, reading, references.num_rows, Stopwatch())
     context = ray.get_runtime_context()
     worker = this_process("ray", context.get_task_id(), tuple(context.get_accelerator_ids().get("GPU", ())))
     return batch.replace_schema_metadata({DECODER: worker.model_dump_json()})
 
 
-def remote_batches(cores_per_classifier: int) -> Callable[..., Iterator[pa.Table]]:
+def remote_batches(cores_per_classifier: int) -> Decode:
     """`image_batches`, decoded by tasks across the cluster: in order, a bounded number of bytes ahead."""
 
-    def batches(
-        references: pa.Table,
-        preprocessing: Preprocessing,
-        batch_size: int,
-        max_pixels: int,
-        _watch: Stopwatch,
-        strict: bool,
-    ) -> Iterator[pa.Table]:
-        height, width, channels = preprocessing.shape
+    def batches(references: pa.Table, reading: Reading, batch_size: int, _watch: Stopwatch) -> Iterator[pa.Table]:
+        height, width, channels = reading.preprocessing.shape
         batch_bytes = batch_size * height * width * channels
         ahead = max(2, min(2 * cores_per_classifier, BYTES_IN_FLIGHT // batch_bytes))
         decode = ray.remote(num_cpus=1, num_gpus=0, max_retries=0)(decode_batch)
@@ -44,7 +37,7 @@ def remote_batches(cores_per_classifier: int) -> Callable[..., Iterator[pa.Table
             if len(waiting) == ahead:
                 yield ray.get(waiting.popleft())
             piece = references.slice(start, batch_size).combine_chunks()
-            waiting.append(decode.remote(piece, preprocessing, max_pixels, strict))
+            waiting.append(decode.remote(piece, reading))
         while waiting:
             yield ray.get(waiting.popleft())
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pipeline import batching, schema
-from pipeline.batching import image_batches
+from pipeline.batching import Reading, image_batches
 from pipeline.preprocessing import Preprocessing
 from pipeline.timing import Stopwatch
 
@@ -30,7 +30,7 @@ def references(*paths: Path, errors: dict[str, str] | None = None) -> pa.Table:
 
 
 def batches(table: pa.Table, size: int = 4, *, limit: int = 1_000_000, strict: bool = False) -> list[pa.Table]:
-    return list(image_batches(table, MODEL, size, limit, Stopwatch(), strict))
+    return list(image_batches(table, Reading(MODEL, limit, strict), size, Stopwatch()))
 
 
 def pixels(batch: pa.Table) -> np.ndarray:

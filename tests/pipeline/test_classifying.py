@@ -8,7 +8,7 @@ import pytest
 from scipy.special import expit, softmax
 
 from pipeline import bundle, schema
-from pipeline.classifying import Classifier, probabilities
+from pipeline.classifying import Classifier, is_close, probabilities
 from pipeline.engines import Answer
 from pipeline.preprocessing import Pixels
 from pipeline.timing import Stopwatch
@@ -53,9 +53,9 @@ def test_one_output_is_logistic() -> None:
 
 
 def test_rows_hold_the_best_classes_and_errors_hold_none(tiny_bundle: Path) -> None:
-    engine = Recorded([[0, 1, 2, 3, 9], [5, 0, 0, 0, 0], [1, 1.1, 1, 1, 1], [0, 0, 0, 0, 0]])
-    classifier = Classifier(bundle.load(tiny_bundle), engine, batch_size=4, top_k=2, abstain_below=0.5)
-    (rows,) = classifier.classify([image_batch(3, failed=(1,))], Stopwatch())
+    engine = Recorded([[0, 1, 2, 3, 9], [5, 0, 0, 0, 0], [1, 1.1, 1, 1, 1]])
+    classifier = Classifier(bundle.load(tiny_bundle), engine, top_k=2, abstain_below=0.5)
+    ((rows, *_),) = classifier.classify([image_batch(3, failed=(1,))], Stopwatch())
     assert rows.schema.equals(schema.PREDICTIONS)
     first, second, third = rows.to_pylist()
     assert (first["status"], first["label"]) == ("ok", "emu")
@@ -67,13 +67,19 @@ def test_rows_hold_the_best_classes_and_errors_hold_none(tiny_bundle: Path) -> N
     assert third["confidence"] == pytest.approx(0.2165, abs=1e-3), "kept on abstention"
 
 
-def test_a_short_batch_is_padded_and_a_full_one_is_not_copied(tiny_bundle: Path) -> None:
+def test_a_batch_is_not_copied(tiny_bundle: Path) -> None:
     engine = Recorded([[0.0, 0, 0, 0, 0]] * 4)
-    classifier = Classifier(bundle.load(tiny_bundle), engine, batch_size=4, top_k=1, abstain_below=None)
-    full, short = image_batch(4), image_batch(2)
-    rows = list(classifier.classify([full, short], Stopwatch()))
-    assert [table.num_rows for table in rows] == [4, 2]
-    assert [pixels.shape for pixels in engine.shown] == [(4, 4, 4, 3)] * 2
-    stored = full["image"].chunk(0).storage.flatten().buffers()[1]
+    classifier = Classifier(bundle.load(tiny_bundle), engine, top_k=1, abstain_below=None)
+    batch = image_batch(4)
+    list(classifier.classify([batch], Stopwatch()))
+    stored = batch["image"].chunk(0).storage.flatten().buffers()[1]
     assert engine.shown[0].__array_interface__["data"][0] == stored.address, "the engine reads Arrow's own memory"
-    assert engine.shown[1][2:].max() == 0
+
+
+def test_close_is_told_from_logits() -> None:
+    logits = np.array([[0, 0.3, -9], [0, 0.5, -9], [-4, -4.3, 3]], dtype=np.float32)
+    chances = probabilities(logits, 1.0)
+    assert is_close(chances, 0.4, None).tolist() == [True, False, False]
+    assert is_close(chances, 0.4, 0.62).tolist() == [True, True, False], "0.6224 is near the threshold"
+    assert is_close(chances, 0.4, 0.0).tolist() == [True, False, False]
+    assert not is_close(chances, 0.0, 0.62).any()

@@ -53,6 +53,7 @@ def attempt(folder: RunFolder, shard: Shard, number: int) -> Path:
         ok=count,
         abstained=0,
         error=0,
+        looked_twice=0,
         worker=this_process("inline"),
         decoders=(),
         flow_run=None,

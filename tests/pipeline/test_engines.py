@@ -39,7 +39,7 @@ def textbook(model: bundle.Bundle) -> np.ndarray:
 @pytest.mark.parametrize("name", ["openvino", "torch"])
 def test_an_engine_gives_the_textbooks_answer(name: engines.Name) -> None:
     model = bundle.resolve(None)
-    engine = engines.build(model, Build(name, 8, features=False), "cpu", threads=2)
+    engine = engines.build(model, Build(name, features=False), "cpu", threads=2)
     found, expected = probabilities(engine(ours(model)).logits, 1.0), probabilities(textbook(model), 1.0)
     assert (found.argmax(axis=1) == expected.argmax(axis=1)).all()
     assert np.abs(found - expected).max() < 0.01  # pixels may differ by one level of 255
@@ -50,7 +50,7 @@ def test_features_are_the_pooled_ones(name: engines.Name, tiny_bundle: Path) -> 
     import torch
 
     model = bundle.load(tiny_bundle)
-    engine = engines.build(model, Build(name, 8, features=True), "cpu", threads=2)
+    engine = engines.build(model, Build(name, features=True), "cpu", threads=2)
     pixels = ours(model)
     answer = engine(pixels)
     net = model.network()
@@ -68,17 +68,17 @@ def test_a_converted_model_needs_no_torch(tiny_bundle: Path) -> None:
     import sys
 
     model = bundle.load(tiny_bundle)
-    engines.prepare(model, Build("openvino", 16, features=False))
+    engines.prepare(model, Build("openvino", features=False))
     script = f"""
 import sys, numpy as np
 from pathlib import Path
 from pipeline import bundle, engines
 model = bundle.load(Path({str(tiny_bundle)!r}))
-engine = engines.build(model, engines.Build("openvino", 16, False), "cpu", 1)
-print(engine(np.zeros((16, *model.preprocessing.shape), np.uint8)).logits.shape, "torch" in sys.modules)
+engine = engines.build(model, engines.Build("openvino", False), "cpu", 1)
+print(engine(np.zeros((6, *model.preprocessing.shape), np.uint8)).logits.shape, "torch" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "(16, 5) False"
+    assert done.stdout.strip() == "(6, 5) False"
 
 
 def test_the_engine_is_chosen_by_the_device() -> None:

@@ -20,8 +20,7 @@ MODEL = Preprocessing(channels=3, height=4, width=4, crop_pct=1, interpolation="
 class Fake:
     """An engine whose logits tell the image's shade; what `fault` finds in a batch happens."""
 
-    def __init__(self, fault=lambda pixels: None, *, any_size: bool = False) -> None:
-        self.any_size = any_size
+    def __init__(self, fault=lambda pixels: None) -> None:
         self.fault = fault
         self.sizes: list[int] = []
 
@@ -38,7 +37,7 @@ class Fake:
 def classify(engine: Fake, shades: list[int], errors: dict[int, str] | None = None) -> list[dict]:
     bundle = SimpleNamespace(labels=tuple(map(str, range(256))), preprocessing=MODEL, temperature=None)
     assert isinstance(bundle.labels, Bundle.model_fields["labels"].annotation.__origin__)
-    classifier = Classifier(bundle, engine, batch_size=BATCH, top_k=3, abstain_below=None)
+    classifier = Classifier(bundle, engine, top_k=3, abstain_below=None)
     batches = []
     for start in range(0, len(shades), BATCH):
         part = shades[start : start + BATCH]
@@ -50,7 +49,8 @@ def classify(engine: Fake, shades: list[int], errors: dict[int, str] | None = No
         pixels[:] = np.array(part, dtype=np.uint8)[:, None, None, None]
         layout = schema.image_batch(*MODEL.shape)
         batches.append(facts.append_column(layout.field("image"), pa.FixedShapeTensorArray.from_numpy_ndarray(pixels)))
-    return pa.concat_tables(list(classifier.classify(batches, Stopwatch()))).to_pylist()
+    looked = classifier.classify(batches, Stopwatch())
+    return pa.concat_tables([each.predictions for each in looked]).to_pylist()
 
 
 def raising(*shades: int, error: Exception | None = None):
@@ -66,10 +66,9 @@ def verdicts(rows: list[dict]) -> list:
 
 
 @pytest.mark.parametrize("guilty", [(0,), (15,), (7,), (16, 17), (3, 4, 12, 39)])
-@pytest.mark.parametrize("any_size", [False, True])
-def test_only_the_guilty_get_an_error(guilty: tuple[int, ...], any_size: bool) -> None:
+def test_only_the_guilty_get_an_error(guilty: tuple[int, ...]) -> None:
     shades = list(range(100, 140))
-    rows = classify(Fake(raising(*(100 + row for row in guilty)), any_size=any_size), shades)
+    rows = classify(Fake(raising(*(100 + row for row in guilty))), shades)
     assert verdicts(rows) == [
         ("classify", "RuntimeError: cannot take this one") if row in guilty else str(shade)
         for row, shade in enumerate(shades)
@@ -77,10 +76,10 @@ def test_only_the_guilty_get_an_error(guilty: tuple[int, ...], any_size: bool) -
     assert all((row["top_k"] is None) == (index in guilty) for index, row in enumerate(rows))
 
 
-def test_the_normal_path_runs_each_batch_once_in_its_one_shape() -> None:
+def test_the_normal_path_runs_each_batch_once() -> None:
     engine = Fake()
     classify(engine, list(range(40)))
-    assert engine.sizes == [BATCH] * 3
+    assert engine.sizes == [BATCH, BATCH, 8]
 
 
 def test_out_of_memory_on_the_device_is_solved_by_smaller_batches() -> None:
@@ -90,7 +89,7 @@ def test_out_of_memory_on_the_device_is_solved_by_smaller_batches() -> None:
         if len(pixels) > 5:
             raise OutOfMemoryError("CUDA out of memory")
 
-    engine = Fake(small_device, any_size=True)
+    engine = Fake(small_device)
     assert verdicts(classify(engine, list(range(32)))) == [str(shade) for shade in range(32)]
     assert min(engine.sizes) == 4
 

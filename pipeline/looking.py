@@ -1,0 +1,92 @@
+"""References → looks: decode and classify, and look again, the exact way, where the first look is not sure.
+
+For the second look an image is read again. Its first answer stands where its bytes are no longer those that were looked
+at first, so that a row's answer and its hash always belong together.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import schema
+from pipeline.batching import Reading, image_batches
+from pipeline.bundle import Bundle
+from pipeline.classifying import Classifier, Looked
+from pipeline.engines import Build, Engine
+from pipeline.job import Options
+from pipeline.precision import EXACT, Looks
+from pipeline.timing import Stopwatch
+
+Decode = Callable[[pa.Table, Reading, int, Stopwatch], Iterator[pa.Table]]  # as `image_batches`
+
+
+class Looking:
+    """One network, held once for each look that is planned."""
+
+    def __init__(
+        self, bundle: Bundle, looks: Looks, built: Callable[[Build], Engine], *, options: Options, top_k: int
+    ) -> None:
+        """`built` makes an engine as it is told."""
+        self._reading = Reading(bundle.preprocessing, options.max_pixels, options.strict, looks.first.way)
+
+        def classifier(build: Build, margin: float) -> Classifier:
+            return Classifier(bundle, built(build), top_k=top_k, abstain_below=options.abstain_below, margin=margin)
+
+        first, *second = looks.builds(features=options.embeddings)
+        self._first = classifier(first, looks.margin or 0.0)
+        self._second = classifier(second[0], 0.0) if second else None
+
+    def over(
+        self, references: pa.Table, batch_size: int, watch: Stopwatch, decode: Decode = image_batches
+    ) -> Iterator[Looked]:
+        """Look at every reference (`schema.LISTING`); rows looked at twice come after those around them."""
+        looked = self._first.classify(decode(references, self._reading, batch_size, watch), watch)
+        second = self._second
+        if second is None:
+            return looked
+        exact = self._reading._replace(way=EXACT.way)
+
+        def again(first: Looked) -> Iterator[Looked]:
+            with watch("second look"):
+                batches = decode(_listed(first.predictions), exact, batch_size, Stopwatch())
+                return _settled(first, joined(list(second.classify(batches, Stopwatch()))))
+
+        return _twice(looked, batch_size, again)
+
+
+def _twice(looked: Iterable[Looked], batch_size: int, again: Callable[[Looked], Iterable[Looked]]) -> Iterator[Looked]:
+    """Pass on what is sure; the rest is looked at again when there is a batch of it, or at the end."""
+    waiting: list[Looked] = []
+    for each in looked:
+        yield each.only(~each.close)
+        waiting.append(each.only(each.close))
+        if sum(len(some.close) for some in waiting) >= batch_size:
+            yield from again(joined(waiting))
+            waiting = []
+    if any(len(some.close) for some in waiting):
+        yield from again(joined(waiting))
+
+
+def _listed(predictions: pa.Table) -> pa.Table:
+    """Predictions as references (`schema.LISTING`)."""
+    known = predictions.select(["path", "size_bytes", "modified_at"])
+    return known.append_column("list_error", pa.nulls(known.num_rows, pa.string())).cast(schema.LISTING)
+
+
+def _settled(first: Looked, second: Looked) -> Iterator[Looked]:
+    """The second look's rows, but the first's where the bytes changed in between."""
+    hashes = (each.predictions["content_hash"].combine_chunks() for each in (first, second))
+    same = pc.equal(*hashes).fill_null(False).to_numpy(zero_copy_only=False)
+    yield second.only(same)._replace(again=True)
+    yield first.only(~same)
+
+
+def joined(looked: list[Looked]) -> Looked:
+    """Several batches as one. Not for none."""
+    return Looked(
+        pa.concat_tables([each.predictions for each in looked]),
+        np.concatenate([each.logits for each in looked]),
+        np.concatenate([each.close for each in looked]),
+    )
