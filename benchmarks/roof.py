@@ -2,12 +2,12 @@
 
     python benchmarks/roof.py IMAGES [--seconds 6] [--check] [--json]
 
-One process per core with one thread each, and the files' bytes in memory. Three rates in images/s of all cores together,
-taken in turns: decoding alone (to the network's pixels), the network alone, and one after the other. The third
-follows from the first two, 1/(1/decode + 1/network), unless something else costs time: the ratio of the two says so.
+One process per core with one thread each, and the files' bytes in memory. Three rates in images/s of all cores
+together, taken in turns: decoding alone (to the network's pixels), the network alone, and one after the other. The
+third follows from the first two, 1/(1/decode + 1/network), unless something else costs time: their ratio says so.
 
-Decoding is libjpeg-turbo, scaled down while decoding where the picture is large, and torch's resize on uint8. The network
-is OpenVINO's, in bfloat16 where the processor has it, in batches of 4 or 16, whichever is faster.
+Decoding is libjpeg-turbo, scaled down while decoding where the picture is large, and torch's resize on uint8. The
+network is OpenVINO's, in bfloat16 where the processor has it, in batches of 4 or 16, whichever is faster.
 """
 
 import argparse
@@ -22,10 +22,6 @@ from itertools import cycle
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any, NamedTuple
-
-for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ[variable] = "1"  # before torch: its children inherit it
-os.environ.setdefault("CI", "true")  # keeps OpenVINO's converter from reporting its use over the network
 
 import numpy as np
 import openvino
@@ -163,20 +159,24 @@ def fastest(models: dict[int, Path], contract: Preprocessing) -> int:
 
 def measure(images: Path, seconds: float) -> dict[str, Any]:
     """The three rates, and how far the first two explain the third (1 is all of it)."""
+    os.environ.setdefault("CI", "true")  # keeps OpenVINO's converter from reporting its use over the network
     processes, bundle = os.cpu_count() or 1, bundles.resolve(None)
     files = sorted(images.rglob("*.jpg"))[:FILES]
     with tempfile.TemporaryDirectory() as scratch:
         models = {batch: convert(bundle, batch, Path(scratch)) for batch in BATCHES}
         batch = fastest(models, bundle.preprocessing)
         task = Task(files, models[batch], batch, bundle.preprocessing, seconds)
-        rates = _rates(task, processes)
+        counts = _counts(task, processes)
+    totals = {phase: _total(phase, counts, processes) for phase in PHASES}
+    rates = {phase: images / seconds for phase, (images, seconds) in totals.items()}
     expected = 1 / (1 / rates["decode"] + 1 / rates["network"])
-    settings = {"processes": processes, "batch": batch, "precision": precision()}
+    done, wall = totals["both"]
+    settings = {"processes": processes, "batch": batch, "precision": precision(), "images": done, "seconds": wall}
     return rates | {"expected": expected, "explained": rates["both"] / expected} | settings
 
 
-def _rates(task: Task, processes: int) -> dict[str, float]:
-    """Images/s of all processes together, per phase."""
+def _counts(task: Task, processes: int) -> list[Count]:
+    """Run all processes to the end."""
     context = multiprocessing.get_context("spawn")
     together, answers = context.Barrier(processes), context.Queue()
     workers = [context.Process(target=work, args=(task, together, answers)) for _ in range(processes)]
@@ -185,11 +185,13 @@ def _rates(task: Task, processes: int) -> dict[str, float]:
     counts = [answers.get(timeout=60 + task.seconds) for _ in range(processes * TURNS * len(PHASES))]
     for worker in workers:
         worker.join()
-    rates = {}
-    for phase in PHASES:
-        found = [count for count in counts if count.phase == phase]
-        rates[phase] = processes * sum(count.images for count in found) / sum(count.seconds for count in found)
-    return rates
+    return counts
+
+
+def _total(phase: str, counts: list[Count], processes: int) -> tuple[int, float]:
+    """Images of all processes, and seconds that each of them worked."""
+    found = [count for count in counts if count.phase == phase]
+    return sum(count.images for count in found), sum(count.seconds for count in found) / processes
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """Daft as its documentation shows it: a glob of paths, download and decode as expressions, the network in a class UDF.
 
-    python benchmarks/peers/daft_peer.py IMAGES OUTPUT
+python benchmarks/peers/daft_peer.py IMAGES OUTPUT
 """
 
 import argparse
@@ -40,7 +40,7 @@ class Classifier:
             std=contract.std,
         )
 
-    @daft.method.batch(return_dtype=ANSWER, batch_size=64)
+    @daft.method.batch(return_dtype=ANSWER, batch_size=64)  # type: ignore[untyped-decorator]
     def classify(self, images: Series) -> list[dict[str, Any]]:
         """Classify decoded images; `began` is when this batch came, to tell start-up from the loop."""
         began = time.time()

@@ -55,8 +55,7 @@ class Classifier:
         self._labels, self._tuned = np.array(bundle.labels), tuned
         self._network: Any = bundle.network()
         if tuned:
-            self._network = self._network.to(dtype=torch.bfloat16, memory_format=torch.channels_last)
-            self._network = torch.compile(self._network)
+            self._network = torch.compile(self._network.to(torch.bfloat16).to(memory_format=torch.channels_last))
             self({"path": np.array([""]), "pixels": np.zeros((1, *bundle.preprocessing.shape[::-1]), np.float32)})
 
     def __call__(self, batch: Batch) -> Batch:
