@@ -73,19 +73,17 @@ def decode(data: bytes, contract: Preprocessing) -> Pixels:
     return pixels
 
 
-def convert(bundle: Bundle, batch: int, folder: Path) -> Path:
+def convert(bundle: Bundle, path: Path) -> None:
     """The network with normalisation inside, for uint8 [batch, height, width, channels], as an OpenVINO model."""
     contract = bundle.preprocessing
-    shape = (batch, contract.channels, contract.height, contract.width)
+    shape = (1, contract.channels, contract.height, contract.width)
     model = openvino.convert_model(bundle.network(), example_input=torch.zeros(shape), input=[list(shape)])
     steps = openvino.preprocess.PrePostProcessor(model)
     steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
     steps.input().model().set_layout(openvino.Layout("NCHW"))
     mean, scale = ([255 * value for value in values] for values in (contract.mean, contract.std))
     steps.input().preprocess().convert_element_type(openvino.Type.f32).mean(mean).scale(scale)
-    path = folder / f"roof-{batch}.xml"
     openvino.save_model(steps.build(), str(path), compress_to_fp16=False)
-    return path
 
 
 def precision() -> str:
@@ -94,15 +92,18 @@ def precision() -> str:
     return "bf16" if "BF16" in capable else "f32"
 
 
-def load(model: Path) -> Callable[[Pixels], Any]:
-    """A function that runs the model on one batch, on one thread of whatever core is free."""
+def load(model: Path, shape: tuple[int, ...]) -> Callable[[Pixels], Any]:
+    """A function that runs the model on a batch of this shape, on one thread of whatever core is free."""
     settings = {
         "INFERENCE_PRECISION_HINT": precision(),
         "INFERENCE_NUM_THREADS": 1,
         "NUM_STREAMS": 1,
         "ENABLE_CPU_PINNING": False,  # it would put every process on the first core
     }
-    request = openvino.Core().compile_model(str(model), "CPU", settings).create_infer_request()
+    core = openvino.Core()
+    network = core.read_model(str(model))
+    network.reshape(list(shape))
+    request = core.compile_model(network, "CPU", settings).create_infer_request()
 
     def run(pixels: Pixels) -> None:
         request.infer([pixels], share_inputs=True)
@@ -124,7 +125,7 @@ def work(task: Task, together: Barrier, answers: Any) -> None:
     torch.set_num_threads(1)
     files: Iterator[bytes] = cycle([path.read_bytes() for path in task.files])
     pixels = np.zeros((task.batch, *task.contract.shape), np.uint8)
-    network = load(task.model)
+    network = load(task.model, pixels.shape)
 
     def fill() -> None:
         for index in range(task.batch):
@@ -145,16 +146,17 @@ def work(task: Task, together: Barrier, answers: Any) -> None:
             answers.put(turn(phase, step, task.batch, task.seconds / TURNS))
 
 
-def fastest(models: dict[int, Path], contract: Preprocessing) -> int:
+def fastest(model: Path, contract: Preprocessing) -> int:
     """The batch size at which one core classifies most images."""
 
     def rate(batch: int) -> float:
-        network, pixels = load(models[batch]), np.zeros((batch, *contract.shape), np.uint8)
+        pixels = np.zeros((batch, *contract.shape), np.uint8)
+        network = load(model, pixels.shape)
         network(pixels)
         found = turn("network", lambda: network(pixels), batch, 1)
         return found.images / found.seconds
 
-    return max(models, key=rate)
+    return max(BATCHES, key=rate)
 
 
 def measure(images: Path, seconds: float) -> dict[str, Any]:
@@ -163,9 +165,10 @@ def measure(images: Path, seconds: float) -> dict[str, Any]:
     processes, bundle = os.cpu_count() or 1, bundles.resolve(None)
     files = sorted(images.rglob("*.jpg"))[:FILES]
     with tempfile.TemporaryDirectory() as scratch:
-        models = {batch: convert(bundle, batch, Path(scratch)) for batch in BATCHES}
-        batch = fastest(models, bundle.preprocessing)
-        task = Task(files, models[batch], batch, bundle.preprocessing, seconds)
+        model = Path(scratch) / "roof.xml"
+        convert(bundle, model)
+        batch = fastest(model, bundle.preprocessing)
+        task = Task(files, model, batch, bundle.preprocessing, seconds)
         counts = _counts(task, processes)
     totals = {phase: _total(phase, counts, processes) for phase in PHASES}
     rates = {phase: images / seconds for phase, (images, seconds) in totals.items()}

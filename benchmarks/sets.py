@@ -44,11 +44,11 @@ class Originals(NamedTuple):
 class Sets:
     """Sets of images under one folder; what is there from earlier runs is used again."""
 
-    def __init__(self, folder: Path, most: dict[Kind, int]) -> None:
-        """`most` is the greatest number of images of each kind that will be asked for."""
+    def __init__(self, folder: Path, most: dict[Kind, int], originals: dict[Kind, int] = ORIGINALS) -> None:
+        """`most` images of each kind will be asked for at a time; no more than `originals` are made."""
         self._folder = folder.absolute()
         self._originals = {
-            kind: Originals(self._folder / "originals", kind, min(number, ORIGINALS[kind]))
+            kind: Originals(self._folder / "originals", kind, min(number, originals[kind]))
             for kind, number in most.items()
         }
 
