@@ -2,7 +2,7 @@
 
     python benchmarks/agreement.py [--images 1000] [--large 100] [--choose]
 
-The textbook is timm's own evaluation transform and its network in float32, image by image. Every path (decoder,
+The textbook is timm's own evaluation transform and its network in float32, image by image. Every route (decoder,
 resampling, scaled JPEG decoding, numbers, engine) answers the same images. The margin of the second look is chosen on
 one seed of the images (`--choose` prints how) and reported on another.
 """
@@ -14,8 +14,9 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,30 +35,43 @@ from pipeline.precision import Look, Looks
 from pipeline.timing import Stopwatch
 
 CHOSEN_ON, REPORTED_ON = 1, 2  # seeds
-BATCH = 32
+BATCH = 64
 SURE = 0.5
 GRID = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 
 
-class Path_(NamedTuple):  # noqa: N801  `Path` is pathlib's
-    """One way to an answer."""
+class Route(NamedTuple):
+    """One way to an answer without a second look."""
 
     way: Way
     engine: Name
     numbers: Numbers
 
+    @property
+    def looks(self) -> Looks:
+        """The same as the pipeline is told."""
+        return Looks(engine=self.engine, first=Look(way=self.way, numbers=self.numbers))
 
-PATHS = (
-    Path_("exact", "torch", "float32"),
-    Path_("exact", "openvino", "float32"),
-    Path_("reduced", "openvino", "float32"),
-    Path_("turbo", "openvino", "float32"),
-    Path_("exact", "openvino", "bfloat16"),
-    Path_("exact", "torch", "bfloat16"),
-    Path_("reduced", "openvino", "bfloat16"),
-    Path_("turbo", "openvino", "bfloat16"),
+
+ROUTES = (
+    Route("exact", "torch", "float32"),
+    Route("exact", "openvino", "float32"),
+    Route("reduced", "openvino", "float32"),
+    Route("turbo", "openvino", "float32"),
+    Route("exact", "openvino", "bfloat16"),
+    Route("exact", "torch", "bfloat16"),
+    Route("reduced", "openvino", "bfloat16"),
+    Route("turbo", "openvino", "bfloat16"),
 )
-EXACT_PATH = Path_("exact", "openvino", "float32")
+EXACT_ROUTE = Route("exact", "openvino", "float32")
+FAST_WAYS: tuple[Way, ...] = ("reduced", "turbo")
+
+
+class Found(NamedTuple):
+    """Probabilities [images, classes], and how many looks each image got."""
+
+    chances: Floats
+    looks: npt.NDArray[np.int8]
 
 
 class Agreement(NamedTuple):
@@ -89,10 +103,9 @@ def textbook(files: Sequence[Path]) -> Floats:
     return probabilities(np.concatenate(logits), 1.0)
 
 
-def answers(path: Path_, files: Sequence[Path]) -> Floats:
-    """The same by one of our paths, in the order of `files`."""
+def answers(looks: Looks, files: Sequence[Path]) -> Found:
+    """The same by one of our ways to look, in the order of `files`."""
     bundle = bundles.resolve(None)
-    looks = Looks(engine=path.engine, first=Look(way=path.way, numbers=path.numbers))
 
     def built(build: engines.Build) -> engines.Engine:
         engines.prepare(bundle, build)
@@ -102,101 +115,109 @@ def answers(path: Path_, files: Sequence[Path]) -> Floats:
     entries = [storage.entry(str(file))[:4] for file in files]
     columns = zip(zip(*entries, strict=True), schema.LISTING, strict=True)
     references = pa.table([pa.array(column, field.type) for column, field in columns], schema.LISTING)
-    return probabilities(joined(list(looking.over(references, BATCH, Stopwatch()))).logits, 1.0)
+    looked = joined(list(looking.over(references, BATCH, Stopwatch())))
+    order = np.argsort(looked.predictions["path"].to_numpy().astype(str), kind="stable")
+    return Found(probabilities(looked.logits[order], 1.0), looked.looks[order])
 
 
-def on_all_cores(answer: Callable[[Sequence[Path]], Floats], pool: ProcessPoolExecutor, files: list[Path]) -> Floats:
-    """Share the files between the processes of a pool."""
-    size = max(BATCH, math.ceil(len(files) / len(os.sched_getaffinity(0))))
-    pieces = [files[start : start + size] for start in range(0, len(files), size)]
-    return np.concatenate(list(pool.map(answer, pieces)))
+def on_all_cores(answer: Callable[[Sequence[Path]], Any], pool: ProcessPoolExecutor, files: list[Path]) -> list[Any]:
+    """Share the files between the processes of a pool; the answers to each piece, in order."""
+    size = math.ceil(len(files) / len(os.sched_getaffinity(0)))
+    return list(pool.map(answer, [files[start : start + size] for start in range(0, len(files), size)]))
 
 
 class Case(NamedTuple):
-    """One set of images with the textbook's answers and those of every path."""
+    """One set of images with the textbook's answers and ours."""
 
     name: str
-    files: list[Path]
+    files: int
     expected: Floats
-    found: dict[Path_, Floats]
+    found: dict[Route, Found]  # without a second look
+    auto: dict[Way, Found]  # with it, as --precision auto does
 
-    def second_look(self, path: Path_, margin: float) -> tuple[Floats, npt.NDArray[np.bool_]]:
-        """The path's answers with the exact ones where it is not sure, and where that is."""
-        first = self.found[path]
-        again = is_close(first, margin, None)
-        return np.where(again[:, None], self.found[EXACT_PATH], first), again
+    @property
+    def sure(self) -> float:
+        """The share of images of which the textbook is sure."""
+        return float((self.expected.max(axis=1) >= SURE).mean())
 
 
 def measure(folder: Path, kind: photographs.Kind, number: int, size: tuple[int, int], seed: int) -> Case:
-    """Make the images of one set and answer them by every path."""
+    """Make the images of one set and answer them by every route."""
     photographs.write(folder, number, kind, size, seed)
     files = sorted(folder.rglob("*.jpg"))
-    paths = PATHS if size == photographs.LARGE else tuple(path for path in PATHS if path.way != "reduced")
+    # Pillow decodes a picture that is not reduced the exact way: no need to measure it twice.
+    large = size == photographs.LARGE
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        expected = on_all_cores(textbook, pool, files)
-        found = {path: on_all_cores(_Answers(path), pool, files) for path in paths}
-    return Case(f"{kind}, {size[0]}×{size[1]}", files, expected, found)
+
+        def ours(looks: Looks) -> Found:
+            pieces = on_all_cores(partial(answers, looks), pool, files)
+            return Found(*(np.concatenate(column) for column in zip(*pieces, strict=True)))
+
+        expected = np.concatenate(on_all_cores(textbook, pool, files))
+        found = {route: ours(route.looks) for route in ROUTES if large or route.way != "reduced"}
+        images = {"reduced": 0, "turbo": precision.WORTH_TORCH}
+        auto = {way: ours(precision.looks("auto", "openvino", False, images[way])) for way in FAST_WAYS}
+    return Case(f"{kind}, {size[0]}×{size[1]}", len(files), expected, found, auto)
 
 
-class _Answers:
-    """`answers` of one path, as something that travels to another process."""
-
-    def __init__(self, path: Path_) -> None:
-        self._path = path
-
-    def __call__(self, files: Sequence[Path]) -> Floats:
-        return answers(self._path, files)
-
-
-def _sure(case: Case) -> float:
-    return float((case.expected.max(axis=1) >= SURE).mean())
-
-
-def path_table(case: Case) -> list[str]:
-    """Every path without a second look."""
+def route_table(case: Case) -> list[str]:
+    """Every route without a second look."""
     rows = [
-        f"**{case.name}**: {len(case.files):,} images, of {_sure(case):.0%} the textbook is sure (≥ {SURE})",
+        f"**{case.name}**: {case.files:,} images, of {case.sure:.0%} the textbook is sure (≥ {SURE})",
         "",
         "| decoding | engine | numbers | top-1 | where sure | mean Δ | worst Δ |",
         "|---|---|---|---|---|---|---|",
     ]
-    for path, found in case.found.items():
-        top1, sure, mean, worst = Agreement.of(found, case.expected)
-        rows.append(f"| {' | '.join(path)} | {top1:.2%} | {sure:.2%} | {mean:.4f} | {worst:.3f} |")
+    for route, found in case.found.items():
+        rows.append(f"| {' | '.join(route)} | {_cells(Agreement.of(found.chances, case.expected))} |")
     return [*rows, ""]
 
 
-def second_look_table(cases: Sequence[Case], margins: dict[Numbers, float]) -> list[str]:
-    """What the second look makes of the fast paths, at the margins in use."""
+def auto_table(cases: Sequence[Case]) -> list[str]:
+    """What the second look makes of it, at the margins in use."""
     rows = [
-        "| images | n | decoding | numbers | margin | looked at twice | top-1 | where sure | mean Δ | worst Δ |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| images | n | decoding | looked at twice | decoded twice | top-1 | where sure | mean Δ | worst Δ |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    for case, path in itertools.product(cases, PATHS):
-        if path not in case.found or path.engine != "openvino" or path == EXACT_PATH:
-            continue
-        margin = margins[path.numbers]
-        both, again = case.second_look(path, margin)
-        top1, sure, mean, worst = Agreement.of(both, case.expected)
+    for case, way in itertools.product(cases, FAST_WAYS):
+        chances, looks = case.auto[way]
         rows.append(
-            f"| {case.name} | {len(case.files):,} | {path.way} | {path.numbers} | {margin} | {again.mean():.1%} "
-            f"| {top1:.2%} | {sure:.2%} | {mean:.4f} | {worst:.3f} |"
+            f"| {case.name} | {case.files:,} | {way} | {(looks > 1).mean():.1%} | {(looks > 2).mean():.1%} "
+            f"| {_cells(Agreement.of(chances, case.expected))} |"
         )
     return [*rows, ""]
 
 
+def _cells(agreement: Agreement) -> str:
+    top1, sure, mean, worst = agreement
+    return f"{top1:.2%} | {sure:.2%} | {mean:.4f} | {worst:.3f}"
+
+
 def choice_table(cases: Sequence[Case]) -> list[str]:
-    """For every margin of a grid: the agreement after the second look, and the share looked at twice."""
-    rows = [f"| images | decoding | numbers | {' | '.join(map(str, GRID))} |", "|---|---|---|" + "---|" * len(GRID)]
-    for case, path in itertools.product(cases, PATHS):
-        if path not in case.found or path.engine != "openvino" or path == EXACT_PATH:
+    """For every margin of a grid: the agreement that the next look leads to, and the share that needs it.
+
+    For `numbers` it is that of half precision with float32 on the same pixels, for `decoding` that of those with the
+    textbook.
+    """
+    rows = [f"| images | margin for | decoding | {' | '.join(map(str, GRID))} |", "|---|---|---|" + "---|" * len(GRID)]
+    for case, way in itertools.product(cases, (*FAST_WAYS, "exact")):
+        half, single = (case.found.get(Route(way, "openvino", numbers)) for numbers in ("bfloat16", "float32"))
+        if half is None or single is None:
             continue
-        cells = []
-        for margin in GRID:
-            both, again = case.second_look(path, margin)
-            cells.append(f"{Agreement.of(both, case.expected).top1:.2%} ({again.mean():.0%})")
-        rows.append(f"| {case.name} | {path.way} | {path.numbers} | {' | '.join(cells)} |")
+        rows.append(_choice(f"{case.name} | numbers | {way}", half.chances, single.chances, single.chances))
+        if way != "exact":
+            exact = case.found[EXACT_ROUTE].chances
+            rows.append(_choice(f"{case.name} | decoding | {way}", single.chances, exact, case.expected))
     return [*rows, ""]
+
+
+def _choice(name: str, first: Floats, second: Floats, expected: Floats) -> str:
+    cells = []
+    for margin in GRID:
+        again = is_close(first, margin, None)
+        top1 = Agreement.of(np.where(again[:, None], second, first), expected).top1
+        cells.append(f"{top1:.2%} ({again.mean():.0%})")
+    return f"| {name} | {' | '.join(cells)} |"
 
 
 def main() -> None:
@@ -215,8 +236,8 @@ def main() -> None:
             if number
             for kind in photographs.RECIPES
         ]
-    lines = [line for case in cases for line in path_table(case)]
-    print("\n".join([*lines, *(choice_table(cases) if chosen.choose else second_look_table(cases, precision.MARGINS))]))
+    lines = [line for case in cases for line in route_table(case)]
+    print("\n".join([*lines, *(choice_table(cases) if chosen.choose else auto_table(cases))]))
 
 
 if __name__ == "__main__":

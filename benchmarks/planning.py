@@ -80,6 +80,7 @@ def publish(output: Path, run: str) -> None:
             abstained=0,
             error=0,
             looked_twice=0,
+            decoded_twice=0,
             worker=this_process("inline"),
             decoders=(),
             flow_run=None,

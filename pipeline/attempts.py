@@ -176,10 +176,11 @@ class ShardClassifier:
         def noting(*asked: Any) -> Iterator[pa.Table]:
             return _noting_decoders(decode(*asked), decoders)
 
-        tables, looked_twice = [], 0
+        tables, looked_twice, decoded_twice = [], 0, 0
         for each in mark.counting(looking.over(shard.references(), plan.batch_size, watch, noting)):
             tables.append(each.predictions)
-            looked_twice += each.predictions.num_rows if each.again else 0
+            looked_twice += int((each.looks > 1).sum())
+            decoded_twice += int((each.looks > 2).sum())
         predictions = pa.concat_tables(tables)
         receipt = Receipt(
             run=plan.run,
@@ -188,6 +189,7 @@ class ShardClassifier:
             rows=predictions.num_rows,
             **count_statuses(predictions),
             looked_twice=looked_twice,
+            decoded_twice=decoded_twice,
             worker=self._worker,
             decoders=tuple(sorted(decoders or {self._worker}, key=lambda each: each.pid)),
             flow_run=self._flow_run,

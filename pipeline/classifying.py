@@ -17,6 +17,7 @@ import pyarrow as pa
 from pipeline import schema, storage
 from pipeline.bundle import Bundle
 from pipeline.engines import Answer, Engine, Floats
+from pipeline.precision import Looks
 from pipeline.preprocessing import Pixels
 from pipeline.timing import Stopwatch
 
@@ -35,77 +36,112 @@ class Verdicts(NamedTuple):
 class Looked(NamedTuple):
     """A batch that the network has looked at.
 
-    `predictions` (`schema.PREDICTIONS`), the `logits` [rows, outputs] behind them, and which rows are `close`: their
-    two best classes lie so near to each other that a more exact look might name another one.
+    `predictions` (`schema.PREDICTIONS`), the `logits` [rows, outputs] behind them, which rows are `close` (their two
+    best classes lie so near to each other that another decoding might name another one), and how many `looks` each
+    row got: 2 means that the same pixels were looked at again, 3 that the image was decoded again.
     """
 
     predictions: pa.Table
     logits: Floats
     close: npt.NDArray[np.bool_]
-    again: bool = False  # whether this is the second look
+    looks: npt.NDArray[np.int8]
 
     def only(self, rows: npt.NDArray[np.bool_]) -> "Looked":
         """Some of the rows."""
-        return self._replace(
-            predictions=self.predictions.filter(pa.array(rows)), logits=self.logits[rows], close=self.close[rows]
-        )
+        return Looked(self.predictions.filter(pa.array(rows)), self.logits[rows], self.close[rows], self.looks[rows])
 
 
 class Classifier:
     """Holds one network and answers image batches with predictions, row for row."""
 
     def __init__(
-        self, bundle: Bundle, engine: Engine, *, top_k: int, abstain_below: float | None, margin: float = 0.0
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        *,
+        top_k: int,
+        abstain_below: float | None,
+        exact: Engine | None = None,
+        looks: Looks | None = None,
     ) -> None:
-        """`top_k` is at most the number of classes; rows are close within `margin`, see `is_close`."""
+        """`top_k` is at most the number of classes; `exact` looks again where `looks` has a margin for it."""
         self._bundle = bundle
         self._engine = engine
+        self._exact = exact
+        self._looks = looks
         self._top_k = top_k
         self._abstain_below = abstain_below
-        self._margin = margin
         self._labels = np.array(bundle.labels, dtype=object)
 
     def classify(self, batches: Iterable[pa.Table], watch: Stopwatch) -> Iterator[Looked]:
         """Look at each image batch (`schema.image_batch`), in order."""
         for batch in batches:
+            pixels = _pixels(batch)
             with watch("classify"):
-                answer, failures = self._verdicts(_pixels(batch))
-                broken: dict[int, tuple[str, str]] = {}
-                if not np.isfinite(answer.logits).all():
-                    broken = self._not_numbers(answer)
-                    answer = Answer(np.nan_to_num(answer.logits), answer.features)
-                chances = probabilities(answer.logits, self._bundle.temperature or 1.0)
-                told = self._predictions(_with_failures(batch, failures | broken), chances, answer.features)
-                close = is_close(chances, self._margin, self._abstain_below)
-                close[list(broken)] = True  # half precision may have been too narrow
-                close &= batch["error_stage"].is_null().to_numpy()  # it has pixels
-                close[list(failures)] = False
-            yield Looked(told, answer.logits, close & (self._margin > 0))
+                verdicts = self._verdicts(self._engine, pixels)
+            yield self._looked(batch, pixels, verdicts, watch)
 
-    def _verdicts(self, pixels: Pixels) -> Verdicts:
+    def _looked(self, batch: pa.Table, pixels: Pixels, verdicts: Verdicts, watch: Stopwatch) -> Looked:
+        """Judge the first look, take the second where it is due, and make rows of it."""
+        with watch("classify"):
+            answer, failures = verdicts
+            open_rows = batch["error_stage"].is_null().to_numpy()  # they have pixels
+            open_rows[list(failures)] = False
+            numbers, decoding = self._margins(batch)
+            torn = self._close(answer, numbers) & open_rows
+        if self._exact is not None and torn.any():
+            with watch("second look"):
+                second = self._verdicts(self._exact, pixels[torn])
+                answer = _merged(answer, torn, second.answer)
+                rows = np.flatnonzero(torn)
+                failures = failures | {int(rows[row]): why for row, why in second.failures.items()}
+        with watch("classify"):
+            if not np.isfinite(answer.logits).all():
+                failures = failures | self._not_numbers(answer)
+                answer = Answer(np.nan_to_num(answer.logits), answer.features)
+            chances = probabilities(answer.logits, self._bundle.temperature or 1.0)
+            told = self._predictions(_with_failures(batch, failures), chances, answer.features)
+            open_rows[list(failures)] = False
+            looks = 1 + torn.astype(np.int8) * (self._exact is not None)
+            return Looked(told, answer.logits, self._close(answer, decoding) & open_rows, looks)
+
+    def _margins(self, batch: pa.Table) -> tuple[Floats, Floats]:
+        if self._looks is None:
+            return (np.zeros(batch.num_rows),) * 2
+        return self._looks.margins(batch, self._bundle.preprocessing)
+
+    def _close(self, answer: Answer, margins: Floats) -> npt.NDArray[np.bool_]:
+        """Rows within their margin, and those that are no numbers: half precision may have been too narrow."""
+        if not margins.any():
+            return np.zeros(len(margins), dtype=np.bool_)
+        chances = probabilities(np.nan_to_num(answer.logits), self._bundle.temperature or 1.0)
+        broken = ~np.isfinite(answer.logits).all(axis=1)
+        return is_close(chances, margins, self._abstain_below) | (broken & (margins > 0))
+
+    def _verdicts(self, engine: Engine, pixels: Pixels) -> Verdicts:
         """Answer a batch; where the network fails on it, its halves. Raises `EngineError`."""
         try:
-            return Verdicts(self._engine(pixels), {})
+            return Verdicts(engine(pixels), {})
         except Exception as error:  # noqa: BLE001  judged below, when its traceback no longer holds device memory
             stage, reason = getattr(error, "stage", "classify"), storage.cause(error)
         if len(pixels) == 1:
-            return Verdicts(self._black(reason), {0: (stage, reason)})
+            return Verdicts(self._black(engine, reason), {0: (stage, reason)})
         half = len(pixels) // 2
-        first, second = (self._verdicts(part) for part in (pixels[:half], pixels[half:]))
+        first, second = (self._verdicts(engine, part) for part in (pixels[:half], pixels[half:]))
         failures = first.failures | {half + row: why for row, why in second.failures.items()}
         return Verdicts(_joined(first.answer, second.answer), failures)
 
-    def _black(self, reason: str) -> Answer:
+    def _black(self, engine: Engine, reason: str) -> Answer:
         """The answer for a black image: where there is none either, the network is to blame. Raises `EngineError`."""
         try:
-            return self._engine(np.zeros((1, *self._bundle.preprocessing.shape), dtype=np.uint8))
+            return engine(np.zeros((1, *self._bundle.preprocessing.shape), dtype=np.uint8))
         except Exception as error:
             raise EngineError(f"the network fails even on a black image: {reason}") from error
 
     def _not_numbers(self, answer: Answer) -> dict[int, tuple[str, str]]:
         """The rows whose logits are not finite. Raises `EngineError` where a black image has none either."""
         reason = "the network's answer is not a number"
-        if not np.isfinite(self._black(reason).logits).all():
+        if not np.isfinite(self._black(self._exact or self._engine, reason).logits).all():
             raise EngineError(f"{reason}, even for a black image: its weights are broken")
         rows = np.flatnonzero(~np.isfinite(answer.logits).all(axis=1)).tolist()
         return dict.fromkeys(rows, ("classify", reason))
@@ -141,6 +177,16 @@ def _pixels(batch: pa.Table) -> Pixels:
     return pixels
 
 
+def _merged(first: Answer, rows: npt.NDArray[np.bool_], second: Answer) -> Answer:
+    """The first answer with the second's in some rows."""
+    merged = [each if each is None else each.copy() for each in first]
+    for whole, part in zip(merged, second, strict=True):
+        if whole is not None:
+            whole[rows] = part
+    assert merged[0] is not None
+    return Answer(merged[0], merged[1])
+
+
 def _joined(first: Answer, second: Answer) -> Answer:
     features = None
     if first.features is not None and second.features is not None:
@@ -173,11 +219,11 @@ def probabilities(logits: Floats, temperature: float) -> Floats:
     return chances
 
 
-def is_close(chances: Floats, margin: float, abstain_below: float | None) -> npt.NDArray[np.bool_]:
+def is_close(chances: Floats, margin: Floats | float, abstain_below: float | None) -> npt.NDArray[np.bool_]:
     """Which rows of `chances` [rows, classes ≥ 2] are so close that a more exact look might decide otherwise.
 
-    Close is less than `margin` in the logarithm of a ratio: of the two best chances, or of the best one's odds and
-    those of `abstain_below`. The errors of reduced precision are errors of logits, whatever the chances are.
+    Close is less than `margin` (of each row, or of all) in the logarithm of a ratio: of the two best chances, or of
+    the best one's odds and those of `abstain_below`. What reduced precision gets wrong, it gets wrong in logits.
     """
     best = -np.partition(-chances.astype(np.float64), 1, axis=1)[:, :2].T
     floor = np.finfo(np.float32).tiny

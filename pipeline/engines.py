@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float32]
 Name = Literal["torch", "openvino"]
 Numbers = Literal["float32", "bfloat16", "float16"]
-AT_ONCE = 4  # images that OpenVINO gets at once on a core: larger batches fall out of its caches (measured)
+# Images that OpenVINO gets at once: larger batches fall out of a core's caches. In float32 one is as good as four, and
+# the second look, which comes to few images, pads nothing (measured).
+AT_ONCE: dict[Numbers, int] = {"float32": 1, "bfloat16": 4, "float16": 4}
 
 
 class Answer(NamedTuple):
@@ -115,17 +117,19 @@ class OpenVinoEngine:
             # Pinning would put the threads of every process on the same first cores.
             "ENABLE_CPU_PINNING": False,
         }
+        self._at_once = AT_ONCE[numbers]
         self._request = openvino.Core().compile_model(str(model), "CPU", settings).create_infer_request()
 
     def __call__(self, pixels: Pixels) -> Answer:
         """Run a batch, reading `pixels` in place."""
-        pieces = [self._run(pixels[start : start + AT_ONCE]) for start in range(0, len(pixels), AT_ONCE)]
+        size = self._at_once
+        pieces = [self._run(pixels[start : start + size]) for start in range(0, len(pixels), size)]
         outputs = [np.concatenate(piece)[: len(pixels)] for piece in zip(*pieces, strict=True)]
         return Answer(outputs[0], outputs[1] if len(outputs) > 1 else None)
 
     def _run(self, pixels: Pixels) -> list[Floats]:
-        if len(pixels) < AT_ONCE:
-            black = np.zeros((AT_ONCE - len(pixels), *pixels.shape[1:]), dtype=np.uint8)
+        if len(pixels) < self._at_once:
+            black = np.zeros((self._at_once - len(pixels), *pixels.shape[1:]), dtype=np.uint8)
             pixels = np.concatenate([pixels, black])
         self._request.infer([pixels], share_inputs=True)
         return [np.array(tensor.data, dtype=np.float32) for tensor in self._request.output_tensors]
@@ -183,16 +187,17 @@ def _normalised(bundle: Bundle, features: bool, numbers: "torch.dtype | None" = 
 
 
 def _converted(bundle: Bundle, build: Build) -> Path:
-    """The cached OpenVINO model for this bundle, in float32, converted on first use."""
+    """The cached OpenVINO model for this bundle, weights in float32, converted on first use."""
     import openvino
 
-    name = f"{bundle.digest[:24]}-b{AT_ONCE}{'-features' if build.features else ''}-{openvino.__version__[:8]}"
+    at_once, suffix = AT_ONCE[build.numbers], "-features" if build.features else ""
+    name = f"{bundle.digest[:24]}-b{at_once}{suffix}-{openvino.__version__[:8]}"
     model = bundles.cache_folder() / "openvino" / f"{name}.xml"
     if not model.exists():
         import torch
 
         model.parent.mkdir(parents=True, exist_ok=True)
-        pixels = torch.zeros((AT_ONCE, *bundle.preprocessing.shape), dtype=torch.uint8)
+        pixels = torch.zeros((at_once, *bundle.preprocessing.shape), dtype=torch.uint8)
         with warnings.catch_warnings(), _no_telemetry(), torch.inference_mode():
             warnings.simplefilter("ignore")  # the tracer's remarks on Python values that are constants here
             converted = openvino.convert_model(

@@ -1,10 +1,11 @@
-"""References → looks: decode and classify, and look again, the exact way, where the first look is not sure.
+"""References → looks: decode and classify, and decode again, the exact way, where the pixels might decide.
 
-For the second look an image is read again. Its first answer stands where its bytes are no longer those that were looked
-at first, so that a row's answer and its hash always belong together.
+For that an image is read again. Its earlier answer stands where its bytes are no longer those that were looked
+at first, so that a row's answer and hash always belong together.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -30,33 +31,33 @@ class Looking:
     ) -> None:
         """`built` makes an engine as it is told."""
         self._reading = Reading(bundle.preprocessing, options.max_pixels, options.strict, looks.first.way)
-
-        def classifier(build: Build, margin: float) -> Classifier:
-            return Classifier(bundle, built(build), top_k=top_k, abstain_below=options.abstain_below, margin=margin)
-
-        first, *second = looks.builds(features=options.embeddings)
-        self._first = classifier(first, looks.margin or 0.0)
-        self._second = classifier(second[0], 0.0) if second else None
+        first, *others = [built(build) for build in looks.builds(features=options.embeddings)]
+        exact = others[0] if others else None
+        classifier = partial(Classifier, bundle, top_k=top_k, abstain_below=options.abstain_below)
+        self._first = classifier(first, exact=exact, looks=looks)
+        self._again = classifier(exact or first) if looks.reduced.decoding else None
 
     def over(
         self, references: pa.Table, batch_size: int, watch: Stopwatch, decode: Decode = image_batches
     ) -> Iterator[Looked]:
-        """Look at every reference (`schema.LISTING`); rows looked at twice come after those around them."""
+        """Look at every reference (`schema.LISTING`); rows decoded again come after those around them."""
         looked = self._first.classify(decode(references, self._reading, batch_size, watch), watch)
-        second = self._second
-        if second is None:
+        classifier = self._again
+        if classifier is None:
             return looked
         exact = self._reading._replace(way=EXACT.way)
 
         def again(first: Looked) -> Iterator[Looked]:
             with watch("second look"):
                 batches = decode(_listed(first.predictions), exact, batch_size, Stopwatch())
-                return _settled(first, joined(list(second.classify(batches, Stopwatch()))))
+                return _settled(first, joined(list(classifier.classify(batches, Stopwatch()))))
 
-        return _twice(looked, batch_size, again)
+        return _decoded_again(looked, batch_size, again)
 
 
-def _twice(looked: Iterable[Looked], batch_size: int, again: Callable[[Looked], Iterable[Looked]]) -> Iterator[Looked]:
+def _decoded_again(
+    looked: Iterable[Looked], batch_size: int, again: Callable[[Looked], Iterable[Looked]]
+) -> Iterator[Looked]:
     """Pass on what is sure; the rest is looked at again when there is a batch of it, or at the end."""
     waiting: list[Looked] = []
     for each in looked:
@@ -79,7 +80,7 @@ def _settled(first: Looked, second: Looked) -> Iterator[Looked]:
     """The second look's rows, but the first's where the bytes changed in between."""
     hashes = (each.predictions["content_hash"].combine_chunks() for each in (first, second))
     same = pc.equal(*hashes).fill_null(False).to_numpy(zero_copy_only=False)
-    yield second.only(same)._replace(again=True)
+    yield second._replace(looks=np.full(len(same), 3, dtype=np.int8)).only(same)
     yield first.only(~same)
 
 
@@ -89,4 +90,5 @@ def joined(looked: list[Looked]) -> Looked:
         pa.concat_tables([each.predictions for each in looked]),
         np.concatenate([each.logits for each in looked]),
         np.concatenate([each.close for each in looked]),
+        np.concatenate([each.looks for each in looked]),
     )

@@ -25,7 +25,7 @@ from pipeline.selecting import Selection
 SMALLEST, LARGEST = 64, 16_384  # images per shard
 SHARDS_PER_WORKER = 8  # so that the last shards of a run end at about the same time
 SHARDS_PER_FILE = 256  # a reader parses one footer to find its shard; this bounds the footer
-BATCH_SIZE = {"cpu": 32, "gpu": 256}  # images per Arrow batch
+BATCH_SIZE = {"cpu": 64, "gpu": 256}  # images per Arrow batch
 INDEX = "shards.parquet"
 INDEX_SCHEMA = pa.schema(
     [("id", pa.string()), ("file", pa.string()), ("row", pa.int32()), ("images", pa.int64()), ("bytes", pa.int64())]

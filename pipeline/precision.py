@@ -1,24 +1,48 @@
-"""What `--precision` means: how the first look at an image is taken, and which images get a second, exact one.
+"""What `--precision` means: how the first look at an image is taken, and which images are looked at again.
 
 The exact look is the textbook's answer: Pillow decodes, the crop is resampled on timm's grid, the network runs in
 float32. The fast look decodes large JPEGs to a part of their size, resamples with a faster kernel, and runs the network
 in half precision where the processor has it. Most images are so clear that both name the same class; those that are
-not are told by the fast look itself: its two best classes lie close. `auto` has just these looked at again.
+not are told by the look itself: its two best classes lie close. `auto` has these looked at again, the cheaper way
+first: the same pixels in float32, which settles what half precision left open; and where the two best classes are
+still so close that the decoding might decide, the exact look from the file on.
 
 All of it is fixed in a run's plan, so that a resumed run answers the same.
 """
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.engines import Build, Name, Numbers, fast_numbers
-from pipeline.fast_decoding import Way
+from pipeline.engines import Build, Floats, Name, Numbers, fast_numbers
+from pipeline.fast_decoding import JPEGS, Way, reduction_of
 from pipeline.job import Precision
+from pipeline.preprocessing import Preprocessing
 
-# How close, as the logarithm of the ratio of the two best chances: chosen by `benchmarks/agreement.py` on one seed of
-# its images, reported on another.
-MARGINS: dict[Numbers, float] = {"float32": 0.25, "bfloat16": 0.4, "float16": 0.25}
 # Images per worker from which the second that importing torch takes is won back by its faster resampling (measured).
 WORTH_TORCH = 2000
+
+
+class Margins(BaseModel):
+    """How close the two best classes may lie before an image is looked at again (0: never): see `is_close`.
+
+    `numbers` is how far half precision may be off, `decoding` how far the pixels of a faster decoding.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    numbers: float = 0.0
+    decoding: float = 0.0
+
+
+# Chosen by `benchmarks/agreement.py --choose` on one seed of its images, reported on another. For a reduced picture the
+# second look is cheap beside its decoding, and both errors are larger. float16 was not measured: it has three more bits
+# than bfloat16, so its errors are an eighth; here is a quarter.
+WHOLE: dict[Numbers, float] = {"float32": 0.0, "bfloat16": 0.4, "float16": 0.1}
+REDUCED: dict[Numbers, float] = {"float32": 0.0, "bfloat16": 0.8, "float16": 0.2}
+DECODING: dict[Way, float] = {"exact": 0.0, "reduced": 0.0, "turbo": 0.05}  # of pictures that are not reduced
+REDUCED_DECODING = 0.3
 
 
 class Look(BaseModel):
@@ -34,18 +58,43 @@ EXACT = Look(way="exact", numbers="float32")
 
 
 class Looks(BaseModel):
-    """The first look at every image, and the margin within which it is followed by the exact one; None for never."""
+    """The first look at every image, and within which margins it is followed by others."""
 
     model_config = ConfigDict(frozen=True)
 
     engine: Name
     first: Look
-    margin: float | None = None
+    whole: Margins = Margins()
+    reduced: Margins = Margins()  # for JPEGs that were decoded to a part of their size
 
     def builds(self, *, features: bool) -> tuple[Build, ...]:
-        """How the engines are built: that of the first look, and that of the second where there is one."""
-        chosen = (self.first,) if self.margin is None else (self.first, EXACT)
-        return tuple(Build(self.engine, features, look.numbers) for look in chosen)
+        """How the engines are built: that of the first look, and the exact one where it is another."""
+        first, exact = (Build(self.engine, features, look.numbers) for look in (self.first, EXACT))
+        return (first,) if first == exact or not self.whole.numbers else (first, exact)
+
+    def margins(self, batch: pa.Table, preprocessing: Preprocessing) -> tuple[Floats, Floats]:
+        """For each row of an image batch, the margins for `numbers` and for `decoding`."""
+        if self.first.way == "exact":
+            reduced = np.zeros(batch.num_rows, dtype=np.bool_)
+        else:
+            reduced = _reduced(batch, preprocessing)
+        numbers, decoding = (
+            np.where(reduced, getattr(self.reduced, name), getattr(self.whole, name))
+            for name in ("numbers", "decoding")
+        )
+        is_jpeg = np.isin(batch["format"].to_numpy(), JPEGS)  # others were decoded the exact way
+        return numbers, np.where(is_jpeg, decoding, 0.0)
+
+
+def _reduced(batch: pa.Table, preprocessing: Preprocessing) -> npt.NDArray[np.bool_]:
+    """Which rows of a batch were decoded to a part of their size."""
+    sizes = zip(batch["width"].to_pylist(), batch["height"].to_pylist(), strict=True)
+    return np.array(
+        [
+            bool(width and height) and reduction_of((width, height), preprocessing.scaled_size(width, height)) > 1
+            for width, height in sizes
+        ]
+    )
 
 
 def looks(precision: Precision, engine: Name, on_gpu: bool, images_per_worker: float) -> Looks:
@@ -55,5 +104,12 @@ def looks(precision: Precision, engine: Name, on_gpu: bool, images_per_worker: f
     numbers = fast_numbers(on_gpu)
     torch_is_there = on_gpu or engine == "torch"
     way: Way = "turbo" if torch_is_there or images_per_worker >= WORTH_TORCH else "reduced"
-    margin = MARGINS[numbers] if precision == "auto" else None
-    return Looks(engine=engine, first=Look(way=way, numbers=numbers), margin=margin)
+    first = Look(way=way, numbers=numbers)
+    if precision == "fast":
+        return Looks(engine=engine, first=first)
+    return Looks(
+        engine=engine,
+        first=first,
+        whole=Margins(numbers=WHOLE[numbers], decoding=DECODING[way]),
+        reduced=Margins(numbers=REDUCED[numbers], decoding=REDUCED_DECODING),
+    )

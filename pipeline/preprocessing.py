@@ -87,20 +87,18 @@ class Preprocessing(BaseModel):
         x, y = width / scaled_width, height / scaled_height
         return left * x, top * y, min((left + self.width) * x, width), min((top + self.height) * y, height)
 
-    def apply(self, picture: Image.Image, full: tuple[int, int] | None = None, reduced: int = 1) -> Pixels:
-        """Crop and resample an upright picture in `mode` to uint8 pixels of `shape`.
-
-        A JPEG may have been decoded `reduced` 2, 4 or 8 times; its grid is then still that of the `full` width and
-        height. Only where `is_known`.
-        """
+    def apply(self, picture: Image.Image) -> Pixels:
+        """Crop and resample an upright picture in `mode` to uint8 pixels of `shape`."""
         assert picture.mode == self.mode
         if self.is_known:
-            left, top, right, bottom = (edge / reduced for edge in self.crop_box(*(full or picture.size)))
-            inside = left, top, min(right, picture.width), min(bottom, picture.height)
-            piece, box = _cut(picture, inside, (self.width, self.height))
-            resampled = piece.resize((self.width, self.height), RESAMPLING[self.interpolation], box=box)
-            return np.asarray(resampled).reshape(self.shape)
+            return self.resample(picture, self.crop_box(*picture.size), (self.width, self.height))
         return self._through_timm(picture)
+
+    def resample(self, picture: Image.Image, box: tuple[float, float, float, float], size: tuple[int, int]) -> Pixels:
+        """A box of a picture (left, top, right, bottom) at `size` (width, height), as [height, width, channels]."""
+        piece, inside = _cut(picture, box, size)
+        resampled = piece.resize(size, RESAMPLING[self.interpolation], box=inside)
+        return np.asarray(resampled).reshape(size[1], size[0], self.channels)
 
     def _through_timm(self, picture: Image.Image) -> Pixels:
         pixels: npt.NDArray[np.uint8] = self._timm_transform(picture).numpy()  # [channels, height, width]

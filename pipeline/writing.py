@@ -43,7 +43,8 @@ class Receipt(BaseModel):
     ok: int
     abstained: int
     error: int
-    looked_twice: int  # rows that the second look decided
+    looked_twice: int  # rows that the first look did not decide
+    decoded_twice: int  # those of them that were decoded again
     worker: Worker
     decoders: tuple[Worker, ...]
     flow_run: str | None

@@ -22,7 +22,7 @@ PROCESSES = {  # whom to look for, the first that is there
     "raylet": ("raylet/raylet ",),
     "decode worker": ("ray::decode_batch", IDLE),
 }
-# Where the raylet dies now, no actor is ever placed; what is not found out sooner, the watchdog ends.
+# Where the raylet dies now, no actor is ever placed; that the cluster has lost its last node is found out at once.
 BEFORE_ACTORS = ("before the plan", "after the plan")
 AFTER_ACTORS = ("before the manifest", "between manifest and publishing", "before publishing", "after publishing")
 
@@ -41,8 +41,7 @@ def test_kill_while_the_boundary_is_held(
 ) -> None:
     scene.script(**MOMENTS[moment], action="PAUSE", times=1)
     program = TOLD_OF_GPUS if victim == "decode worker" else PLAIN
-    patience = ("--watchdog-minutes", "0.3") if victim == "raylet" and moment in BEFORE_ACTORS else ()
-    running = scene.start("--workers", "ray", *patience, program=program)
+    running = scene.start("--workers", "ray", program=program)
     driver = psutil.Process(running.pid)
     wait_until(scene.marks, f"somebody to get {moment}")
     held = psutil.Process(scene.marks()[0])

@@ -54,6 +54,7 @@ def attempt(folder: RunFolder, shard: Shard, number: int) -> Path:
         abstained=0,
         error=0,
         looked_twice=0,
+        decoded_twice=0,
         worker=this_process("inline"),
         decoders=(),
         flow_run=None,

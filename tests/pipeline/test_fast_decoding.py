@@ -1,0 +1,106 @@
+"""The shorter ways to pixels against the exact one: the same grid, the same turn, the same verdicts."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.decoding import ImageError, open_image
+from pipeline.fast_decoding import LEFT, Way, decode_by, reduction_of
+from pipeline.preprocessing import Preprocessing
+from pipeline.timing import Stopwatch
+from tests.conftest import PHOTOGRAPHS
+
+RGB = Preprocessing(
+    channels=3, height=64, width=64, crop_pct=0.875, interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3
+)
+GREY = RGB.model_copy(update={"channels": 1, "mean": (0.5,), "std": (0.5,), "interpolation": "bilinear"})
+ORIENTATION = 0x0112
+
+
+def photograph(size: tuple[int, int], mode: str = "RGB") -> Image.Image:
+    return Image.open(PHOTOGRAPHS / "coffee.png").convert(mode).resize(size, Image.Resampling.LANCZOS)
+
+
+def jpeg(picture: Image.Image, orientation: int = 1, **settings) -> bytes:
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[ORIENTATION] = orientation
+    picture.save(buffer, "JPEG", quality=92, exif=exif, **settings)
+    return buffer.getvalue()
+
+
+def decoded(way: Way, data: bytes, model: Preprocessing = RGB) -> np.ndarray:
+    return decode_by(way, data, open_image(data), model, 10**9, Stopwatch()).astype(int)
+
+
+@pytest.mark.parametrize("way", ["reduced", "turbo"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(150, 100), (801, 603), (1333, 999)])
+def test_a_shorter_way_leads_to_the_same_pixels(way: Way, orientation: int, size: tuple[int, int]) -> None:
+    data = jpeg(photograph(size), orientation)
+    exact, found = decoded("exact", data), decoded(way, data)
+    difference = np.abs(found - exact).mean()
+    assert difference < 1.5, "levels of 255"
+    for step in ((1, 0), (0, 1)):  # half a pixel off would show
+        beside = np.abs(np.roll(exact, step, (0, 1)) - exact).mean()
+        assert difference < beside / 6
+
+
+def test_a_picture_that_is_not_reduced_is_exact_for_pillow_and_within_a_level_for_torch() -> None:
+    data = jpeg(photograph((150, 100)))
+    assert (decoded("reduced", data) == decoded("exact", data)).all()
+    assert np.abs(decoded("turbo", data) - decoded("exact", data)).max() <= 2
+
+
+@pytest.mark.parametrize("model", [RGB, GREY])
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("way", ["reduced", "turbo"])
+def test_every_mode_reaches_every_network(way: Way, mode: str, model: Preprocessing) -> None:
+    data = jpeg(photograph((900, 700), mode))
+    assert np.abs(decoded(way, data, model) - decoded("exact", data, model)).mean() < 1.5
+
+
+@pytest.mark.parametrize("way", ["reduced", "turbo"])
+def test_other_formats_and_crops_take_the_exact_way(way: Way) -> None:
+    buffer = io.BytesIO()
+    photograph((900, 700)).save(buffer, "PNG")
+    assert (decoded(way, buffer.getvalue()) == decoded("exact", buffer.getvalue())).all()
+    border = RGB.model_copy(update={"crop_mode": "border"})
+    data = jpeg(photograph((900, 700)))
+    assert (decoded(way, data, border) == decoded("exact", data, border)).all()
+
+
+@pytest.mark.parametrize("way", ["exact", "reduced", "turbo"])
+def test_damage_is_judged_as_the_exact_way_does(way: Way) -> None:
+    data = jpeg(photograph((900, 700)))
+    with pytest.raises(ImageError, match="truncated"):
+        decoded(way, data[: len(data) // 2])
+    flipped = bytearray(data)
+    flipped[len(data) // 2] ^= 0x55  # libjpeg warns and goes on; so does Pillow
+    assert decoded(way, bytes(flipped)).shape == (64, 64, 3)
+    with pytest.raises(ImageError, match="--max-pixels"):
+        decode_by(way, data, open_image(data), RGB, 1000, Stopwatch())
+
+
+@pytest.mark.parametrize("size", [(1, 20_000), (20_000, 1), (7, 3), (3, 5000)])
+def test_a_sliver_is_not_blown_up(size: tuple[int, int]) -> None:
+    data = jpeg(photograph(size))
+    for way in ("reduced", "turbo"):
+        assert np.abs(decoded(way, data) - decoded("exact", data)).mean() < 1.5
+
+
+def test_a_reduction_leaves_twice_the_pixels_that_are_looked_at() -> None:
+    for side in range(10, 2000, 37):
+        reduction = reduction_of((side, side), (73, 73))
+        assert reduction == 1 or side / reduction >= LEFT * 73
+        assert reduction == 8 or side / (2 * reduction) < LEFT * 73, "as far as it goes"
+
+
+def test_the_time_is_told_by_stage() -> None:
+    watch = Stopwatch()
+    data = jpeg(photograph((900, 700)))
+    with watch("decode"):
+        decode_by("turbo", data, open_image(data), RGB, 10**9, watch)
+    assert watch.seconds["decode"] > 0
+    assert watch.seconds["resample"] > 0
