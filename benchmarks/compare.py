@@ -3,16 +3,16 @@
     python -m benchmarks.compare [--quick] [--rounds 3] [--folder DIR] [--peer-images 1000]
 
 Every contender is measured once per round, and every second round runs backwards, so that a machine that slows down
-slows all of them. What is kept between runs (models, compiled code, Prefect's database) is warm: the first round does
-not count. Prints the ratio table; a complete run writes RESULTS.md. Exits with 1 where a goal was missed by more than
-the noise, or a contender failed. `--quick` measures once, on few images, and judges nothing.
+slows all of them. What is kept between runs (models, compiled code, Prefect's database) is warm. Prints the ratio
+table; a complete run writes RESULTS.md. Exits with 1 where a goal was missed by more than the noise, or a contender
+failed. `--quick` measures once, cold, on few images, and judges nothing.
 """
 
 import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -29,12 +29,13 @@ from benchmarks.contenders import (
     TEXTBOOK,
     Contender,
     ContenderError,
+    Outcome,
 )
 from benchmarks.figures import FEW, MANY, SOME, Figures
-from benchmarks.sets import Kind, Sets
+from benchmarks.sets import ORIGINALS, Kind, Sets
 from pipeline import storage
 
-WARM = 256  # images of the round that does not count: every one of two Ray actors gets two shards
+WARM = 256  # images: enough for every one of two actors
 ELSEWHERE = ("PREFECT_API_URL", "RAY_ADDRESS", "OMP_NUM_THREADS", "PYTHONPATH")  # would measure something else
 
 
@@ -46,9 +47,10 @@ class Sizes(NamedTuple):
     peers: int = 1_000
     large: int = 256
     large_textbook: int = 64
+    originals: Mapping[Kind, int] = ORIGINALS
 
 
-QUICK = Sizes(some=512, many=1_024, peers=128, large=256, large_textbook=16)
+QUICK = Sizes(some=512, many=1_024, peers=128, large_textbook=16, originals={"ordinary": 512, "hard": 512, "large": 16})
 
 
 class Measurement(NamedTuple):
@@ -79,34 +81,39 @@ def plan(sizes: Sizes) -> list[Measurement]:
     ]
 
 
+def warm_up(measurements: Sequence[Measurement], sets: Sets, environment: dict[str, str]) -> None:
+    """Run every contender that keeps something between runs once, on few images. Who fails will fail again."""
+    first = {each.contender.name: each for each in reversed(measurements) if each.contender.keeps}
+    for each in first.values():
+        _measure_once(each._replace(images=min(WARM, each.images)), "warming up", sets, environment)
+
+
 def measure(measurements: Sequence[Measurement], sets: Sets, rounds: int, environment: dict[str, str]) -> Figures:
-    """All rounds, after one that does not count. What fails once is not tried again."""
+    """All rounds, every second one backwards. What fails once is not tried again."""
     found = Figures()
-    with tempfile.TemporaryDirectory(prefix="shardseer-bench-") as scratch:
-        for number in range(rounds + 1):
-            for each in measurements if number % 2 else measurements[::-1]:
-                if (each.contender.name, each.scene) not in found.failures:
-                    _measure_once(each, number, sets, Path(scratch), environment, found)
+    for number in range(1, rounds + 1):
+        for each in measurements if number % 2 else measurements[::-1]:
+            key = each.contender.name, each.scene
+            if key in found.failures:
+                continue
+            outcome = _measure_once(each, f"round {number}", sets, environment)
+            if isinstance(outcome, ContenderError):
+                found.failures[key] = str(outcome)
+            else:
+                found.outcomes[key].append(outcome)
     return found
 
 
-def _measure_once(
-    each: Measurement, number: int, sets: Sets, scratch: Path, environment: dict[str, str], found: Figures
-) -> None:
-    if number == 0 and each.contender is ROOF:  # it keeps nothing that could be warm
-        return
-    key = each.contender.name, each.scene
-    count = each.images if number else min(WARM, each.images)
-    try:
-        outcome = contenders.run(each.contender, sets.view(each.kind, count), count, scratch, environment)
-    except ContenderError as error:
-        found.failures[key] = str(error)
-        tell(f"{each.contender.name} ({each.scene}) FAILED: {error}")
-        return
-    said = f"{outcome.whole:.1f} s for {count:,} images, {outcome.rate:.1f} images/s in steady state"
-    tell(f"[{f'round {number}' if number else 'warming up'}] {each.contender.name} ({each.scene}): {said}")
-    if number:
-        found.outcomes[key].append(outcome)
+def _measure_once(each: Measurement, when: str, sets: Sets, environment: dict[str, str]) -> Outcome | ContenderError:
+    images, name = sets.view(each.kind, each.images), f"[{when}] {each.contender.name} ({each.scene})"
+    with tempfile.TemporaryDirectory(prefix="shardseer-bench-") as scratch:
+        try:
+            outcome = contenders.run(each.contender, images, each.images, Path(scratch), environment)
+        except ContenderError as error:
+            tell(f"{name} FAILED: {error}")
+            return error
+    tell(f"{name}: {outcome.whole:.1f} s for {each.images:,} images, {outcome.rate:.1f} images/s in steady state")
+    return outcome
 
 
 def warm_environment(folder: Path) -> dict[str, str]:
@@ -148,11 +155,14 @@ def main() -> int:
         sizes = sizes._replace(peers=chosen.peer_images)
     with ExitStack() as held:
         folder = chosen.folder or Path(held.enter_context(tempfile.TemporaryDirectory(prefix="shardseer-bench-")))
-        most = max(sizes.some, sizes.peers, sizes.many)
-        sets = Sets(folder, {"ordinary": most, "hard": sizes.some, "large": sizes.large})
+        environment = warm_environment(folder.absolute())
+        most: dict[Kind, int] = {"ordinary": max(sizes[:3]), "hard": sizes.some, "large": sizes.large}
+        sets = Sets(folder, most, sizes.originals)
         tell("Making the photographs …")
         sets.make()
-        found = measure(plan(sizes), sets, rounds, warm_environment(folder.absolute()))
+        if not chosen.quick:
+            warm_up(plan(sizes), sets, environment)
+        found = measure(plan(sizes), sets, rounds, environment)
     has_amx = "amx_bf16" in results.processor()["flags"].split()
     rows = figures.rows(found, judged=not chosen.quick, has_amx=has_amx)
     page = results.page(found, rows, rounds)

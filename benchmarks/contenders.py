@@ -58,13 +58,17 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Contender:
-    """`start` makes the command from images and output; `read` takes its standard output and the output's folder."""
+    """`start` makes the command from images and output; `read` takes its standard output and the output's folder.
+
+    `keeps` says that a run leaves something behind (a converted model, compiled code) that makes the next one faster.
+    """
 
     name: str
     start: Callable[[Path, Path], list[str]]
     read: Callable[[str, Path], Loop]
     rows: str | None = "**/*.parquet"  # its Parquet under the output; None: it writes none
     environment: Mapping[str, str] | None = None
+    keeps: bool = False
 
 
 def run(contender: Contender, images: Path, count: int, scratch: Path, environment: Mapping[str, str]) -> Outcome:
@@ -161,7 +165,7 @@ def _shardseer(*flags: str) -> Callable[[Path, Path], list[str]]:
 
 
 def _own(name: str, *flags: str) -> Contender:
-    return Contender(name, _shardseer(*flags), summary, rows="predictions/**/*.parquet")
+    return Contender(name, _shardseer(*flags), summary, rows="predictions/**/*.parquet", keeps=True)
 
 
 ROOF = Contender(
@@ -178,9 +182,9 @@ FLOW = _own("Shardseer through Prefect and Ray", "--prefect", "--workers", "ray"
 DOCUMENTED = Contender("Ray Data as documented", _script("peers/ray_data.py"), last_line)
 PEERS_BESIDE = (
     DOCUMENTED,
-    Contender("Ray Data, bfloat16, torch.compile", _script("peers/ray_data.py", "--tuned"), last_line),
+    Contender("Ray Data, bfloat16, torch.compile", _script("peers/ray_data.py", "--tuned"), last_line, keeps=True),
     Contender("Daft as documented", _script("peers/daft_peer.py"), last_line, environment={"PYTHONPATH": str(PEERS)}),
     Contender("timm's loop, defaults", _script("peers/timm_loop.py"), last_line),
-    Contender("timm's loop, best flags", _script("peers/timm_loop.py", "--best"), last_line),
+    Contender("timm's loop, best flags", _script("peers/timm_loop.py", "--best"), last_line, keeps=True),
 )
 TEXTBOOK = Contender("textbook on every core", _script("peers/textbook.py"), last_line)

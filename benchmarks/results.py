@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from benchmarks.contenders import PEERS, ROOF, Outcome
+from benchmarks.contenders import DEFAULT, PEERS, ROOF, Outcome
 from benchmarks.figures import Figures
 from benchmarks.judging import Row, table
 
@@ -32,6 +32,7 @@ def page(figures: Figures, rows: Sequence[Row], rounds: int) -> str:
         "decode ahead while their networks load, so their few images look faster than many would.",
         "## Measured",
         measurements(figures),
+        memory(figures),
         "Whole process: seconds from its start to its end. Steady state: of Shardseer, from the end of each worker's "
         "first part to the end of its last; of Ray Data and Daft, from the first batch at the network to the end; of "
         "timm's loop and the textbook, their loop. Caches are warm: models, compiled code, Prefect's database.",
@@ -92,6 +93,17 @@ def measurements(figures: Figures) -> str:
         lines.append(f"| {name} | {scene} | {images:,} | {spread(o.whole for o in found)} | {start_up} | {rate} |")
     lines += [f"| {name} | {scene} | – | FAILED: {why} | | |" for (name, scene), why in figures.failures.items()]
     return "\n".join(lines)
+
+
+def memory(figures: Figures) -> str:
+    """The most memory that Shardseer's processes took."""
+    said = [outcome.printed for outcome in figures.of(DEFAULT, "many")]
+    if not said:
+        return ""
+    driver, worker = (max(each[f"peak_memory_{who}"] for each in said) / 2**20 for who in ("driver", "worker"))
+    return (
+        f"Peak memory of {DEFAULT.name} over the largest set: driver {driver:,.0f} MiB, each worker {worker:,.0f} MiB."
+    )
 
 
 def roof(figures: Figures) -> str:

@@ -5,7 +5,7 @@ A set of 20,000 is the same 4,000 photographs under five names each: to every co
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
 from multiprocessing import get_context
@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from benchmarks import photographs
 
 Kind = Literal["ordinary", "hard", "large"]
-ORIGINALS: dict[Kind, int] = {"ordinary": 4000, "hard": 4000, "large": 64}
+ORIGINALS: Mapping[Kind, int] = {"ordinary": 4000, "hard": 4000, "large": 64}
 PER_FOLDER = 1000
 
 
@@ -44,7 +44,7 @@ class Originals(NamedTuple):
 class Sets:
     """Sets of images under one folder; what is there from earlier runs is used again."""
 
-    def __init__(self, folder: Path, most: dict[Kind, int], originals: dict[Kind, int] = ORIGINALS) -> None:
+    def __init__(self, folder: Path, most: dict[Kind, int], originals: Mapping[Kind, int] = ORIGINALS) -> None:
         """`most` images of each kind will be asked for at a time; no more than `originals` are made."""
         self._folder = folder.absolute()
         self._originals = {
