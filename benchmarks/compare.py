@@ -153,6 +153,7 @@ def main() -> int:
     sizes, rounds = (QUICK, chosen.rounds or 1) if chosen.quick else (Sizes(), chosen.rounds or 3)
     if chosen.peer_images:
         sizes = sizes._replace(peers=chosen.peer_images)
+    load = os.getloadavg()[0]
     with ExitStack() as held:
         folder = chosen.folder or Path(held.enter_context(tempfile.TemporaryDirectory(prefix="shardseer-bench-")))
         environment = warm_environment(folder.absolute())
@@ -165,7 +166,7 @@ def main() -> int:
         found = measure(plan(sizes), sets, rounds, environment)
     has_amx = "amx_bf16" in results.processor()["flags"].split()
     rows = figures.rows(found, judged=not chosen.quick, has_amx=has_amx)
-    page = results.page(found, rows, rounds)
+    page = results.page(found, rows, rounds, load)
     print(page)
     target = chosen.results or (None if chosen.quick else Path(__file__).parent / "RESULTS.md")
     if target and not found.failures:

@@ -18,12 +18,12 @@ PACKAGES = ("ray", "timm", "torch", "torchvision", "openvino", "pillow", "simple
 FLAGS = ("amx_bf16", "amx_int8", "avx512_bf16", "avx512_vnni", "avx512f", "avx_vnni", "avx2")  # of the processor
 
 
-def page(figures: Figures, rows: Sequence[Row], rounds: int) -> str:
-    """RESULTS.md."""
+def page(figures: Figures, rows: Sequence[Row], rounds: int, load: float) -> str:
+    """RESULTS.md; `load` is the machine's before anything was measured."""
     parts = [
         "# Benchmarks",
-        "`make bench` on one machine, in one run, nothing else running. EfficientNet-Lite0, Parquet written.",
-        _bullets(machine()),
+        "`make bench`: one machine, one run, rounds interleaved. EfficientNet-Lite0, Parquet written.",
+        _bullets(machine(load)),
         "## Against the goals",
         table(rows),
         f"The figure is the median of {rounds} rounds, the noise half their range; a row misses its goal when the "
@@ -43,8 +43,8 @@ def page(figures: Figures, rows: Sequence[Row], rounds: int) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def machine() -> dict[str, str]:
-    """What it was measured on, and with which versions."""
+def machine(load: float) -> dict[str, str]:
+    """What it was measured on, and with which versions; `load` is that of the minute before."""
     versions = {name: metadata.version(name) for name in PACKAGES}
     daft = next(iter(metadata.distributions(name="daft", path=[str(PEERS), *sys.path])), None)
     if daft is not None:
@@ -54,6 +54,7 @@ def machine() -> dict[str, str]:
         "processor": f"{info['model name']}, {os.cpu_count()} cores",
         "flags": ", ".join(flag for flag in FLAGS if flag in info["flags"].split()) or "none of interest",
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
+        "load before": f"{load:.1f} processes (a figure is worth something only where this is near 0)",
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "commit": commit(),
@@ -91,8 +92,15 @@ def measurements(figures: Figures) -> str:
         images, few = found[0].images, scene == "few"  # eight photographs have no steady state
         start_up, rate = ("–", "–") if few else (spread(o.start_up for o in found), spread(o.rate for o in found))
         lines.append(f"| {name} | {scene} | {images:,} | {spread(o.whole for o in found)} | {start_up} | {rate} |")
-    lines += [f"| {name} | {scene} | – | FAILED: {why} | | |" for (name, scene), why in figures.failures.items()]
+    lines += [
+        f"| {name} | {scene} | – | FAILED: {escaped(why)} | | |" for (name, scene), why in figures.failures.items()
+    ]
     return "\n".join(lines)
+
+
+def escaped(text: str) -> str:
+    """Text for a cell of a Markdown table."""
+    return text.replace("|", "\\|")
 
 
 def memory(figures: Figures) -> str:

@@ -1,6 +1,6 @@
 """The roof: what the machine decodes and classifies with no pipeline around it. Nothing that writes rows can be faster.
 
-    python benchmarks/roof.py IMAGES [--seconds 6] [--check] [--json]
+    python benchmarks/roof.py IMAGES [--seconds 4.5] [--check] [--json]
 
 One process per core with one thread each, and the files' bytes in memory. Three rates in images/s of all cores
 together, taken in turns: decoding alone (to the network's pixels), the network alone, and one after the other. The
@@ -201,7 +201,7 @@ def main() -> int:
     """Measure, print; 1 with `--check` where the rates do not explain each other."""
     parser = argparse.ArgumentParser(description="images/s of this machine with no pipeline around them")
     parser.add_argument("images", type=Path)
-    parser.add_argument("--seconds", type=float, default=6, help="of each of the three phases")
+    parser.add_argument("--seconds", type=float, default=4.5, help="of each of the three phases")
     parser.add_argument("--check", action="store_true", help="fail if the combined rate is off by more than 5 %%")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
