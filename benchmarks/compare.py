@@ -70,7 +70,7 @@ def plan(sizes: Sizes) -> list[Measurement]:
         Measurement(DEFAULT, "ordinary", "ordinary", sizes.some),
         *(Measurement(peer, "ordinary", "ordinary", sizes.peers) for peer in PEERS_BESIDE),
         Measurement(DEFAULT, "many", "ordinary", sizes.many),
-        Measurement(EXACT, "ordinary", "ordinary", sizes.some),
+        Measurement(EXACT, "ordinary", "ordinary", sizes.peers),
         Measurement(ROOF, "hard", "hard", sizes.some),
         Measurement(FAST, "hard", "hard", sizes.some),
         Measurement(DEFAULT, "hard", "hard", sizes.some),
