@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PEERS := $(VENV)/peers
 
 # Expanded when it is used, which is after the set-up.
 IMAGES ?= $(shell $(BIN)/python -c "import pathlib, skimage; print(pathlib.Path(skimage.__file__).parent / 'data')" 2>/dev/null)
@@ -14,7 +15,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 export DO_NOT_TRACK ?= 1
 export RAY_USAGE_STATS_ENABLED ?= 0
 
-.PHONY: help run test test-faults lint up down clean
+.PHONY: help run test test-faults lint bench up down clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,6 +51,17 @@ lint: $(READY)  ## formatting, lints, types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+
+# Daft wants an older pyarrow than ours: it gets a folder beside the venv's own packages, which only it looks into.
+$(PEERS)/.ready: $(READY) benchmarks/peers/requirements.txt
+	@echo "Installing Daft, to be measured against, into $(PEERS) …"
+	@rm -rf $(PEERS)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(PEERS) \
+		--requirement benchmarks/peers/requirements.txt
+	@touch $@
+
+bench: $(PEERS)/.ready  ## measure against the roof and against other systems (25 minutes; ARGS=--quick: 4)
+	@$(BIN)/python -m benchmarks.compare $(ARGS)
 
 clean:  ## remove what was built, keep outputs
 	@rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
