@@ -4,6 +4,7 @@ An engine is built where it runs, from a bundle. Normalisation is inside: pixels
 OpenVINO model is converted once and cached, so that the next process starts without importing torch or timm.
 """
 
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from pipeline import bundle as bundles
 from pipeline.bundle import Bundle
+from pipeline.children import Child, ChildError, Tell
 from pipeline.job import Options, RequestError
 from pipeline.preprocessing import Pixels
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float32]
 Name = Literal["torch", "openvino"]
 Numbers = Literal["float32", "bfloat16", "float16"]
+MAKE_SECONDS = 1800  # to build or convert a network, on a slow machine
 # Images that OpenVINO gets at once: larger batches fall out of a core's caches. In float32 one is as good as four, and
 # the second look, which comes to few images, pads nothing (measured).
 AT_ONCE: dict[Numbers, int] = {"float32": 1, "bfloat16": 4, "float16": 4}
@@ -86,15 +89,41 @@ def check(bundle: Bundle, options: Options) -> None:
     choose(options.engine, on_gpu=options.device == "cuda")
     checked = bundles.cache_folder() / "checked" / bundle.digest
     if not checked.exists():
-        bundle.network()
+        _elsewhere("network_of", bundle.folder)
         checked.parent.mkdir(parents=True, exist_ok=True)
         checked.touch()
 
 
 def prepare(bundle: Bundle, build: Build) -> None:
     """Do once what every worker would do again: convert the network for the engine."""
-    if build.engine == "openvino":
-        _converted(bundle, build)
+    if build.engine == "openvino" and not _converted_file(bundle, build).exists():
+        _elsewhere("convert", bundle.folder, build)
+
+
+def _elsewhere(name: str, *arguments: Any) -> None:
+    """Call a function of this module in a process of its own: torch takes half a gigabyte, which the driver need not.
+
+    Raises the `RequestError` that is raised there.
+    """
+    child = Child(lambda: None)
+    try:
+        child.ask(MAKE_SECONDS, globals()[name], *arguments)
+    except ChildError as error:
+        if error.kind == RequestError.__name__:
+            raise RequestError(str(error).removeprefix(f"{error.kind}: ")) from None
+        raise
+    finally:
+        child.close()
+
+
+def network_of(_tell: Tell, folder: Path) -> None:
+    """In the child: see that a bundle's network can be built."""
+    bundles.load(folder).network()
+
+
+def convert(_tell: Tell, folder: Path, build: Build) -> None:
+    """In the child: convert a bundle's network for OpenVINO, into the cache."""
+    _converted(bundles.load(folder), build)
 
 
 def build(bundle: Bundle, build: Build, device: str, threads: int) -> Engine:
@@ -186,24 +215,27 @@ def _normalised(bundle: Bundle, features: bool, numbers: "torch.dtype | None" = 
     return Normalised().eval()
 
 
+def _converted_file(bundle: Bundle, build: Build) -> Path:
+    at_once, suffix = AT_ONCE[build.numbers], "-features" if build.features else ""
+    name = f"{bundle.digest[:24]}-b{at_once}{suffix}-{importlib.metadata.version('openvino')}"
+    return bundles.cache_folder() / "openvino" / f"{name}.xml"
+
+
 def _converted(bundle: Bundle, build: Build) -> Path:
     """The cached OpenVINO model for this bundle, weights in float32, converted on first use."""
-    import openvino
-
-    at_once, suffix = AT_ONCE[build.numbers], "-features" if build.features else ""
-    name = f"{bundle.digest[:24]}-b{at_once}{suffix}-{openvino.__version__[:8]}"
-    model = bundles.cache_folder() / "openvino" / f"{name}.xml"
+    model = _converted_file(bundle, build)
     if not model.exists():
+        import openvino
         import torch
 
         model.parent.mkdir(parents=True, exist_ok=True)
-        pixels = torch.zeros((at_once, *bundle.preprocessing.shape), dtype=torch.uint8)
+        pixels = torch.zeros((AT_ONCE[build.numbers], *bundle.preprocessing.shape), dtype=torch.uint8)
         with warnings.catch_warnings(), _no_telemetry(), torch.inference_mode():
             warnings.simplefilter("ignore")  # the tracer's remarks on Python values that are constants here
             converted = openvino.convert_model(
                 _normalised(bundle, build.features), example_input=pixels, input=[("pixels", list(pixels.shape))]
             )
-        made = model.with_name(f"{name}-{os.getpid()}.xml")
+        made = model.with_name(f"{model.stem}-{os.getpid()}.xml")
         openvino.save_model(converted, str(made), compress_to_fp16=False)
         made.with_suffix(".bin").rename(model.with_suffix(".bin"))  # weights first: the .xml says it is complete
         made.rename(model)
