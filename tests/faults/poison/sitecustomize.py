@@ -42,6 +42,18 @@ def _arm() -> None:
 
     JpegImagePlugin.JpegImageFile.load = poisoned
 
+    import simplejpeg  # the faster way to decode
+
+    decode = simplejpeg.decode_jpeg
+
+    def poisoned_too(data, *arguments, **named):
+        for comment, fault in FAULTS.items():
+            if comment in data[:1024]:
+                fault()
+        return decode(data, *arguments, **named)
+
+    simplejpeg.decode_jpeg = poisoned_too
+
 
 DEADLY = (250, 3, 77)  # a picture of this one colour makes the network abort
 
