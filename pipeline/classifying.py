@@ -7,7 +7,7 @@ A batch on which the network fails (an exception, out of memory, the death of it
 image stands alone; the others keep their answers.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -16,8 +16,9 @@ import pyarrow as pa
 
 from pipeline import schema, storage
 from pipeline.bundle import Bundle
-from pipeline.engines import Answer, Engine, Floats
+from pipeline.engines import Answer, Engine, Floats, Pipelined
 from pipeline.preprocessing import Pixels
+from pipeline.staging import in_flight
 from pipeline.timing import Stopwatch
 
 
@@ -60,6 +61,9 @@ class Classifier:
         """`top_k` is at most the number of classes; rows are close within `margin`, see `is_close`."""
         self._bundle = bundle
         self._engine = engine
+        self._start, self._in_flight = (
+            (engine.start, engine.in_flight) if isinstance(engine, Pipelined) else (self._at_once, 1)
+        )
         self._top_k = top_k
         self._abstain_below = abstain_below
         self._margin = margin
@@ -67,9 +71,14 @@ class Classifier:
 
     def classify(self, batches: Iterable[pa.Table], watch: Stopwatch) -> Iterator[Looked]:
         """Look at each image batch (`schema.image_batch`), in order."""
-        for batch in batches:
+
+        def start(batch: pa.Table) -> Callable[[], Verdicts]:
             with watch("classify"):
-                answer, failures = self._verdicts(_pixels(batch))
+                return self._started(_pixels(batch))
+
+        for batch, verdicts in in_flight(batches, start, self._in_flight):
+            with watch("classify"):
+                answer, failures = verdicts()
                 broken: dict[int, tuple[str, str]] = {}
                 if not np.isfinite(answer.logits).all():
                     broken = self._not_numbers(answer)
@@ -82,12 +91,29 @@ class Classifier:
                 close[list(failures)] = False
             yield Looked(told, answer.logits, close & (self._margin > 0))
 
-    def _verdicts(self, pixels: Pixels) -> Verdicts:
+    def _at_once(self, pixels: Pixels) -> Callable[[], Answer]:
+        answer = self._engine(pixels)
+        return lambda: answer
+
+    def _started(self, pixels: Pixels) -> Callable[[], Verdicts]:
+        """Begin with a batch; what is returned waits for the answer, and halves the batch where there is none."""
+        try:
+            finish = self._start(pixels)
+        except Exception as error:  # noqa: BLE001  as in `_verdicts`
+            failed = _told(error)
+            return lambda: self._halved(pixels, *failed)
+        return lambda: self._verdicts(pixels, finish)
+
+    def _verdicts(self, pixels: Pixels, finish: Callable[[], Answer] | None = None) -> Verdicts:
         """Answer a batch; where the network fails on it, its halves. Raises `EngineError`."""
         try:
-            return Verdicts(self._engine(pixels), {})
+            return Verdicts(self._engine(pixels) if finish is None else finish(), {})
         except Exception as error:  # noqa: BLE001  judged below, when its traceback no longer holds device memory
-            stage, reason = getattr(error, "stage", "classify"), storage.cause(error)
+            failed = _told(error)
+        return self._halved(pixels, *failed)
+
+    def _halved(self, pixels: Pixels, stage: str, reason: str) -> Verdicts:
+        """Answer the halves of a batch that failed as a whole. Raises `EngineError`."""
         if len(pixels) == 1:
             return Verdicts(self._black(reason), {0: (stage, reason)})
         half = len(pixels) // 2
@@ -139,6 +165,11 @@ def _pixels(batch: pa.Table) -> Pixels:
     (images,) = batch["image"].chunks  # one: combine_chunks() would copy
     pixels: Pixels = images.to_numpy_ndarray()
     return pixels
+
+
+def _told(error: Exception) -> tuple[str, str]:
+    """Stage and reason of what the network raised."""
+    return getattr(error, "stage", "classify"), storage.cause(error)
 
 
 def _joined(first: Answer, second: Answer) -> Answer:

@@ -12,6 +12,7 @@ FLOW = [  # top to bottom: each may import those before it
     "bundle",
     "decoding",
     "fast_decoding",
+    "staging",
     "engines",
     "precision",
     "runs",
