@@ -160,29 +160,25 @@ class CudaLanes(Lanes):
     def __init__(self, device: "torch.device") -> None:
         import torch
 
-        torch.cuda.synchronize(device)  # the network got there by another stream
-        self._copying = torch.cuda.Stream(device)
-        self.stream = torch.cuda.Stream(device)
+        self._cuda: Any = torch.cuda
+        self._cuda.synchronize(device)  # the network got there by another stream
+        self._copying = self._cuda.Stream(device)
+        self.stream = self._cuda.Stream(device)
 
     def event(self) -> Any:
         """See `Lanes.event`."""
-        import torch
-
-        return torch.cuda.Event()
+        return self._cuda.Event()
 
     def copy(self, slot: Slot, rows: int) -> None:
         """See `Lanes.copy`. The slot is free: the network has read what was there before."""
-        import torch
-
-        with torch.cuda.stream(self._copying):
+        with self._cuda.stream(self._copying):
             slot.device[:rows].copy_(slot.host[:rows], non_blocking=True)
         self.stream.wait_stream(self._copying)
 
     def computing(self) -> AbstractContextManager[Any]:
         """See `Lanes.computing`."""
-        import torch
-
-        return torch.cuda.stream(self.stream)
+        where: AbstractContextManager[Any] = self._cuda.stream(self.stream)
+        return where
 
     def fetch(self, output: "torch.Tensor") -> "torch.Tensor":
         """See `Lanes.fetch`. PyTorch reuses the pinned memory only after the copy, even if nobody waits for it."""
