@@ -157,10 +157,10 @@ class TorchEngine:
         numbers: torch.dtype = getattr(torch, build.numbers)
         network = _normalised(bundle, build.features, numbers)
         self._network = network.to(memory_format=torch.channels_last).to(self._device)
-        self._staging = (
+        self.staging = (
             Staging(self._network, self._device) if staged or (staged is None and device == "cuda") else None
         )
-        self.in_flight = 1 if self._staging is None else IN_FLIGHT
+        self.in_flight = 1 if self.staging is None else IN_FLIGHT
 
     def __call__(self, pixels: Pixels) -> Answer:
         """Run one batch; pixels cross to the device as uint8."""
@@ -168,8 +168,8 @@ class TorchEngine:
 
     def start(self, pixels: Pixels) -> Callable[[], Answer]:
         """See `Pipelined.start`."""
-        if self._staging is not None:
-            finish = self._staging.start(pixels)
+        if self.staging is not None:
+            finish = self.staging.start(pixels)
             return lambda: _answer(finish())
         import torch
 

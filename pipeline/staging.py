@@ -91,7 +91,7 @@ class Staging:
             slot.host[len(pixels) : rows].zero_()
             self._lanes.copy(slot, rows)
             with self._lanes.computing():
-                outputs = self._run(slot.device[:rows])
+                outputs = self.run(slot.device[:rows])
                 slot.free.record()
                 fetched = [self._lanes.fetch(output[: len(pixels)].float()) for output in outputs]
                 done = self._lanes.event()
@@ -103,7 +103,8 @@ class Staging:
 
         return finish
 
-    def _run(self, pixels: "torch.Tensor") -> "tuple[torch.Tensor, ...]":
+    def run(self, pixels: "torch.Tensor") -> "tuple[torch.Tensor, ...]":
+        """Run the network on pixels that are on the device, in the current stream; its outputs hold until the next."""
         outputs: tuple[torch.Tensor, ...]
         outputs = self._network(pixels) if self._graphs is None else self._graphs(pixels)
         return outputs

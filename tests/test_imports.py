@@ -18,6 +18,7 @@ FLOW = [  # top to bottom: each may import those before it
     "runs",
     "published",
     "batching",
+    "feeding",
     "isolating",
     "classifying",
     "looking",
