@@ -157,9 +157,7 @@ class TorchEngine:
         numbers: torch.dtype = getattr(torch, build.numbers)
         network = _normalised(bundle, build.features, numbers)
         self._network = network.to(memory_format=torch.channels_last).to(self._device)
-        self.staging = (
-            Staging(self._network, self._device) if staged or (staged is None and device == "cuda") else None
-        )
+        self.staging = Staging(self._network, self._device) if staged or (staged is None and device == "cuda") else None
         self.in_flight = 1 if self.staging is None else IN_FLIGHT
 
     def __call__(self, pixels: Pixels) -> Answer:

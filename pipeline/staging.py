@@ -109,6 +109,16 @@ class Staging:
         outputs = self._network(pixels) if self._graphs is None else self._graphs(pixels)
         return outputs
 
+    def computing(self) -> AbstractContextManager[Any]:
+        """Where `run` belongs."""
+        return self._lanes.computing()
+
+    def wait(self) -> None:
+        """Wait for all that runs in the current stream."""
+        now = self._lanes.event()
+        now.record()
+        now.synchronize()
+
     def _next_slot(self, rows: int, shape: tuple[int, ...]) -> Slot:
         """The slot that was filled longest ago, once the device has done with it."""
         oldest = self._slots[0] if self._slots else None
