@@ -16,7 +16,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -171,10 +171,10 @@ def whole_path(images: Path, scratch: Path, model: Bundle, device: str, workers:
     return seconds
 
 
-def steady(images: Path, scratch: Path, model: Bundle, device: str, workers: str, number: int) -> float:
-    """Images per second of the whole path once it runs; not a number where start-up hides it."""
+def steady(images: Path, scratch: Path, model: Bundle, device: str, workers: str, number: int) -> float | None:
+    """Images per second of the whole path once it runs; None where start-up hides it."""
     half, whole = (whole_path(images, scratch, model, device, workers, count) for count in (number // 2, number))
-    return (number - number // 2) / (whole - half) if whole > half else float("nan")
+    return (number - number // 2) / (whole - half) if whole > half else None
 
 
 def rows_for(model: Bundle, images: Path, scratch: Path, roofs: Roofs, chosen: argparse.Namespace) -> Iterator[str]:
@@ -186,16 +186,16 @@ def rows_for(model: Bundle, images: Path, scratch: Path, roofs: Roofs, chosen: a
     )
     number = len(list(images.iterdir()))
     for workers in ("inline", "ray"):
+        who = "through Ray" if workers == "ray" else workers
         if workers == "ray" and importlib.util.find_spec("ray") is None:
-            yield f"{known}| through Ray | Ray is not installed | – |"
+            yield f"{known}| {who} | Ray is not installed | – |"
             continue
-        if workers == "ray":
-            with ray_for(chosen.device):
-                found = steady(images, scratch, model, chosen.device, workers, number)
-        else:
+        with ray_for(chosen.device) if workers == "ray" else nullcontext():
             found = steady(images, scratch, model, chosen.device, workers, number)
-        share = found / min(roofs.decode, roofs.model)
-        yield f"{known}| {'through Ray' if workers == 'ray' else workers} | {found:,.0f} | {share:.0%} |"
+        if found is None:
+            yield f"{known}| {who} | too few images to tell from start-up | – |"
+        else:
+            yield f"{known}| {who} | {found:,.0f} | {found / min(roofs.decode, roofs.model):.0%} |"
 
 
 def main() -> None:
