@@ -43,7 +43,7 @@ JOINING_SECONDS = 300.0  # for every actor to come
 class SleepingActor:
     """Made and asked as `ClassifierActor` is; sleeps for as long as the shard's step says."""
 
-    def __init__(self, plan: Plan, on_gpu: bool, cores_per_classifier: int, flow_run: str | None) -> None:
+    def __init__(self, plan: Plan, _feed: None, flow_run: str | None) -> None:
         """Read how long to sleep; `flow_run` carries the number of actors to wait for."""
         self._folder = RunFolder(plan.job.output, plan.run)
         self._sleeps: dict[str, float] = json.loads((self._folder.path / "sleeps.json").read_text(encoding="utf-8"))

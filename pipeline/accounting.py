@@ -127,12 +127,12 @@ class Ledger:
     """The workers' time, added up while a run is classified: as large as there are workers, however many shards."""
 
     def __init__(self) -> None:
-        self._totals: dict[Worker, Total] = {}
+        self._totals: dict[tuple[Worker, int], Total] = {}  # by worker and lane
 
     def note(self, receipt: Receipt, spell: Spell | None) -> None:
         """Add an accepted part. Without its spell it does not count: nothing is known of it."""
         if spell is not None:
-            self._totals.setdefault(receipt.worker, Total(spell)).add(receipt, spell)
+            self._totals.setdefault((receipt.worker, spell.lane), Total(spell)).add(receipt, spell)
 
     def close(self, began: datetime, phases: Mapping[str, float], how: Conditions) -> Account | None:
         """The account of a run whose classifying `began` then; `phases` are the driver's wall seconds.
@@ -143,30 +143,34 @@ class Ledger:
         images, twice = sum(total.images for total in totals), sum(total.looked_twice for total in totals)
         if not images or wall <= 0:
             return None
-        seconds = _seconds(totals, began, began + timedelta(seconds=wall), how)
-        seconds["lost"] = max(0.0, wall * how.size - sum(seconds.values()))
+        lanes = how.size * (1 + max(lane for _, lane in self._totals))
+        seconds = _seconds(totals, began, began + timedelta(seconds=wall), lanes, on_gpu=how.on_gpu)
+        seconds["lost"] = max(0.0, wall * lanes - sum(seconds.values()))
         elsewhere = _sum(total.elsewhere for total in totals)
         cores = _cores(totals, wall, how)
-        held_back_by, sentence = _sentence(seconds, elsewhere, phases, how)
+        held_back_by, sentence = _sentence(seconds, elsewhere, phases, lanes, how)
         return Account(
             images=images,
             seconds=wall,
             workers=how.size,
             cores=cores,
             gpus=_gpus(totals, wall, how) if how.on_gpu else None,
-            stages=_stages(seconds, wall * how.size, images, twice),
+            stages=_stages(seconds, wall * lanes, images, twice),
             decoders=_stages(elsewhere, wall * cores.number, images, twice),
-            busy=tuple(self._busy(worker, wall, how.on_gpu) for worker in self._totals),
+            busy=tuple(
+                self._busy(worker, wall, how.on_gpu) for worker in dict.fromkeys(who for who, _ in self._totals)
+            ),
             looked_twice=round(twice / images, 4),
             held_back_by=held_back_by,
             sentence=sentence,
         )
 
     def _busy(self, worker: Worker, wall: float, on_gpu: bool) -> Busy:
-        total = self._totals[worker]
-        spent = total.seconds["classify"] if on_gpu else total.cpu_seconds / total.cores
+        totals = [total for (who, _), total in self._totals.items() if who == worker]
+        spent = sum(total.seconds["classify"] if on_gpu else total.cpu_seconds / total.cores for total in totals)
         name = " ".join((worker.host, *(f"GPU {each}" for each in worker.accelerators), f"pid {worker.pid}"))
-        return Busy(worker=name, share=round(spent / wall, 4), images=total.images)
+        # Two lanes of a GPU wait for it at the same time.
+        return Busy(worker=name, share=round(min(spent / wall, 1.0), 4), images=sum(total.images for total in totals))
 
 
 def _cores(totals: list[Total], wall: float, how: Conditions) -> Units:
@@ -182,21 +186,22 @@ def _units(totals: list[Total], number: int, wall: float, busy_seconds: float) -
     images = sum(total.images for total in totals)
     return Units(
         number=number,
-        busy=round(busy_seconds / (wall * number), 4),
+        busy=round(min(busy_seconds / (wall * number), 1.0), 4),
         images_per_second=round(images / wall / number, 2),
     )
 
 
-def _seconds(totals: list[Total], began: datetime, ended: datetime, how: Conditions) -> Seconds:
-    """Wall seconds per stage over all workers, from `began` to `ended`: before its first spell a worker is starting,
-    after its last one it waits. Of a worker and the one that replaced it, each has only one of these ends.
+def _seconds(totals: list[Total], began: datetime, ended: datetime, lanes: int, *, on_gpu: bool) -> Seconds:
+    """Wall seconds per stage over all workers' lanes, from `began` to `ended`.
+
+    Before its first spell a worker is starting, after its last one it waits. Of a worker and the one that replaced it, each has only one of these ends.
     """
     seconds = _sum(total.seconds for total in totals)
-    for first in sorted(total.began for total in totals)[: how.size]:
+    for first in sorted(total.began for total in totals)[:lanes]:
         seconds["starting"] += max(0.0, (first - began).total_seconds())
-    for last in sorted((total.ended for total in totals), reverse=True)[: how.size]:
+    for last in sorted((total.ended for total in totals), reverse=True)[:lanes]:
         seconds["waiting"] += max(0.0, (ended - last).total_seconds())
-    if not how.on_gpu:  # batches are made here: nobody is waited for
+    if not on_gpu:  # batches are made here: nobody is waited for
         seconds["other"] += seconds.pop("gather", 0.0)
     return seconds
 
@@ -214,9 +219,11 @@ def _stages(seconds: Seconds, of: float, images: int, twice: int) -> dict[str, S
     }
 
 
-def _sentence(seconds: Seconds, elsewhere: Seconds, phases: Mapping[str, float], how: Conditions) -> tuple[str, str]:
+def _sentence(
+    seconds: Seconds, elsewhere: Seconds, phases: Mapping[str, float], lanes: int, how: Conditions
+) -> tuple[str, str]:
     """What took most of the run's time, and that in one sentence with what would help."""
-    took: Seconds = defaultdict(float, {name: spent / how.size for name, spent in seconds.items()})
+    took: Seconds = defaultdict(float, {name: spent / lanes for name, spent in seconds.items()})
     took["waiting"] += took.pop("lost", 0.0)
     took["starting"] += phases.get("start", 0.0)
     took["plan"], took["publish"] = phases.get("plan", 0.0), phases.get("publish", 0.0)

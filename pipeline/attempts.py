@@ -8,6 +8,7 @@ the mark of one before it, a worker died or stalled on this shard: then its imag
 isolation, so that the guilty one becomes an error row and the others get their answers.
 """
 
+import itertools
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +24,7 @@ from types import TracebackType
 import pyarrow as pa
 
 from pipeline import engines
-from pipeline.batching import Reading, image_batches
+from pipeline.batching import DECODING, Reading, image_batches
 from pipeline.classifying import EngineError, Looked
 from pipeline.engines import Build, Engine
 from pipeline.isolating import IsolatedDecoder, IsolatedEngine
@@ -31,7 +32,7 @@ from pipeline.job import RequestError, RunError
 from pipeline.looking import Decode, Looking
 from pipeline.planning import Shard
 from pipeline.runs import Plan, RunFolder
-from pipeline.timing import Stopwatch, Timesheet
+from pipeline.timing import CpuMeter, Stopwatch, Timesheet
 from pipeline.writing import Receipt, Worker, count_statuses, write_part, write_spell
 
 Parts = Generator[tuple[Shard, Path], None, None]  # shards with the parts written for them, as they finish
@@ -40,9 +41,7 @@ PAUSE_SECONDS = 1.0  # after the first error of the world, four times as much af
 BEAT_SECONDS = 1.0  # between two signs of life of an attempt
 log = logging.getLogger("shardseer")
 
-# In an image batch's metadata, where it was not decoded by the classifier: who decoded it, and how long that took.
-DECODER = b"shardseer.decoder"
-DECODING = b"shardseer.decoding"
+DECODER = b"shardseer.decoder"  # in an image batch's metadata: who decoded it, where that is not the classifier
 
 
 class WorkerLostError(Exception):
@@ -136,13 +135,16 @@ class ShardClassifier:
 
         `cores` work for it, where those are not just its threads.
         """
-        self._time = Timesheet(cores or threads)
+        self._cores = cores or threads
+        self._meter = CpuMeter()
+        self._timesheets = [Timesheet(self._cores, self._meter)]  # of the lanes that have no shard now
+        self._lanes = itertools.count(1)
         self._plan = plan
         self._worker = worker
         self._flow_run = flow_run
         self._alarm = alarm
         self._where = (device, threads)
-        with self._time.watch("starting"):
+        with self._timesheets[0].watch("starting"):
             self._bundle = plan.load_bundle()
             self._looking = self._looking_with(lambda build: engines.build(self._bundle, build, *self._where))
 
@@ -150,16 +152,35 @@ class ShardClassifier:
         plan = self._plan
         return Looking(self._bundle, plan.looks, built, options=plan.job.options, top_k=plan.top_k)
 
+    @contextmanager
+    def _lane(self) -> Iterator[Timesheet]:
+        """The timesheet of a lane that is free, or of a new one."""
+        try:
+            timesheet = self._timesheets.pop()
+        except IndexError:
+            timesheet = Timesheet(self._cores, self._meter, next(self._lanes))
+        try:
+            yield timesheet
+        finally:
+            self._timesheets.append(timesheet)
+
     def attempt(self, shard: Shard, attempt: int, decode: Decode = image_batches) -> Path:
         """Classify a shard and write its part under `attempts/`; return the part's path.
 
-        `decode` yields the image batches of references: in this process, or from wherever they are decoded.
+        `decode` yields the image batches of references: in this process, or from wherever they are decoded. Several
+        threads may attempt a shard each.
         """
+        with self._lane() as time:
+            with time.watch("other"):
+                part = self._attempt(shard, attempt, decode, time)
+            write_spell(part, time.cut())
+            return part
+
+    def _attempt(self, shard: Shard, attempt: int, decode: Decode, time: Timesheet) -> Path:
         plan, options = self._plan, self._plan.job.options
         who = f"{self._worker.kind} worker {self._worker.pid} on {self._worker.host}, attempt {attempt}"
         mark = Mark(RunFolder(plan.job.output, plan.run), shard, who, self._alarm)
         with ExitStack() as held:
-            held.enter_context(self._time.watch("other"))
             held.enter_context(mark)
             looking = self._looking
             if mark.found:
@@ -176,16 +197,14 @@ class ShardClassifier:
                         closing(IsolatedEngine(plan.bundle, build, *self._where, mark.beat))
                     )
                 )
-            part = self._write(shard, attempt, decode, looking, mark)
-        write_spell(part, self._time.cut())
-        return part
+            return self._write(shard, attempt, decode, looking, mark, time)
 
-    def _write(self, shard: Shard, attempt: int, decode: Decode, looking: Looking, mark: Mark) -> Path:
-        plan, watch, decoders = self._plan, self._time.watch, set[Worker]()
+    def _write(self, shard: Shard, attempt: int, decode: Decode, looking: Looking, mark: Mark, time: Timesheet) -> Path:
+        plan, watch, decoders = self._plan, time.watch, set[Worker]()
 
         def noting(references: pa.Table, reading: Reading, size: int, watch: Stopwatch) -> Iterator[pa.Table]:
             batches = _timed(decode(references, reading, size, watch), watch)
-            return _noting_decoders(batches, decoders, self._time)
+            return _noting_decoders(batches, decoders, time)
 
         tables, looked_twice, decoded_twice = [], 0, 0
         for each in mark.counting(looking.over(shard.references(), plan.batch_size, watch, noting)):
@@ -193,7 +212,7 @@ class ShardClassifier:
             looked_twice += int((each.looks > 1).sum())
             decoded_twice += int((each.looks > 2).sum())
         predictions = pa.concat_tables(tables)
-        spell = self._time.spell()
+        spell = time.spell()
         receipt = Receipt(
             run=plan.run,
             shard=shard.id,
@@ -235,11 +254,6 @@ def _noting_decoders(batches: Iterable[pa.Table], decoders: set[Worker], time: T
         if DECODING in metadata:
             time.add_elsewhere(**json.loads(metadata[DECODING]))
         yield batch
-
-
-def took(watch: Stopwatch, cpu_seconds: float) -> dict[bytes, str]:
-    """The metadata of a batch that says how long it took to decode it, for a classifier in another process."""
-    return {DECODING: json.dumps({"seconds": watch.so_far(), "cpu_seconds": cpu_seconds})}
 
 
 def this_process(kind: str, actor: str | None = None, accelerators: tuple[str, ...] = ()) -> Worker:

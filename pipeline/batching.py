@@ -4,6 +4,7 @@ Every reference becomes exactly one row, in the order of the shard. A failure ke
 `error` says why, and its neighbours are untouched, because each image owns the slot with its row's number.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from pipeline.preprocessing import Pixels, Preprocessing
 from pipeline.timing import Stopwatch
 
 Row = dict[str, Any]
+DECODING = b"shardseer.decoding"  # in an image batch's metadata: how long it took, where others decoded it
 LARGEST_SIDE = 2**31 - 1  # of the columns width and height, int32
 
 
@@ -100,3 +102,8 @@ def _read(path: str) -> storage.Content:
         raise ImageError("read", storage.cause(error)) from error
     except MemoryError as error:
         raise ImageError("decode", decode_cause(error)) from error
+
+
+def took(seconds: dict[str, float], cpu_seconds: float) -> dict[bytes, str]:
+    """The metadata of a batch that was not decoded by the thread that classifies: how long it took, by stage."""
+    return {DECODING: json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds})}

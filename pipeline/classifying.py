@@ -7,7 +7,7 @@ A batch on which the network fails (an exception, out of memory, the death of it
 image stands alone; the others keep their answers.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -16,9 +16,10 @@ import pyarrow as pa
 
 from pipeline import schema, storage
 from pipeline.bundle import Bundle
-from pipeline.engines import Answer, Engine, Floats
+from pipeline.engines import Answer, Engine, Floats, Pipelined
 from pipeline.precision import Looks
 from pipeline.preprocessing import Pixels
+from pipeline.staging import in_flight
 from pipeline.timing import Stopwatch
 
 
@@ -69,19 +70,26 @@ class Classifier:
         self._engine = engine
         self._exact = exact
         self._looks = looks
+        self._start, self._in_flight = (
+            (engine.start, engine.in_flight) if isinstance(engine, Pipelined) else (self._at_once, 1)
+        )
         self._top_k = top_k
         self._abstain_below = abstain_below
         self._labels = np.array(bundle.labels, dtype=object)
 
     def classify(self, batches: Iterable[pa.Table], watch: Stopwatch) -> Iterator[Looked]:
         """Look at each image batch (`schema.image_batch`), in order."""
-        for batch in batches:
-            pixels = _pixels(batch)
-            with watch("classify"):
-                verdicts = self._verdicts(self._engine, pixels)
-            yield self._looked(batch, pixels, verdicts, watch)
 
-    def _looked(self, batch: pa.Table, pixels: Pixels, verdicts: Verdicts, watch: Stopwatch) -> Looked:
+        def start(batch: pa.Table) -> Callable[[], Verdicts]:
+            with watch("classify"):
+                return self._started(_pixels(batch))
+
+        for batch, verdicts in in_flight(batches, start, self._in_flight):
+            with watch("classify"):
+                first = verdicts()
+            yield self._looked(batch, first, watch)
+
+    def _looked(self, batch: pa.Table, verdicts: Verdicts, watch: Stopwatch) -> Looked:
         """Judge the first look, take the second where it is due, and make rows of it."""
         with watch("classify"):
             answer, failures = verdicts
@@ -91,7 +99,7 @@ class Classifier:
             torn = self._close(answer, numbers) & open_rows
         if self._exact is not None and torn.any():
             with watch("second look"):
-                second = self._verdicts(self._exact, pixels[torn])
+                second = self._verdicts(self._exact, _pixels(batch)[torn])
                 answer = _merged(answer, torn, second.answer)
                 rows = np.flatnonzero(torn)
                 failures = failures | {int(rows[row]): why for row, why in second.failures.items()}
@@ -118,12 +126,29 @@ class Classifier:
         broken = ~np.isfinite(answer.logits).all(axis=1)
         return is_close(chances, margins, self._abstain_below) | (broken & (margins > 0))
 
-    def _verdicts(self, engine: Engine, pixels: Pixels) -> Verdicts:
+    def _at_once(self, pixels: Pixels) -> Callable[[], Answer]:
+        answer = self._engine(pixels)
+        return lambda: answer
+
+    def _started(self, pixels: Pixels) -> Callable[[], Verdicts]:
+        """Begin with a batch; what is returned waits for the answer, and halves the batch where there is none."""
+        try:
+            finish = self._start(pixels)
+        except Exception as error:  # noqa: BLE001  as in `_verdicts`
+            failed = _told(error)
+            return lambda: self._halved(self._engine, pixels, *failed)
+        return lambda: self._verdicts(self._engine, pixels, finish)
+
+    def _verdicts(self, engine: Engine, pixels: Pixels, finish: Callable[[], Answer] | None = None) -> Verdicts:
         """Answer a batch; where the network fails on it, its halves. Raises `EngineError`."""
         try:
-            return Verdicts(engine(pixels), {})
+            return Verdicts(engine(pixels) if finish is None else finish(), {})
         except Exception as error:  # noqa: BLE001  judged below, when its traceback no longer holds device memory
-            stage, reason = getattr(error, "stage", "classify"), storage.cause(error)
+            failed = _told(error)
+        return self._halved(engine, pixels, *failed)
+
+    def _halved(self, engine: Engine, pixels: Pixels, stage: str, reason: str) -> Verdicts:
+        """Answer the halves of a batch that failed as a whole. Raises `EngineError`."""
         if len(pixels) == 1:
             return Verdicts(self._black(engine, reason), {0: (stage, reason)})
         half = len(pixels) // 2
@@ -185,6 +210,11 @@ def _merged(first: Answer, rows: npt.NDArray[np.bool_], second: Answer) -> Answe
             whole[rows] = part
     assert merged[0] is not None
     return Answer(merged[0], merged[1])
+
+
+def _told(error: Exception) -> tuple[str, str]:
+    """Stage and reason of what the network raised."""
+    return getattr(error, "stage", "classify"), storage.cause(error)
 
 
 def _joined(first: Answer, second: Answer) -> Answer:

@@ -9,10 +9,10 @@ import importlib.util
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from pipeline.bundle import Bundle
 from pipeline.children import Tell, in_a_child
 from pipeline.job import Options, RequestError
 from pipeline.preprocessing import Pixels
+from pipeline.staging import IN_FLIGHT, LOCK, Staging, as_tensor
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +47,17 @@ class Engine(Protocol):
 
     def __call__(self, pixels: Pixels) -> Answer:
         """Answer a batch."""
+        ...
+
+
+@runtime_checkable
+class Pipelined(Engine, Protocol):
+    """An engine that can work at several batches at a time: `in_flight` of them, before one is to be finished."""
+
+    in_flight: int
+
+    def start(self, pixels: Pixels) -> Callable[[], Answer]:
+        """Begin with a batch; what is returned waits for its answer. Either may raise what the batch causes."""
         ...
 
 
@@ -151,26 +163,49 @@ class OpenVinoEngine:
 
 
 class TorchEngine:
-    """The network itself, eager and channels-last, on a CPU or a GPU."""
+    """The network itself, channels-last, on a CPU, or on a GPU through staging buffers."""
 
-    def __init__(self, bundle: Bundle, build: Build, device: str, threads: int) -> None:
+    def __init__(self, bundle: Bundle, build: Build, device: str, threads: int, *, staged: bool | None = None) -> None:
+        """`staged`, by default on GPUs alone: whether batches go through the loop of `staging`."""
         import torch
 
         torch.set_num_threads(threads)
+        if device == "cuda":
+            _set_up_cuda()
         self._device = torch.device(device)
         numbers: torch.dtype = getattr(torch, build.numbers)
         network = _normalised(bundle, build.features, numbers)
         self._network = network.to(memory_format=torch.channels_last).to(self._device)
+        self.staging = Staging(self._network, self._device) if staged or (staged is None and device == "cuda") else None
+        self.in_flight = 1 if self.staging is None else IN_FLIGHT
 
     def __call__(self, pixels: Pixels) -> Answer:
         """Run one batch; pixels cross to the device as uint8."""
+        return self.start(pixels)()
+
+    def start(self, pixels: Pixels) -> Callable[[], Answer]:
+        """See `Pipelined.start`."""
+        if self.staging is not None:
+            finish = self.staging.start(pixels)
+            return lambda: _answer(finish())
         import torch
 
-        with torch.inference_mode(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # it is only read
-            outputs = self._network(torch.from_numpy(pixels).to(self._device))
-        arrays = [output.float().cpu().numpy() for output in outputs]
-        return Answer(arrays[0], arrays[1] if len(arrays) > 1 else None)
+        with LOCK, torch.inference_mode():
+            answer = _answer([output.float().numpy() for output in self._network(as_tensor(pixels))])
+        return lambda: answer
+
+
+def _answer(outputs: list[Floats]) -> Answer:
+    return Answer(outputs[0], outputs[1] if len(outputs) > 1 else None)
+
+
+def _set_up_cuda() -> None:
+    """Float32 is to be float32, for it is the textbook's answer; convolutions may try which algorithm is fastest."""
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = True
 
 
 def _normalised(bundle: Bundle, features: bool, numbers: "torch.dtype | None" = None) -> "torch.nn.Module":

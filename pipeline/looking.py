@@ -20,6 +20,8 @@ from pipeline.job import Options
 from pipeline.precision import EXACT, Looks
 from pipeline.timing import Stopwatch
 
+AGAIN = 32  # images that are decoded in one piece for the second look: their shard waits for it
+
 Decode = Callable[[pa.Table, Reading, int, Stopwatch], Iterator[pa.Table]]  # as `image_batches`
 
 
@@ -49,7 +51,7 @@ class Looking:
 
         def again(first: Looked) -> Iterator[Looked]:
             with watch("second look"):
-                batches = decode(_listed(first.predictions), exact, batch_size, Stopwatch())
+                batches = decode(_listed(first.predictions), exact, min(AGAIN, batch_size), Stopwatch())
                 return _settled(first, joined(list(classifier.classify(batches, Stopwatch()))))
 
         return _decoded_again(looked, batch_size, again)

@@ -49,7 +49,8 @@ class Spell(BaseModel):
     """What a worker did with its time between `began` and `ended`: from the part before to this one, without a gap.
 
     `seconds` are wall seconds per stage and add up to that time; `cpu_seconds` are those of the worker's process, all
-    its threads together. `elsewhere` has the same of processes that decoded for it, on some of its `cores`.
+    its threads together. A worker on a GPU works at two shards at a time, in two lanes. `elsewhere` has the same of
+    processes that decoded for it, on some of its `cores`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -59,18 +60,37 @@ class Spell(BaseModel):
     seconds: dict[str, float]
     cpu_seconds: float
     cores: int
+    lane: int = 0
     elsewhere: dict[str, float] = {}
     cpu_seconds_elsewhere: float = 0.0
 
 
-class Timesheet:
-    """Keeps a worker's time from its start on and cuts it into spells."""
+class CpuMeter:
+    """CPU seconds of this process since they were last taken, by whichever lane."""
 
-    def __init__(self, cores: int) -> None:
-        """`cores` are those that work for this worker, its decoders' included."""
+    def __init__(self) -> None:
+        self._before = time.process_time()
+
+    def read(self) -> float:
+        """Those so far."""
+        return time.process_time() - self._before
+
+    def take(self) -> float:
+        """Those so far; they count for nobody else."""
+        taken = self.read()
+        self._before += taken
+        return taken
+
+
+class Timesheet:
+    """Keeps the time of a worker's lane from its start on and cuts it into spells."""
+
+    def __init__(self, cores: int, meter: CpuMeter, lane: int = 0) -> None:
+        """`cores` are those that work for this worker, its decoders' included; its lanes share the `meter`."""
         self.cores = cores
         self.watch = Stopwatch("waiting")
-        self._cpu_before = time.process_time()
+        self._lane = lane
+        self._meter = meter
         self._begin()
 
     def _begin(self) -> None:
@@ -90,16 +110,16 @@ class Timesheet:
             began=self.began,
             ended=datetime.now(UTC),
             seconds=self.watch.so_far(),
-            cpu_seconds=time.process_time() - self._cpu_before,
+            cpu_seconds=self._meter.read(),
             cores=self.cores,
+            lane=self._lane,
             elsewhere=dict(self._elsewhere),
             cpu_seconds_elsewhere=self._cpu_elsewhere,
         )
 
     def cut(self) -> Spell:
         """The spell that ends now; the next one begins."""
-        spell = self.spell()
+        spell = self.spell().model_copy(update={"cpu_seconds": self._meter.take()})
         self.watch.seconds.clear()
-        self._cpu_before += spell.cpu_seconds
         self._begin()
         return spell

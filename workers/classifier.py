@@ -10,16 +10,21 @@ import ray
 from pipeline.attempts import ShardClassifier, this_process
 from pipeline.planning import Shard
 from pipeline.runs import Plan, RunFolder
-from workers.decoder import remote_batches
+from workers.decoder import Feed
 
+SHARDS_AT_ONCE = 2  # of a GPU's classifier: while one shard ends or begins, the other one keeps GPU and cores busy
 log = logging.getLogger("shardseer")
 
 
 class ClassifierActor:
-    """Classifies the shards of one run. On a CPU it decodes as well; on a GPU, tasks on the cores decode for it."""
+    """Classifies the shards of one run. On a CPU it decodes as well; on a GPU, tasks on the cores decode for it.
 
-    def __init__(self, plan: Plan, on_gpu: bool, cores_per_classifier: int, flow_run: str | None) -> None:
-        """Build the planned network here; `on_gpu` says that this actor was placed on one."""
+    On a GPU it works at `SHARDS_AT_ONCE`, each in a thread of its own, with the one network.
+    """
+
+    def __init__(self, plan: Plan, feed: Feed | None, flow_run: str | None) -> None:
+        """Build the planned network here; `feed` says that this actor was placed on a GPU, and what decodes for it."""
+        on_gpu = feed is not None
         context = ray.get_runtime_context()
         gpus = tuple(context.get_accelerator_ids().get("GPU", ()))
         worker = this_process("ray", context.get_actor_id(), gpus)
@@ -27,14 +32,14 @@ class ClassifierActor:
         log.info("started on %s, pid %d, accelerators %s", worker.host, worker.pid, gpus or "none")
         if not on_gpu:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # zero GPUs asked for does not hide them
-        self._decode = {"decode": remote_batches(cores_per_classifier)} if on_gpu else {}
+        self._decode = {} if feed is None else {"decode": feed.batches(shards=SHARDS_AT_ONCE)}
         self._classifier = ShardClassifier(
             plan,
             device=_device() if on_gpu else "cpu",
             threads=1,
             worker=worker,
             flow_run=flow_run,
-            cores=cores_per_classifier,
+            cores=None if feed is None else feed.cores,
         )
 
     def ready(self) -> None:

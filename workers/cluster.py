@@ -7,13 +7,15 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 
 import ray
 
 from pipeline import storage
 from pipeline.job import RequestError, RunError
 
-OBJECT_STORE_BYTES = 2 << 30  # image batches in flight; only what is used is taken from the machine
+BYTES_IN_FLIGHT = 2 << 30  # decoded pixels on their way to one GPU: enough for two batches a core at 24 cores a GPU
+OBJECT_STORE_BYTES = 3 << 30  # per GPU: those, and what is read meanwhile; only what is used is taken from the machine
 
 
 @contextmanager
@@ -70,9 +72,16 @@ def size(device: str) -> tuple[int, bool]:
     return (gpus, True) if gpus and device != "cpu" else (max(cpus, 1), False)
 
 
+def bytes_in_flight(classifiers: int) -> int:
+    """How many bytes of image batches may wait for each of so many classifiers: all of them fit the object store."""
+    store = int(ray.cluster_resources().get("object_store_memory", OBJECT_STORE_BYTES))
+    return min(BYTES_IN_FLIGHT, store * BYTES_IN_FLIGHT // OBJECT_STORE_BYTES // classifiers)
+
+
 def _object_store_bytes() -> int:
     shared = os.statvfs("/dev/shm")
-    return max(100 << 20, min(OBJECT_STORE_BYTES, shared.f_bavail * shared.f_frsize // 2))
+    gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    return max(100 << 20, min(OBJECT_STORE_BYTES * max(1, gpus), shared.f_bavail * shared.f_frsize // 2))
 
 
 @contextmanager

@@ -1,19 +1,19 @@
 """CPU work for GPU classifiers: decode tasks on every core of the cluster, their batches in the object store."""
 
+import math
 import os
 import time
 from collections import deque
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import pyarrow as pa
 import ray
 
-from pipeline.attempts import DECODER, this_process, took
-from pipeline.batching import Reading, image_batches
+from pipeline.attempts import DECODER, this_process
+from pipeline.batching import Reading, image_batches, took
 from pipeline.looking import Decode
 from pipeline.timing import Stopwatch
-
-BYTES_IN_FLIGHT = 512 << 20  # decoded pixels waiting for one classifier: bounds the object store
 
 
 def decode_batch(references: pa.Table, reading: Reading) -> pa.Table:
@@ -23,25 +23,37 @@ def decode_batch(references: pa.Table, reading: Reading) -> pa.Table:
     (batch,) = image_batches(references, reading, references.num_rows, watch)
     context = ray.get_runtime_context()
     worker = this_process("ray", context.get_task_id(), tuple(context.get_accelerator_ids().get("GPU", ())))
-    decoding = took(watch, time.process_time() - cpu_before)
+    decoding = took(watch.so_far(), time.process_time() - cpu_before)
     return batch.replace_schema_metadata({DECODER: worker.model_dump_json(), **decoding})
 
 
-def remote_batches(cores_per_classifier: int) -> Decode:
-    """`image_batches`, decoded by tasks across the cluster: in order, a bounded number of bytes ahead."""
+class Feed(NamedTuple):
+    """What decodes for one classifier: so many `cores` of the cluster, `bytes` of image batches ahead of it."""
 
-    def batches(references: pa.Table, reading: Reading, batch_size: int, _watch: Stopwatch) -> Iterator[pa.Table]:
-        height, width, channels = reading.preprocessing.shape
-        batch_bytes = batch_size * height * width * channels
-        ahead = max(2, min(2 * cores_per_classifier, BYTES_IN_FLIGHT // batch_bytes))
-        decode = ray.remote(num_cpus=1, num_gpus=0, max_retries=0)(decode_batch)
-        waiting: deque[ray.ObjectRef[pa.Table]] = deque()
-        for start in range(0, references.num_rows, batch_size):
-            if len(waiting) == ahead:
+    cores: int
+    bytes: int
+
+    def batches(self, shards: int) -> Decode:
+        """`image_batches`, decoded by tasks across the cluster: in order, a bounded number of bytes ahead.
+
+        For each of so many `shards` at a time that share the feed; the cores are never without a task, since each shard
+        alone has one for every core.
+        """
+
+        def batches(references: pa.Table, reading: Reading, batch_size: int, _watch: Stopwatch) -> Iterator[pa.Table]:
+            ahead = self.ahead(batch_size * math.prod(reading.preprocessing.shape), shards)
+            decode = ray.remote(num_cpus=1, num_gpus=0, max_retries=0)(decode_batch)
+            waiting: deque[ray.ObjectRef[pa.Table]] = deque()
+            for start in range(0, references.num_rows, batch_size):
+                if len(waiting) == ahead:
+                    yield ray.get(waiting.popleft())
+                piece = references.slice(start, batch_size).combine_chunks()
+                waiting.append(decode.remote(piece, reading))
+            while waiting:
                 yield ray.get(waiting.popleft())
-            piece = references.slice(start, batch_size).combine_chunks()
-            waiting.append(decode.remote(piece, reading))
-        while waiting:
-            yield ray.get(waiting.popleft())
 
-    return batches
+        return batches
+
+    def ahead(self, batch_bytes: int, shards: int) -> int:
+        """Batches decoded ahead of the network for each shard: at least two, one of them while the other is fetched."""
+        return max(2, min(self.cores + 1, self.bytes // shards // batch_bytes))

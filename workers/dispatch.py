@@ -1,12 +1,14 @@
 """The fleet of Ray actors: hands out shards, a bounded number in flight, and replaces actors that die or stall.
 
-The driver knows shards only. One shard goes to one actor at a time; how often a shard may be tried is counted here.
+The driver knows shards only. One shard goes to one actor at a time, an actor on a GPU works at two of them; how often a
+shard may be tried is counted here.
 """
 
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,8 @@ from pipeline.job import Options, RunError
 from pipeline.planning import Shard
 from pipeline.runs import Plan, RunFolder
 from workers import cluster
-from workers.classifier import ClassifierActor
+from workers.classifier import SHARDS_AT_ONCE, ClassifierActor
+from workers.decoder import Feed
 from workers.watching import LOOK_SECONDS, Watchman
 
 
@@ -35,33 +38,31 @@ class RayFleet:
     def classify(self, plan: Plan, shards: list[Shard], flow_run: str | None) -> Parts:
         """See `workers.fleet.Fleet`."""
         work, watchman, crew = Work(shards), Watchman(plan), Crew(self, plan, flow_run)
-        running: dict[ray.ObjectRef[Path], tuple[Shard, Any]] = {}
+        running: dict[ray.ObjectRef[Path], tuple[Shard, Hand]] = {}
         try:
             crew.hire(min(self.size, len(shards)))
             while work.is_left or running:
-                while crew.idle and (shard := work.take()) is not None:
-                    actor = crew.idle.pop()
+                while (hand := crew.freest()) is not None and (shard := work.take()) is not None:
                     watchman.started(shard)
-                    running[actor.attempt.remote(shard, work.tried[shard.id])] = (shard, actor)
+                    running[hand.attempt(shard, work.tried[shard.id])] = (shard, hand)
                 ended = _ended([*running, *crew.hired])
                 if not ended:
                     cluster.check_alive()
                 crew.welcome(ended)
                 stalled = watchman.stalled()
                 for attempt in [ref for ref, (shard, _) in running.items() if ref in ended or shard in stalled]:
-                    shard, actor = running.pop(attempt)
+                    shard, hand = running.pop(attempt)
                     watchman.ended(shard)
+                    hand.shards -= 1
                     try:
                         part = _part(attempt, ended=attempt in ended)
                     except Exception as error:  # noqa: BLE001  judged there
-                        ray.kill(actor)
+                        crew.replace(hand, error)
                         work.give_back(shard, error)
-                        crew.hire(1)
                     else:
-                        crew.idle.append(actor)
                         yield shard, part
         finally:
-            crew.dismiss([actor for _, actor in running.values()])
+            crew.dismiss()
             for shard, _ in running.values():  # ended by us: no sign that an image kills
                 with suppress(OSError):  # a mark that stays costs time, no row
                     mark_file(RunFolder(plan.job.output, plan.run), shard).unlink(missing_ok=True)
@@ -96,20 +97,36 @@ class Work:
         self._waiting.append(shard)
 
 
+@dataclass(eq=False)
+class Hand:
+    """An actor that holds its network, and how many shards it works at."""
+
+    actor: Any
+    shards: int = 0
+
+    def attempt(self, shard: Shard, attempt: int) -> "ray.ObjectRef[Path]":
+        """Set it to work."""
+        self.shards += 1
+        part: ray.ObjectRef[Path] = self.actor.attempt.remote(shard, attempt)
+        return part
+
+
 class Crew:
-    """The actors of a run: on their way (`hired`), waiting for a shard (`idle`), or at work, which the caller knows.
+    """The actors of a run: on their way (`hired`), or there, at work or waiting for a shard.
 
     Only an actor that has been placed and holds its network gets a shard: a cluster that is full, or lost a node, may
     place it late or never, and the others must not wait for it.
     """
 
     def __init__(self, fleet: RayFleet, plan: Plan, flow_run: str | None) -> None:
-        cores = max(1, int(ray.cluster_resources().get("CPU", 1)) // fleet.size)
+        self._at_once = SHARDS_AT_ONCE if fleet.on_gpu else 1
         place = {"num_cpus": 0, "num_gpus": 1} if fleet.on_gpu else {"num_cpus": 1, "num_gpus": 0}
-        self._start = partial(ray.remote(fleet.actor).options(**place).remote, plan, fleet.on_gpu, cores, flow_run)
+        place["max_concurrency"] = self._at_once
+        feed = _feed(fleet.size) if fleet.on_gpu else None
+        self._start = partial(ray.remote(fleet.actor).options(**place).remote, plan, feed, flow_run)
         self._lost = 0  # actors in a row that did not come
+        self._there: list[Hand] = []
         self.hired: dict[ray.ObjectRef[None], Any] = {}
-        self.idle: list[Any] = []
 
     def hire(self, number: int) -> None:
         """Start so many actors, each on a GPU or a core of its own."""
@@ -131,12 +148,38 @@ class Crew:
                 self.hire(1)
             else:
                 self._lost = 0
-                self.idle.append(actor)
+                self._there.append(Hand(actor))
 
-    def dismiss(self, others: list[Any]) -> None:
-        """End all actors, and those at work."""
-        for actor in (*self.idle, *self.hired.values(), *others):
+    def freest(self) -> Hand | None:
+        """The actor with the fewest shards, if it can take one more."""
+        hand = min(self._there, key=lambda each: each.shards, default=None)
+        return hand if hand is not None and hand.shards < self._at_once else None
+
+    def replace(self, hand: Hand, error: Exception) -> None:
+        """End an actor on which an attempt failed and hire another in its place, once.
+
+        Its other attempts then end with it, as they do where it died of itself. Where they have no part in the error,
+        because it was the world's or a decode task's, it stays for them.
+        """
+        if hand not in self._there or (hand.shards and isinstance(error, OSError | DecoderLostError)):
+            return
+        self._there.remove(hand)
+        ray.kill(hand.actor)
+        self.hire(1)
+
+    def dismiss(self) -> None:
+        """End all actors."""
+        for actor in (*(hand.actor for hand in self._there), *self.hired.values()):
             ray.kill(actor)
+
+
+def _feed(classifiers: int) -> Feed:
+    cores = int(ray.cluster_resources().get("CPU", 1)) // classifiers
+    return Feed(max(1, cores), cluster.bytes_in_flight(classifiers))
+
+
+class DecoderLostError(WorkerLostError):
+    """A decode task died; the classifier that waited for its batch lives."""
 
 
 @contextmanager
@@ -166,7 +209,7 @@ def _part(attempt: "ray.ObjectRef[Path]", *, ended: bool) -> Path:
         part: Path = ray.get(attempt)
     except RayTaskError as error:
         if isinstance(error.cause, RayError):  # a decode task of a GPU's classifier died
-            raise WorkerLostError(str(error.cause)) from error
+            raise DecoderLostError(str(error.cause)) from error
         raise error.cause from error
     except RayError as error:
         raise WorkerLostError(str(error)) from error

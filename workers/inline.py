@@ -8,13 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.attempts import ATTEMPTS, Parts, ShardClassifier, check_retry, this_process
+from pipeline.batching import image_batches
+from pipeline.feeding import ThreadedDecoder
 from pipeline.job import Options, RequestError
+from pipeline.looking import Decode
 from pipeline.planning import Shard
 from pipeline.runs import Plan
 
 
 class InlineFleet:
-    """Classifies shard after shard in the calling thread, the network on all cores or on the GPU."""
+    """Classifies shard after shard in the calling thread: the network on all cores, or on the GPU fed by threads."""
 
     size = 1
 
@@ -36,18 +39,29 @@ class InlineFleet:
             flow_run=flow_run,
             alarm=alarm,
         )
-        for shard in shards:
-            try:
-                part = _attempt(classifier, shard)
-            finally:
-                faulthandler.cancel_dump_traceback_later()
-            yield shard, part
+        with _decoding(self.on_gpu) as decode:
+            for shard in shards:
+                try:
+                    part = _attempt(classifier, shard, decode)
+                finally:
+                    faulthandler.cancel_dump_traceback_later()
+                yield shard, part
 
 
-def _attempt(classifier: ShardClassifier, shard: Shard) -> Path:
+@contextmanager
+def _decoding(on_gpu: bool) -> Iterator[Decode]:
+    """What decodes for the network: threads ahead of a GPU; on a CPU there is no core to spare for them."""
+    if not on_gpu:
+        yield image_batches
+        return
+    with ThreadedDecoder(len(os.sched_getaffinity(0))) as threads:
+        yield threads.batches
+
+
+def _attempt(classifier: ShardClassifier, shard: Shard, decode: Decode) -> Path:
     for tried in range(1, ATTEMPTS + 1):
         try:
-            return classifier.attempt(shard, tried)
+            return classifier.attempt(shard, tried, decode)
         except Exception as error:  # noqa: BLE001  judged there
             time.sleep(check_retry(shard, tried, error))
     raise AssertionError("the last attempt returns or raises")

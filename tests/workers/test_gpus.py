@@ -1,13 +1,20 @@
 """Placement on GPUs, with two logical ones: Ray hands them out as if they were there, the CPU does the work."""
 
+import itertools
 import os
+import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from pipeline.writing import read_receipt
 from tests.conftest import ROOT
+from workers import cluster
+from workers.classifier import SHARDS_AT_ONCE
+from workers.decoder import Feed
 
 SCRIPT = """
 import sys, ray
@@ -27,19 +34,45 @@ assert account.gpus.images_per_second > 0 and 0 < account.gpus.busy <= 1, accoun
 """
 
 
+def command(images: Path, output: Path, model: Path) -> dict[str, Any]:
+    return {
+        "args": [sys.executable, "-c", SCRIPT, str(images), str(output), str(model)],
+        "cwd": ROOT,
+        "text": True,
+        "env": dict(os.environ),
+    }
+
+
+class ActorLog:
+    """What an actor's log says: its process, the shards that it began and those whose parts it wrote, in order."""
+
+    def __init__(self, file: Path) -> None:
+        text = file.read_text()
+        self.pid = int(found.group(1)) if (found := re.search(r"pid (\d+),", text)) else None
+        self.told = re.findall(r"shard (\w+), attempt (\d+): (?:(written)|\d+ images)", text)
+
+    @property
+    def open(self) -> set[str]:
+        """The shards that are begun and not written."""
+        return {shard for shard, _, _ in self.told} - {shard for shard, _, written in self.told if written}
+
+    @property
+    def most_open(self) -> int:
+        """How many shards it worked at, at most, at the same time."""
+        counts = itertools.accumulate(-1 if written else 1 for *_, written in self.told)
+        return max(counts, default=0)
+
+
+def logs(output: Path) -> list[ActorLog]:
+    return [ActorLog(file) for file in output.glob("runs/*/logs/classifier-*.log")]
+
+
 def test_one_actor_per_gpu_and_decode_tasks_with_none(
     crops: Callable[..., Path], tiny_bundle: Path, tmp_path: Path
 ) -> None:
     images, output = crops(399), tmp_path / "out"
     (images / "bad.jpg").write_text("no image")
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(images), str(output), str(tiny_bundle)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=dict(os.environ),
-    )
+    done = subprocess.run(**command(images, output, tiny_bundle), capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr
     receipts = [read_receipt(part) for part in output.glob("predictions/*/*/*.parquet")]
     actors = {(receipt.worker.actor, receipt.worker.accelerators) for receipt in receipts}
@@ -50,3 +83,49 @@ def test_one_actor_per_gpu_and_decode_tasks_with_none(
         for decoder in receipt.decoders:
             assert decoder.kind == "ray" and decoder.accelerators == ()
             assert decoder.pid != receipt.worker.pid
+    assert max(log.most_open for log in logs(output)) == SHARDS_AT_ONCE == 2
+    assert sum(receipt.rows for receipt in receipts) == 400
+
+
+def test_a_killed_actor_gives_back_both_its_shards(
+    crops: Callable[..., Path], tiny_bundle: Path, tmp_path: Path
+) -> None:
+    """It is stopped and looked at before it is killed: it works at two shards then, and has written none."""
+    images, output = crops(399), tmp_path / "out"
+    (images / "bad.jpg").write_text("no image")
+    running = subprocess.Popen(
+        **command(images, output, tiny_bundle), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    victim: ActorLog | None = None
+    while victim is None and running.poll() is None:
+        victim = next((log for log in logs(output) if _is_caught_with_two(log, output)), None)
+    _, said = running.communicate(timeout=120)
+    assert running.returncode == 0, said
+    assert victim is not None, "no actor was caught with two shards"
+    receipts = [read_receipt(part) for part in output.glob("predictions/*/*/*.parquet")]
+    assert {receipt.shard: receipt.attempt for receipt in receipts} == {
+        receipt.shard: 2 if receipt.shard in victim.open else 1 for receipt in receipts
+    }
+    assert victim.open <= {receipt.shard for receipt in receipts}
+    assert len(logs(output)) == 3, "two actors, and one in the place of the dead one"
+    assert sum(receipt.rows for receipt in receipts) == 400
+
+
+def _is_caught_with_two(log: ActorLog, output: Path) -> bool:
+    """Kill the actor if it works at two shards and wrote none so far, also once it is stopped."""
+    if log.pid is None or len(log.open) < SHARDS_AT_ONCE:
+        return False
+    os.kill(log.pid, signal.SIGSTOP)
+    now = next(each for each in logs(output) if each.pid == log.pid)
+    caught = len(now.told) == len(now.open) == SHARDS_AT_ONCE
+    os.kill(log.pid, signal.SIGKILL if caught else signal.SIGCONT)
+    return caught
+
+
+def test_what_waits_for_the_classifiers_fits_the_object_store() -> None:
+    batch = 256 * 224 * 224 * 3
+    feed = Feed(cores=16, bytes=cluster.BYTES_IN_FLIGHT)
+    assert feed.ahead(batch, SHARDS_AT_ONCE) > feed.cores, "a task for every core, for one shard alone"
+    assert Feed(cores=64, bytes=10 * batch).ahead(batch, 2) == 5, "bounded by bytes"
+    assert Feed(cores=1, bytes=1).ahead(batch, 2) == 2, "one is decoded while one is looked at"
+    assert cluster.BYTES_IN_FLIGHT < cluster.OBJECT_STORE_BYTES

@@ -1,0 +1,229 @@
+"""How near the whole path comes to the roof of a GPU machine: the slower of its cores' decoding and its GPU's network.
+
+    python -m benchmarks.gpu [--images 20000] [--device cuda|cpu] [--seconds 5]
+
+Networks have random weights, which take as long as trained ones; nothing is downloaded. Every image would be a close
+call for them, so that `--precision fast` is measured. The whole path's rate is that of the second half of its images: a
+run over all of them less a run over half of them, so that starting up does not count. With `--device cpu` the same code
+runs on the CPU, and through Ray on a GPU that it is only told of: to see that all of it works, not to measure. Where
+Ray is not installed, its rows say so.
+"""
+
+import argparse
+import importlib.util
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from flows import phases
+from pipeline import bundle, schema
+from pipeline.batching import Reading, image_batches
+from pipeline.bundle import Bundle
+from pipeline.engines import Build, TorchEngine, fast_numbers
+from pipeline.job import Job
+from pipeline.planning import BATCH_SIZE
+from pipeline.staging import IN_FLIGHT, in_flight
+from pipeline.timing import Stopwatch
+
+NETWORKS = ("tf_efficientnet_lite0", "resnet50")
+SIZES = ((500, 375), (4000, 3000))  # width, height
+DISTINCT = 8  # pictures of a size; the others are links to them
+HEADER = (
+    "| network | images | decode roof (a core × cores) | model roof, pixels on the device | with staging copies "
+    "| whole path | images/s | whole / min(decode, model) |\n|---|---|---|---|---|---|---|---|"
+)
+
+
+class Roofs(NamedTuple):
+    """Images per second: of all cores decoding, of the network on the device, and of that with staging copies."""
+
+    decode: float
+    model: float
+    staged: float
+
+
+def make_images(folder: Path, number: int, size: tuple[int, int]) -> Path:
+    """`number` JPEGs of soft shapes under light noise, links to a few: as costly to decode as photographs."""
+    folder.mkdir(parents=True)
+    chance = np.random.default_rng(0)
+    for index in range(min(number, DISTINCT)):
+        coarse = Image.fromarray(chance.integers(0, 256, (24, 32, 3), dtype=np.uint8))
+        soft = np.asarray(coarse.resize(size, Image.Resampling.BICUBIC)).astype(np.int16)
+        noisy = soft + chance.normal(0, 6, soft.shape).astype(np.int16)
+        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / f"{index:07}.jpg", quality=85)
+    for index in range(DISTINCT, number):
+        os.link(folder / f"{index % DISTINCT:07}.jpg", folder / f"{index:07}.jpg")
+    return folder
+
+
+def make_bundle(folder: Path, network: str) -> Bundle:
+    """A network with random weights, as a bundle."""
+    import timm
+
+    net = timm.create_model(network, pretrained=False)
+    bundle.save(net, folder / network, tuple(map(str, range(1000))))
+    return bundle.load(folder / network)
+
+
+def decode_for(seconds: float, images: Path, reading: Reading) -> float:
+    """Images per second that one core decodes."""
+    paths = sorted(images.iterdir())[:DISTINCT]
+    rows = [{"path": str(path), "size_bytes": path.stat().st_size, "modified_at": 0} for path in paths]
+    references = pa.Table.from_pylist(rows, schema.LISTING)
+    list(image_batches(references, reading, len(rows), Stopwatch()))  # imports, caches
+    done, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        done += sum(batch.num_rows for batch in image_batches(references, reading, len(rows), Stopwatch()))
+    return done / (time.perf_counter() - start)
+
+
+def decode_roof(seconds: float, images: Path, model: Bundle) -> float:
+    """Images per second of all cores at the same time, a process on each."""
+    cores = len(os.sched_getaffinity(0))
+    reading = Reading(model.preprocessing, 10**9, way="turbo")
+    with multiprocessing.get_context("spawn").Pool(cores) as pool:
+        return sum(pool.starmap(decode_for, [(seconds, images, reading)] * cores))
+
+
+def rate(seconds: float, rows: int, batches: Callable[[Iterator[None]], None]) -> float:
+    """Images per second of `batches`, which runs one of `rows` images for each turn it is given, and waits at last."""
+    batches(iter([None] * 3))  # warm-up, and the capture of a graph
+    turns, start = 0, time.perf_counter()
+
+    def until() -> Iterator[None]:
+        nonlocal turns
+        while time.perf_counter() - start < seconds:
+            turns += 1
+            yield None
+
+    batches(until())
+    return rows * turns / (time.perf_counter() - start)
+
+
+def model_roofs(seconds: float, model: Bundle, device: str, rows: int) -> tuple[float, float]:
+    """Images per second of the network: its pixels on the device, and with staging copies."""
+    import torch
+
+    numbers = fast_numbers(on_gpu=device == "cuda")
+    engine = TorchEngine(model, Build("torch", features=False, numbers=numbers), device, threads=1, staged=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (rows, *model.preprocessing.shape), dtype=np.uint8)
+    staging = engine.staging
+    assert staging is not None
+    there = torch.from_numpy(pixels).to(device)
+
+    def resident(turns: Iterator[None]) -> None:
+        with torch.inference_mode(), staging.computing():
+            for turn, _ in enumerate(turns):
+                staging.run(there)
+                if turn % 8 == 7:  # or Python runs far ahead of the device
+                    staging.wait()
+            staging.wait()
+
+    def staged(turns: Iterator[None]) -> None:
+        for _, finish in in_flight(turns, lambda _: engine.start(pixels), IN_FLIGHT):
+            finish()
+
+    return rate(seconds, rows, resident), rate(seconds, rows, staged)
+
+
+@contextmanager
+def ray_for(device: str) -> Iterator[None]:
+    """On the CPU a Ray of our own that is told of a GPU; else the run starts its own."""
+    if device == "cuda":
+        yield
+        return
+    import ray
+
+    ray.init(address="local", num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def whole_path(images: Path, scratch: Path, model: Bundle, device: str, workers: str, number: int) -> float:
+    """Seconds to classify the first `number` images and write their parts."""
+    told_of_gpu = device == "cpu" and workers == "ray"
+    options = {
+        "workers": workers,
+        "precision": "fast",
+        "device": "auto" if told_of_gpu else device,
+        "engine": "torch",
+        "limit": number,
+    }
+    output = scratch / f"out-{model.name}-{images.name}-{workers}-{number}"
+    job = Job.of(str(images), str(output), str(model.folder), options)
+    with phases.Run(job, tell=lambda text: None, progress=lambda done, total: None) as run:
+        assert run.plan() is not None
+        start = time.perf_counter()
+        run.classify()
+        seconds = time.perf_counter() - start
+        run.publish()
+    return seconds
+
+
+def steady(images: Path, scratch: Path, model: Bundle, device: str, workers: str, number: int) -> float | None:
+    """Images per second of the whole path once it runs; None where start-up hides it."""
+    half, whole = (whole_path(images, scratch, model, device, workers, count) for count in (number // 2, number))
+    return (number - number // 2) / (whole - half) if whole > half else None
+
+
+def rows_for(model: Bundle, images: Path, scratch: Path, roofs: Roofs, chosen: argparse.Namespace) -> Iterator[str]:
+    """The table's rows of one network and image size: inline, and through Ray."""
+    cores = len(os.sched_getaffinity(0))
+    known = (
+        f"| {model.name} | {images.name} | {roofs.decode:,.0f} ({roofs.decode / cores:,.0f} × {cores}) "
+        f"| {roofs.model:,.0f} | {roofs.staged:,.0f} "
+    )
+    number = len(list(images.iterdir()))
+    for workers in ("inline", "ray"):
+        who = "through Ray" if workers == "ray" else workers
+        if workers == "ray" and importlib.util.find_spec("ray") is None:
+            yield f"{known}| {who} | Ray is not installed | – |"
+            continue
+        with ray_for(chosen.device) if workers == "ray" else nullcontext():
+            found = steady(images, scratch, model, chosen.device, workers, number)
+        if found is None:
+            yield f"{known}| {who} | too few images to tell from start-up | – |"
+        else:
+            yield f"{known}| {who} | {found:,.0f} | {found / min(roofs.decode, roofs.model):.0%} |"
+
+
+def main() -> None:
+    """Measure, print one Markdown table, row after row."""
+    parser = argparse.ArgumentParser(description="the whole path on a GPU beside its roofs")
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument("--images", type=int, default=20_000, help="of 500×375; a tenth as many of 4000×3000")
+    parser.add_argument("--batch", type=int, default=BATCH_SIZE["gpu"])
+    parser.add_argument("--seconds", type=float, default=5.0, help="for each roof")
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
+    chosen = parser.parse_args()
+    import torch
+
+    name = torch.cuda.get_device_name() if chosen.device == "cuda" else "no GPU, the CPU in its place"
+    print(f"{name}; {len(os.sched_getaffinity(0))} cores; torch {torch.__version__}; batches of {chosen.batch}\n")
+    print(HEADER, flush=True)
+    with tempfile.TemporaryDirectory() as base:
+        for network in chosen.networks:
+            model = make_bundle(Path(base), network)
+            model_rates = model_roofs(chosen.seconds, model, chosen.device, chosen.batch)
+            for size, number in zip(SIZES, (chosen.images, max(2, chosen.images // 10)), strict=True):
+                images = Path(base) / f"{size[0]}×{size[1]}"
+                if not images.exists():
+                    make_images(images, number, size)
+                roofs = Roofs(decode_roof(chosen.seconds, images, model), *model_rates)
+                for row in rows_for(model, images, Path(base), roofs, chosen):
+                    print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
