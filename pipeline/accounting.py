@@ -194,7 +194,8 @@ def _units(totals: list[Total], number: int, wall: float, busy_seconds: float) -
 def _seconds(totals: list[Total], began: datetime, ended: datetime, lanes: int, *, on_gpu: bool) -> Seconds:
     """Wall seconds per stage over all workers' lanes, from `began` to `ended`.
 
-    Before its first spell a worker is starting, after its last one it waits. Of a worker and the one that replaced it, each has only one of these ends.
+    Before its first spell a worker is starting, after its last one it waits. Of a worker and the one that replaced it,
+    each has only one of these ends.
     """
     seconds = _sum(total.seconds for total in totals)
     for first in sorted(total.began for total in totals)[:lanes]:

@@ -10,7 +10,7 @@ from pipeline import accounting, reporting
 from pipeline.accounting import WORK, Account, Conditions, Ledger
 from pipeline.publishing import read_manifest
 from pipeline.runs import RunFolder
-from pipeline.timing import Spell, Stopwatch, Timesheet
+from pipeline.timing import CpuMeter, Spell, Stopwatch, Timesheet
 from pipeline.writing import Receipt, Worker, take_spell, write_spell
 from tests.pipeline.test_runs import classify, started
 
@@ -180,7 +180,7 @@ def test_people_see_rates_busy_shares_and_the_sentence() -> None:
 
 
 def test_a_timesheet_leaves_no_gap() -> None:
-    sheet = Timesheet(cores=1)
+    sheet = Timesheet(cores=1, meter=CpuMeter())
     with sheet.watch("other"), sheet.watch("read"):
         pass
     first = sheet.cut()
