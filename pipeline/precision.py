@@ -20,8 +20,8 @@ from pipeline.fast_decoding import JPEGS, Way, reduction_of
 from pipeline.job import Precision
 from pipeline.preprocessing import Preprocessing
 
-# Images per worker from which torch's faster resampling is worth importing it: that takes 1.2 s and a third of a gigabyte,
-# and is won back, 0.76 ms at a time, after 1,500 images (measured); the memory asks for more than that.
+# Images per worker from which torch's faster resampling is worth importing it: that takes 1.2 s and a third of a
+# gigabyte. The seconds are won back, 0.76 ms at a time, after 1,500 images (measured); the memory asks for more.
 WORTH_TORCH = 4000
 
 
