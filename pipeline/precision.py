@@ -22,7 +22,7 @@ from pipeline.preprocessing import Preprocessing
 
 # Images per worker from which torch's faster resampling is worth importing it: that takes 1.2 s and a third of a
 # gigabyte. The seconds are won back, 0.76 ms at a time, after 1,500 images (measured); the memory asks for more.
-WORTH_TORCH = 4000
+WORTH_TORCH = 2600
 
 
 class Margins(BaseModel):
