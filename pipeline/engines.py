@@ -169,7 +169,7 @@ class TorchEngine:
         """`staged`, by default on GPUs alone: whether batches go through the loop of `staging`."""
         import torch
 
-        torch.set_num_threads(threads)
+        self._threads = threads
         if device == "cuda":
             _set_up_cuda()
         self._device = torch.device(device)
@@ -191,6 +191,7 @@ class TorchEngine:
         import torch
 
         with LOCK, torch.inference_mode():
+            torch.set_num_threads(self._threads)  # whoever decodes in this process has set it to one
             answer = _answer([output.float().numpy() for output in self._network(as_tensor(pixels))])
         return lambda: answer
 
@@ -200,12 +201,16 @@ def _answer(outputs: list[Floats]) -> Answer:
 
 
 def _set_up_cuda() -> None:
-    """Float32 is to be float32, for it is the textbook's answer; convolutions may try which algorithm is fastest."""
+    """Float32 is to be float32, for it is the textbook's answer.
+
+    Algorithms are not chosen by timing them: another choice is another rounding, and a resumed run answers the same.
+    """
     import torch
 
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
 
 
 def _normalised(bundle: Bundle, features: bool, numbers: "torch.dtype | None" = None) -> "torch.nn.Module":

@@ -126,15 +126,18 @@ def _suits_torch(image: Image.Image, preprocessing: Preprocessing, view: View) -
 def _turbo(
     data: bytes, image: Image.Image, preprocessing: Preprocessing, view: View, watch: Stopwatch
 ) -> Pixels | None:
-    """None for a JPEG that libjpeg decodes only with warnings: what is to be made of it, the exact way knows."""
+    """None for a JPEG that libjpeg decodes only with warnings, and where torch fails, for want of memory above all.
+
+    What is to be made of it, the exact way knows.
+    """
     least_width, least_height = (math.ceil(side / view.reduction) for side in view.full)
     try:
         colours = "RGB" if image.mode == "RGB" else "GRAY"
         stored = simplejpeg.decode_jpeg(data, colours, min_width=least_width, min_height=least_height)
-    except ValueError:
+        with watch("resample"):
+            return view.upright(_resampled(stored, preprocessing, view))
+    except (ValueError, RuntimeError):
         return None
-    with watch("resample"):
-        return view.upright(_resampled(stored, preprocessing, view))
 
 
 def _resampled(stored: Pixels, preprocessing: Preprocessing, view: View) -> Pixels:

@@ -22,6 +22,7 @@ from pipeline.timing import Stopwatch
 
 AGAIN = 32  # images that are decoded in one piece for the second look: their shard waits for it
 
+WORLD = ("timeout", "worker")  # stages of errors that say nothing of the image
 Decode = Callable[[pa.Table, Reading, int, Stopwatch], Iterator[pa.Table]]  # as `image_batches`
 
 
@@ -79,9 +80,10 @@ def _listed(predictions: pa.Table) -> pa.Table:
 
 
 def _settled(first: Looked, second: Looked) -> Iterator[Looked]:
-    """The second look's rows, but the first's where the bytes changed in between."""
+    """The second look's rows, but the first's where the bytes changed in between, or the world failed the second."""
     hashes = (each.predictions["content_hash"].combine_chunks() for each in (first, second))
     same = pc.equal(*hashes).fill_null(False).to_numpy(zero_copy_only=False)
+    same &= ~np.isin(second.predictions["error_stage"].to_pylist(), WORLD)
     yield second._replace(looks=np.full(len(same), 3, dtype=np.int8)).only(same)
     yield first.only(~same)
 

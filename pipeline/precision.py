@@ -75,16 +75,16 @@ class Looks(BaseModel):
 
     def margins(self, batch: pa.Table, preprocessing: Preprocessing) -> tuple[Floats, Floats]:
         """For each row of an image batch, the margins for `numbers` and for `decoding`."""
-        if self.first.way == "exact":
-            reduced = np.zeros(batch.num_rows, dtype=np.bool_)
-        else:
-            reduced = _reduced(batch, preprocessing)
+        # Others were decoded the exact way.
+        by_fast_way = np.isin(batch["format"].to_numpy(), JPEGS) & (
+            self.first.way != "exact" and preprocessing.is_known
+        )
+        reduced = _reduced(batch, preprocessing) & by_fast_way
         numbers, decoding = (
             np.where(reduced, getattr(self.reduced, name), getattr(self.whole, name))
             for name in ("numbers", "decoding")
         )
-        is_jpeg = np.isin(batch["format"].to_numpy(), JPEGS)  # others were decoded the exact way
-        return numbers, np.where(is_jpeg, decoding, 0.0)
+        return numbers, np.where(by_fast_way, decoding, 0.0)
 
 
 def _reduced(batch: pa.Table, preprocessing: Preprocessing) -> npt.NDArray[np.bool_]:

@@ -175,10 +175,11 @@ class CudaLanes(Lanes):
         self._cuda.synchronize(device)  # the network got there by another stream
         self._copying = self._cuda.Stream(device)
         self.stream = self._cuda.Stream(device)
+        self.capturing = self._cuda.Stream(device)
 
     def event(self) -> Any:
         """See `Lanes.event`."""
-        return self._cuda.Event()
+        return self._cuda.Event(blocking=True)  # to spin would cost a core that decodes
 
     def copy(self, slot: Slot, rows: int) -> None:
         """See `Lanes.copy`. The slot is free: the network has read what was there before."""
@@ -241,8 +242,11 @@ class Graphs:
         import torch
 
         graph, static = torch.cuda.CUDAGraph(), pixels.clone()
+        self._network(static)  # cuDNN's handles and choices are each thread's own: none may be made while capturing
         try:
-            with torch.cuda.graph(graph, pool=self._pool, stream=self._lanes.stream, capture_error_mode="thread_local"):
+            # On a stream of its own: what another lane frees meanwhile is noted on the compute stream.
+            apart = self._lanes.capturing
+            with torch.cuda.graph(graph, pool=self._pool, stream=apart, capture_error_mode="thread_local"):
                 outputs = self._network(static)
         except RuntimeError as error:  # out of memory is one too: graphs need some of their own
             self._works = False

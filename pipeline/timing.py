@@ -1,5 +1,6 @@
 """Where the time goes: seconds per stage, measured where the work is done."""
 
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -70,6 +71,7 @@ class CpuMeter:
 
     def __init__(self) -> None:
         self._before = time.process_time()
+        self._lock = threading.Lock()
 
     def read(self) -> float:
         """Those so far."""
@@ -77,8 +79,9 @@ class CpuMeter:
 
     def take(self) -> float:
         """Those so far; they count for nobody else."""
-        taken = self.read()
-        self._before += taken
+        with self._lock:
+            now = time.process_time()
+            taken, self._before = now - self._before, now
         return taken
 
 

@@ -1,7 +1,7 @@
 """Two looks: the fast answer where it is clear, the exact one where it is not, each row once."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline import bundle, schema, storage
+from pipeline.batching import Reading, image_batches
 from pipeline.engines import Answer, Build
 from pipeline.job import Options
 from pipeline.looking import Looking, joined
@@ -106,6 +107,24 @@ def test_a_file_that_changes_between_the_looks_keeps_the_answer_of_the_bytes_tha
     assert {row["status"] for row in rows} == {"ok"}
 
 
+def test_a_second_look_that_the_world_fails_leaves_the_first_answer(tiny_bundle: Path, tmp_path: Path) -> None:
+    folder = make_crops(tmp_path / "images", 6)
+
+    def decode(asked: pa.Table, reading: Reading, size: int, watch: Stopwatch) -> Iterator[pa.Table]:
+        for batch in image_batches(asked, reading, size, watch):
+            if reading.way == "exact":  # as an isolated decoder tells of a child that was taken by the kernel
+                stage = pa.array(["worker"] * batch.num_rows)
+                batch = batch.set_column(batch.column_names.index("error_stage"), "error_stage", stage)
+            yield batch
+
+    looking = Looking(
+        bundle.load(tiny_bundle), within(0.4, 0.4), lambda build: Shading(build, 256), options=Options(), top_k=2
+    )
+    found = joined(list(looking.over(references(folder), 8, Stopwatch(), decode)))
+    assert found.predictions["status"].to_pylist() == ["ok"] * 6
+    assert (found.looks == 2).all()
+
+
 def test_what_float32_settles_is_not_decoded_again(tiny_bundle: Path, tmp_path: Path) -> None:
     folder = make_crops(tmp_path / "images", 30)
     tables, (_, second) = looked(folder, tiny_bundle, within(0.4, 0.01))
@@ -120,7 +139,7 @@ def test_a_reduced_picture_has_margins_of_its_own(tiny_bundle: Path, tmp_path: P
         {"width": [64, 4000, 4000, None], "height": [48, 3000, 3000, None], "format": ["JPEG"] * 2 + ["PNG", None]}
     )
     numbers, decoding = chosen.margins(batch, bundle.load(tiny_bundle).preprocessing)
-    assert numbers.tolist() == [0, 0.5, 0.5, 0]
+    assert numbers.tolist() == [0, 0.5, 0, 0]
     assert decoding.tolist() == [0, 0.3, 0, 0], "a PNG is decoded the exact way at once"
 
 
