@@ -56,15 +56,12 @@ class Route(NamedTuple):
 ROUTES = (
     Route("exact", "torch", "float32"),
     Route("exact", "openvino", "float32"),
-    Route("reduced", "openvino", "float32"),
-    Route("turbo", "openvino", "float32"),
+    Route("fast", "openvino", "float32"),
     Route("exact", "openvino", "bfloat16"),
     Route("exact", "torch", "bfloat16"),
-    Route("reduced", "openvino", "bfloat16"),
-    Route("turbo", "openvino", "bfloat16"),
+    Route("fast", "openvino", "bfloat16"),
 )
 EXACT_ROUTE = Route("exact", "openvino", "float32")
-FAST_WAYS: tuple[Way, ...] = ("reduced", "turbo")
 
 
 class Found(NamedTuple):
@@ -133,7 +130,7 @@ class Case(NamedTuple):
     files: int
     expected: Floats
     found: dict[Route, Found]  # without a second look
-    auto: dict[Way, Found]  # with it, as --precision auto does
+    auto: Found  # with it, as --precision auto does
 
     @property
     def sure(self) -> float:
@@ -145,8 +142,6 @@ def measure(folder: Path, kind: photographs.Kind, number: int, size: tuple[int, 
     """Make the images of one set and answer them by every route."""
     photographs.write(folder, number, kind, size, seed)
     files = sorted(folder.rglob("*.jpg"))
-    # Pillow decodes a picture that is not reduced the exact way: no need to measure it twice.
-    large = size == photographs.LARGE
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
 
         def ours(looks: Looks) -> Found:
@@ -154,9 +149,8 @@ def measure(folder: Path, kind: photographs.Kind, number: int, size: tuple[int, 
             return Found(*(np.concatenate(column) for column in zip(*pieces, strict=True)))
 
         expected = np.concatenate(on_all_cores(textbook, pool, files))
-        found = {route: ours(route.looks) for route in ROUTES if large or route.way != "reduced"}
-        images = {"reduced": 0, "turbo": precision.WORTH_TORCH}
-        auto = {way: ours(precision.looks("auto", "openvino", False, images[way])) for way in FAST_WAYS}
+        found = {route: ours(route.looks) for route in ROUTES}
+        auto = ours(precision.looks("auto", "openvino", False))
     return Case(f"{kind}, {size[0]}×{size[1]}", len(files), expected, found, auto)
 
 
@@ -176,13 +170,13 @@ def route_table(case: Case) -> list[str]:
 def auto_table(cases: Sequence[Case]) -> list[str]:
     """What the second look makes of it, at the margins in use."""
     rows = [
-        "| images | n | decoding | looked at twice | decoded twice | top-1 | where sure | mean Δ | worst Δ |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| images | n | looked at twice | decoded twice | top-1 | where sure | mean Δ | worst Δ |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for case, way in itertools.product(cases, FAST_WAYS):
-        chances, looks = case.auto[way]
+    for case in cases:
+        chances, looks = case.auto
         rows.append(
-            f"| {case.name} | {case.files:,} | {way} | {(looks > 1).mean():.1%} | {(looks > 2).mean():.1%} "
+            f"| {case.name} | {case.files:,} | {(looks > 1).mean():.1%} | {(looks > 2).mean():.1%} "
             f"| {_cells(Agreement.of(chances, case.expected))} |"
         )
     return [*rows, ""]
@@ -200,10 +194,9 @@ def choice_table(cases: Sequence[Case]) -> list[str]:
     textbook.
     """
     rows = [f"| images | margin for | decoding | {' | '.join(map(str, GRID))} |", "|---|---|---|" + "---|" * len(GRID)]
-    for case, way in itertools.product(cases, (*FAST_WAYS, "exact")):
-        half, single = (case.found.get(Route(way, "openvino", numbers)) for numbers in ("bfloat16", "float32"))
-        if half is None or single is None:
-            continue
+    ways: tuple[Way, ...] = ("fast", "exact")
+    for case, way in itertools.product(cases, ways):
+        half, single = (case.found[Route(way, "openvino", numbers)] for numbers in ("bfloat16", "float32"))
         rows.append(_choice(f"{case.name} | numbers | {way}", half.chances, single.chances, single.chances))
         if way != "exact":
             exact = case.found[EXACT_ROUTE].chances

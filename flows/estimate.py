@@ -29,7 +29,7 @@ def estimate(job: Job) -> str:
         with fleet.opened(job.options, todo.images) as workers:
             size, on_gpu = workers.size, workers.on_gpu
         shards = -(-todo.images // planning.shard_size(todo.images, size))
-        rate = _images_per_second(job, bundle, todo, todo.images / size)
+        rate = _images_per_second(job, bundle, todo)
     seconds = todo.images / (rate * size)
     return (
         f"{todo.images:,} images to classify ({todo.found - todo.eligible:,} of {todo.found:,} are known) in "
@@ -40,7 +40,7 @@ def estimate(job: Job) -> str:
     )
 
 
-def _images_per_second(job: Job, bundle: bundles.Bundle, todo: Selection, images_per_worker: float) -> float:
+def _images_per_second(job: Job, bundle: bundles.Bundle, todo: Selection) -> float:
     """Decode and classify a sample with one thread."""
 
     def built(build: engines.Build) -> engines.Engine:
@@ -48,7 +48,7 @@ def _images_per_second(job: Job, bundle: bundles.Bundle, todo: Selection, images
         return engines.build(bundle, build, "cpu", threads=1)
 
     engine = engines.choose(job.options.engine, on_gpu=False)
-    looks = precision.looks(job.options.precision, engine, False, images_per_worker)
+    looks = precision.looks(job.options.precision, engine, False)
     top_k = planning.top_k_of(job.options, bundle)
     looking = Looking(bundle, looks, built, options=job.options, top_k=top_k)
     sample, size = todo.sample(SAMPLE), planning.BATCH_SIZE["cpu"]

@@ -189,7 +189,6 @@ class ShardClassifier:
                     mark.beat,
                     seconds=options.image_seconds,
                     max_pixels=options.max_pixels,
-                    way=plan.looks.first.way,
                 )
                 decode = held.enter_context(closing(decoder)).batches
                 looking = self._looking_with(

@@ -79,12 +79,11 @@ class Child:
         beat: Beat,
         *,
         memory: int | None = None,
-        modules: tuple[str, ...] = (),
         environment: dict[str, str] | None = None,
     ) -> None:
-        """`memory` bounds the address space in bytes that the child's work may take beside that of `modules`."""
+        """`memory` bounds the address space in bytes that the child's work may take."""
         self._beat = beat
-        self._limits = (memory, modules)
+        self._memory = memory
         self._environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection
@@ -129,7 +128,7 @@ class Child:
             )
         self._connection = Connection(ours.detach())
         try:
-            self._connection.send(self._limits)
+            self._connection.send(self._memory)
             self._answer(START_SECONDS, None)
         except (EOFError, ConnectionError, ChildSlowError) as error:
             raise OSError(f"a child process to isolate images in does not start: {error}") from error
@@ -162,9 +161,7 @@ def serve(descriptor: int, parent: int) -> None:
     with suppress(OSError):  # where memory runs out, the kernel shall take this process
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     connection = Connection(descriptor)
-    memory, modules = connection.recv()
-    for module in modules:
-        importlib.import_module(module)
+    memory = connection.recv()
     if memory is not None:
         bound = _address_space() + memory
         resource.setrlimit(resource.RLIMIT_AS, (bound, bound))

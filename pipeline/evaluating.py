@@ -91,7 +91,7 @@ def classify(bundle: Bundle, paths: Sequence[str], options: Options) -> Answers:
         return engines.build(bundle, build, device, threads)
 
     engine = engines.choose(options.engine, on_gpu)
-    looks = precision.looks(options.precision, engine, on_gpu, len(paths))
+    looks = precision.looks(options.precision, engine, on_gpu)
     looking = Looking(bundle, looks, built, options=options, top_k=planning.top_k_of(options, bundle))
     found = [storage.entry(path)[:4] for path in paths]
     references = pa.table(

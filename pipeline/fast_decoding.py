@@ -1,45 +1,52 @@
-"""JPEGs to pixels by shorter ways, which a second look makes good where it matters; other images take the exact way.
+"""JPEGs to pixels by a shorter way, which a second look makes good where it matters; other images take the exact way.
 
-Both ways decode a large JPEG to a half, a quarter or an eighth of its size, as long as that leaves at least twice the
-pixels that the network sees (a larger step changes more answers than a second look is worth; measured by
-`benchmarks/agreement.py`). `reduced` then resamples with Pillow. `turbo` decodes with simplejpeg, which spares a copy
-of the pixels, and resamples with torch, whose kernel is three times as fast, but which takes a second to import.
+A large JPEG is decoded to a half, a quarter or an eighth of its size, as long as that leaves at least twice the pixels
+that the network sees (a larger step changes more answers than a second look is worth; measured by
+`benchmarks/agreement.py`). Its crop is resampled, on the exact way's grid, by the SIMD kernels of fast_image_resize,
+which take a fifth of Pillow's time and differ from it by one level of 255 in every sixth value: they round between the
+two passes, and take the other one first.
 """
 
 import math
 from typing import Literal, NamedTuple
 
+import numpy as np
 import simplejpeg
+from cykooz_resizer import CropBox, FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
 from PIL import Image
 
 from pipeline.decoding import check_pixels, decode, in_mode, turn_of, typed_failures
 from pipeline.preprocessing import Pixels, Preprocessing
 from pipeline.timing import Stopwatch
 
-Way = Literal["exact", "reduced", "turbo"]
+Way = Literal["exact", "fast"]
 Pair = tuple[int, int]  # x, y
 JPEGS = ("JPEG", "MPO")
 REDUCTIONS = (8, 4, 2)  # those of libjpeg that have SIMD code
 LEFT = 2  # times the network's pixels that are left at least
-WIDEST_SCALED = 4  # times its crop that a scaled picture may be for torch, which resamples all of it
-TORCH_MODES = ("bilinear", "bicubic")
+COLOURS = {"L": "GRAY", "RGB": "RGB"}  # the modes of JPEGs that take this way, as simplejpeg names them
+KERNELS = {  # Pillow's bicubic is Catmull and Rom's, a = −0.5
+    "bilinear": FilterType.bilinear,
+    "bicubic": FilterType.catmull_rom,
+    "lanczos": FilterType.lanczos3,
+}
+
+
+def is_shorter(way: Way, preprocessing: Preprocessing) -> bool:
+    """Whether JPEGs for this network are decoded otherwise than exactly."""
+    return way == "fast" and preprocessing.is_known and preprocessing.interpolation in KERNELS
 
 
 def decode_by(
     way: Way, data: bytes, image: Image.Image, preprocessing: Preprocessing, max_pixels: int, watch: Stopwatch
 ) -> Pixels:
     """Decode an opened image, whose bytes are `data`, to pixels [height, width, channels]. Raises `ImageError`."""
-    if way == "exact" or image.format not in JPEGS or not preprocessing.is_known:
-        return decode(image, preprocessing, max_pixels, watch)
-    check_pixels(image, max_pixels)
-    with typed_failures():
-        view = View.of(image, preprocessing)
-        pixels = None
-        if way == "turbo" and _suits_torch(image, preprocessing, view):
-            pixels = _turbo(data, image, preprocessing, view, watch)
-        elif view.reduction > 1 and image.mode in ("L", "RGB"):
-            pixels = _reduced(image, preprocessing, view, watch)
-        return decode(image, preprocessing, max_pixels, watch) if pixels is None else pixels
+    pixels = None
+    if image.format in JPEGS and image.mode in COLOURS and is_shorter(way, preprocessing):
+        check_pixels(image, max_pixels)
+        with typed_failures():
+            pixels = _shorter(data, image, preprocessing, watch)
+    return decode(image, preprocessing, max_pixels, watch) if pixels is None else pixels
 
 
 class Turn(NamedTuple):
@@ -103,54 +110,36 @@ def reduction_of(size: Pair, scaled: Pair) -> int:
     return next(fits, 1)
 
 
-def _reduced(image: Image.Image, preprocessing: Preprocessing, view: View, watch: Stopwatch) -> Pixels:
-    image.draft(image.mode, (image.width // view.reduction, image.height // view.reduction))
-    image.load()
-    picture = in_mode(image, preprocessing.mode)
-    with watch("resample"):
-        edges = (*view.corner, *(at + size for at, size in zip(view.corner, view.crop, strict=True)))
-        steps = [of / to / view.reduction for of, to in zip(view.full, view.scaled, strict=True)] * 2
-        left, top, right, bottom = (edge * step for edge, step in zip(edges, steps, strict=True))
-        box = left, top, min(right, picture.width), min(bottom, picture.height)
-        return view.upright(preprocessing.resample(picture, box, view.crop))
+def _shorter(data: bytes, image: Image.Image, preprocessing: Preprocessing, watch: Stopwatch) -> Pixels | None:
+    """None for what the exact way knows better: small pictures, and JPEGs that libjpeg decodes only with warnings.
 
-
-def _suits_torch(image: Image.Image, preprocessing: Preprocessing, view: View) -> bool:
-    return (
-        image.mode == preprocessing.mode
-        and preprocessing.interpolation in TORCH_MODES
-        and view.scaled[0] * view.scaled[1] <= WIDEST_SCALED * preprocessing.width * preprocessing.height
-    )
-
-
-def _turbo(
-    data: bytes, image: Image.Image, preprocessing: Preprocessing, view: View, watch: Stopwatch
-) -> Pixels | None:
-    """None for a JPEG that libjpeg decodes only with warnings, and where torch fails, for want of memory above all.
-
-    What is to be made of it, the exact way knows.
+    fast_image_resize 6.1 must not enlarge: a kernel's zero at the edge of its box then makes it read far beside the
+    picture (its bounds wrap around below the first one). Made smaller, a zero of one pixel is one of the next as well.
     """
+    view = View.of(image, preprocessing)
+    if any(of < to for of, to in zip(view.full, view.scaled, strict=True)):
+        return None
     least_width, least_height = (math.ceil(side / view.reduction) for side in view.full)
     try:
-        colours = "RGB" if image.mode == "RGB" else "GRAY"
-        stored = simplejpeg.decode_jpeg(data, colours, min_width=least_width, min_height=least_height)
-        with watch("resample"):
-            return view.upright(_resampled(stored, preprocessing, view))
-    except (ValueError, RuntimeError):
+        stored = simplejpeg.decode_jpeg(data, COLOURS[image.mode], min_width=least_width, min_height=least_height)
+    except ValueError:
         return None
+    if image.mode != preprocessing.mode:
+        picture = Image.fromarray(stored[..., 0] if image.mode == "L" else stored)
+        stored = np.asarray(in_mode(picture, preprocessing.mode))
+    with watch("resample"):
+        return view.upright(_resampled(stored, preprocessing, view))
 
 
 def _resampled(stored: Pixels, preprocessing: Preprocessing, view: View) -> Pixels:
-    """The crop of the whole picture resampled by torch."""
-    import torch
-
-    torch.set_num_threads(1)  # workers side by side have a core each
-    resample = {"bicubic": torch.ops.aten._upsample_bicubic2d_aa, "bilinear": torch.ops.aten._upsample_bilinear2d_aa}
-    picture = torch.from_numpy(stored).permute(2, 0, 1)[None]  # channels-last in memory, as the fast kernel likes it
+    """The crop [height, width, channels] of a picture, reduced or not, as it is stored."""
+    height, width = stored.shape[:2]
     # The scales are those of the full picture: a reduced one is rounded up to whole pixels.
-    scale_x, scale_y = (to * view.reduction / of for of, to in zip(view.full, view.scaled, strict=True))
-    size = [view.scaled[1], view.scaled[0]]
-    scaled = resample[preprocessing.interpolation](picture, size, False, scale_y, scale_x)
-    (x, y), (width, height) = view.corner, view.crop
-    pixels: Pixels = scaled[0, :, y : y + height, x : x + width].permute(1, 2, 0).numpy()
-    return pixels
+    x, y = (of / to / view.reduction for of, to in zip(view.full, view.scaled, strict=True))
+    left, top = view.corner[0] * x, view.corner[1] * y
+    box = CropBox(left, top, min(view.crop[0] * x, width - left), min(view.crop[1] * y, height - top))
+    pixel = PixelType.U8 if preprocessing.channels == 1 else PixelType.U8x3
+    source, crop = ImageData(width, height, pixel, stored.tobytes()), ImageData(*view.crop, pixel)
+    kernel = ResizeAlg.convolution(KERNELS[preprocessing.interpolation])
+    Resizer().resize(source, crop, ResizeOptions(kernel, crop_box=box))
+    return np.frombuffer(crop.get_buffer(), np.uint8).reshape(view.crop[1], view.crop[0], preprocessing.channels)

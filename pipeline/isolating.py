@@ -15,7 +15,6 @@ from pipeline import engines
 from pipeline.batching import Reading, Row, filled_batches, image_row, known_facts
 from pipeline.children import START_SECONDS, Beat, Child, ChildDiedError, ChildError, ChildSlowError, Tell
 from pipeline.engines import Answer, Build, Engine
-from pipeline.fast_decoding import Way
 from pipeline.preprocessing import Pixels
 from pipeline.timing import Stopwatch
 
@@ -31,11 +30,10 @@ def decoding_memory(max_pixels: int) -> int:
 class IsolatedDecoder:
     """Decodes each image in a child: one that kills, hangs or swells costs its own row only."""
 
-    def __init__(self, beat: Beat, *, seconds: float, max_pixels: int, way: Way) -> None:
+    def __init__(self, beat: Beat, *, seconds: float, max_pixels: int) -> None:
         """`seconds` bound the reading and decoding of one image."""
         alone = {"CUDA_VISIBLE_DEVICES": "", "OPENBLAS_NUM_THREADS": "1"}
-        modules = ("torch",) if way == "turbo" else ()
-        self._child = Child(beat, memory=decoding_memory(max_pixels), modules=modules, environment=alone)
+        self._child = Child(beat, memory=decoding_memory(max_pixels), environment=alone)
         self._seconds = seconds
 
     def batches(self, references: pa.Table, reading: Reading, batch_size: int, watch: Stopwatch) -> Iterator[pa.Table]:

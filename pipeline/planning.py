@@ -30,7 +30,10 @@ INDEX = "shards.parquet"
 INDEX_SCHEMA = pa.schema(
     [("id", pa.string()), ("file", pa.string()), ("row", pa.int32()), ("images", pa.int64()), ("bytes", pa.int64())]
 )
-RECORDED = ("shardseer", "torch", "torchvision", "timm", "openvino", "pillow", "pyarrow", "ray", "prefect")
+RECORDED = (
+    *("shardseer", "torch", "torchvision", "timm", "openvino"),
+    *("pillow", "simplejpeg", "cykooz.resizer", "pyarrow", "ray", "prefect"),
+)
 
 
 class Shard(NamedTuple):
@@ -101,9 +104,7 @@ def make_plan(
         bundle=bundle.folder,
         weights_sha256=bundle.weights_sha256,
         calibrated=bundle.temperature is not None,
-        looks=precision.looks(
-            job.options.precision, engines.choose(job.options.engine, on_gpu), on_gpu, chosen.images / workers
-        ),
+        looks=precision.looks(job.options.precision, engines.choose(job.options.engine, on_gpu), on_gpu),
         batch_size=BATCH_SIZE["gpu" if on_gpu else "cpu"],
         top_k=top_k_of(job.options, bundle),
         shard_size=size,

@@ -16,13 +16,9 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.engines import Build, Floats, Name, Numbers, fast_numbers
-from pipeline.fast_decoding import JPEGS, Way, reduction_of
+from pipeline.fast_decoding import JPEGS, Way, is_shorter, reduction_of
 from pipeline.job import Precision
 from pipeline.preprocessing import Preprocessing
-
-# Images per worker from which torch's faster resampling is worth importing it: that takes 1.2 s and a third of a
-# gigabyte. The seconds are won back, 0.76 ms at a time, after 1,500 images (measured); the memory asks for more.
-WORTH_TORCH = 2600
 
 
 class Margins(BaseModel):
@@ -42,8 +38,7 @@ class Margins(BaseModel):
 # than bfloat16, so its errors are an eighth; here is a quarter.
 WHOLE: dict[Numbers, float] = {"float32": 0.0, "bfloat16": 0.4, "float16": 0.1}
 REDUCED: dict[Numbers, float] = {"float32": 0.0, "bfloat16": 0.8, "float16": 0.2}
-DECODING: dict[Way, float] = {"exact": 0.0, "reduced": 0.0, "turbo": 0.05}  # of pictures that are not reduced
-REDUCED_DECODING = 0.3
+DECODING, REDUCED_DECODING = 0.05, 0.3
 
 
 class Look(BaseModel):
@@ -76,9 +71,7 @@ class Looks(BaseModel):
     def margins(self, batch: pa.Table, preprocessing: Preprocessing) -> tuple[Floats, Floats]:
         """For each row of an image batch, the margins for `numbers` and for `decoding`."""
         # Others were decoded the exact way.
-        by_fast_way = np.isin(batch["format"].to_numpy(), JPEGS) & (
-            self.first.way != "exact" and preprocessing.is_known
-        )
+        by_fast_way = np.isin(batch["format"].to_numpy(), JPEGS) & is_shorter(self.first.way, preprocessing)
         reduced = _reduced(batch, preprocessing) & by_fast_way
         numbers, decoding = (
             np.where(reduced, getattr(self.reduced, name), getattr(self.whole, name))
@@ -98,19 +91,17 @@ def _reduced(batch: pa.Table, preprocessing: Preprocessing) -> npt.NDArray[np.bo
     )
 
 
-def looks(precision: Precision, engine: Name, on_gpu: bool, images_per_worker: float) -> Looks:
+def looks(precision: Precision, engine: Name, on_gpu: bool) -> Looks:
     """The looks for `--precision` on this machine."""
     if precision == "exact":
         return Looks(engine=engine, first=EXACT)
     numbers = fast_numbers(on_gpu)
-    torch_is_there = on_gpu or engine == "torch"
-    way: Way = "turbo" if torch_is_there or images_per_worker >= WORTH_TORCH else "reduced"
-    first = Look(way=way, numbers=numbers)
+    first = Look(way="fast", numbers=numbers)
     if precision == "fast":
         return Looks(engine=engine, first=first)
     return Looks(
         engine=engine,
         first=first,
-        whole=Margins(numbers=WHOLE[numbers], decoding=DECODING[way]),
+        whole=Margins(numbers=WHOLE[numbers], decoding=DECODING),
         reduced=Margins(numbers=REDUCED[numbers], decoding=REDUCED_DECODING),
     )
