@@ -51,7 +51,7 @@ def _images_per_second(job: Job, bundle: bundles.Bundle, todo: Selection) -> flo
     looks = precision.looks(job.options.precision, engine, False)
     top_k = planning.top_k_of(job.options, bundle)
     looking = Looking(bundle, looks, built, options=job.options, top_k=top_k)
-    sample, size = todo.sample(SAMPLE), planning.BATCH_SIZE["cpu"]
+    sample, size = todo.sample(SAMPLE), planning.batch_size(bundle.preprocessing, on_gpu=False)
     list(looking.over(sample.slice(0, size), size, Stopwatch()))  # the first batch warms everything up
     start = time.perf_counter()
     list(looking.over(sample, size, Stopwatch()))

@@ -47,6 +47,11 @@ class Looked(NamedTuple):
     close: npt.NDArray[np.bool_]
     looks: npt.NDArray[np.int8]
 
+    def slice(self, start: int, rows: int) -> "Looked":
+        """So many rows from one on."""
+        part = slice(start, start + rows)
+        return Looked(self.predictions.slice(start, rows), self.logits[part], self.close[part], self.looks[part])
+
     def only(self, rows: npt.NDArray[np.bool_]) -> "Looked":
         """Some of the rows."""
         return Looked(self.predictions.filter(pa.array(rows)), self.logits[rows], self.close[rows], self.looks[rows])

@@ -99,7 +99,7 @@ def classify(bundle: Bundle, paths: Sequence[str], options: Options) -> Answers:
         schema.LISTING,
     )
     try:
-        looked = joined(list(looking.over(references, planning.BATCH_SIZE["gpu" if on_gpu else "cpu"], Stopwatch())))
+        looked = joined(list(looking.over(references, planning.batch_size(bundle.preprocessing, on_gpu), Stopwatch())))
     except EngineError as error:
         raise RunError(f"{bundle.name} cannot classify: {error}.") from error
     places = {path: place for place, path in enumerate(looked.predictions["path"].to_pylist())}

@@ -20,7 +20,7 @@ from pipeline.job import Options
 from pipeline.precision import EXACT, Looks
 from pipeline.timing import Stopwatch
 
-AGAIN = 32  # images that are decoded in one piece for the second look: their shard waits for it
+AGAIN = 32  # images that are decoded in one piece for the second look: their shard waits for each
 
 WORLD = ("timeout", "worker")  # stages of errors that say nothing of the image
 Decode = Callable[[pa.Table, Reading, int, Stopwatch], Iterator[pa.Table]]  # as `image_batches`
@@ -51,9 +51,14 @@ class Looking:
         exact = self._reading._replace(way=EXACT.way)
 
         def again(first: Looked) -> Iterator[Looked]:
-            with watch("second look"):
-                batches = decode(_listed(first.predictions), exact, min(AGAIN, batch_size), Stopwatch())
-                return _settled(first, joined(list(classifier.classify(batches, Stopwatch()))))
+            batches = decode(_listed(first.predictions), exact, min(AGAIN, batch_size), Stopwatch())
+            looks, done = classifier.classify(batches, Stopwatch()), 0
+            while done < len(first.close):  # piece by piece, each a sign of life
+                with watch("second look"):
+                    second = next(looks)
+                    settled = list(_settled(first.slice(done, len(second.close)), second))
+                yield from settled
+                done += len(second.close)
 
         return _decoded_again(looked, batch_size, again)
 

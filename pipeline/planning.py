@@ -6,6 +6,7 @@ Shards are cut from a stream: planning needs memory for one shard, not for the l
 import hashlib
 import importlib.metadata
 import json
+import math
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,13 +20,15 @@ from pipeline import bundle as bundles
 from pipeline import engines, precision, runs, schema, storage
 from pipeline.bundle import Bundle
 from pipeline.job import Job, Options, RequestError
+from pipeline.preprocessing import Preprocessing
 from pipeline.runs import Counts, Plan, RunFolder
 from pipeline.selecting import Selection
 
 SMALLEST, LARGEST = 64, 16_384  # images per shard
 SHARDS_PER_WORKER = 8  # so that the last shards of a run end at about the same time
 SHARDS_PER_FILE = 256  # a reader parses one footer to find its shard; this bounds the footer
-BATCH_SIZE = {"cpu": 64, "gpu": 256}  # images per Arrow batch
+BATCH_SIZE = {"cpu": 64, "gpu": 256}  # images per Arrow batch, as far as they fit:
+BATCH_BYTES = 256 << 20  # of pixels: several batches are under way at a time
 INDEX = "shards.parquet"
 INDEX_SCHEMA = pa.schema(
     [("id", pa.string()), ("file", pa.string()), ("row", pa.int32()), ("images", pa.int64()), ("bytes", pa.int64())]
@@ -105,7 +108,7 @@ def make_plan(
         weights_sha256=bundle.weights_sha256,
         calibrated=bundle.temperature is not None,
         looks=precision.looks(job.options.precision, engines.choose(job.options.engine, on_gpu), on_gpu),
-        batch_size=BATCH_SIZE["gpu" if on_gpu else "cpu"],
+        batch_size=batch_size(bundle.preprocessing, on_gpu),
         top_k=top_k_of(job.options, bundle),
         shard_size=size,
         shards=write_shards(folder.shards, chosen.references(), size),
@@ -120,6 +123,11 @@ def make_plan(
     )
     storage.write_text(folder.plan_file, plan.model_dump_json(indent=2))
     return plan
+
+
+def batch_size(preprocessing: Preprocessing, on_gpu: bool) -> int:
+    """Images per Arrow batch for a network: fewer of very large ones."""
+    return max(1, min(BATCH_SIZE["gpu" if on_gpu else "cpu"], BATCH_BYTES // math.prod(preprocessing.shape)))
 
 
 def shard_size(images: int, workers: int) -> int:

@@ -43,6 +43,9 @@ class RayFleet:
             crew.hire(min(self.size, len(shards)))
             while work.is_left or running:
                 while (hand := crew.freest()) is not None and (shard := work.take()) is not None:
+                    if shard.id in work.spared:  # now, when its last worker is surely dead
+                        work.spared.remove(shard.id)
+                        _unmark(plan, shard)
                     watchman.started(shard)
                     running[hand.attempt(shard, work.tried[shard.id])] = (shard, hand)
                 ended = _ended([*running, *crew.hired])
@@ -57,15 +60,21 @@ class RayFleet:
                     try:
                         part = _part(attempt, ended=attempt in ended)
                     except Exception as error:  # noqa: BLE001  judged there
-                        crew.replace(hand, error)
+                        died = isinstance(error, WorkerLostError) and attempt in ended
+                        if crew.replace(hand, error) and not died:
+                            beside = {ref: each for ref, (each, at) in running.items() if at is hand}
+                            for ref in beside.keys() - ended:
+                                if beside[ref] not in stalled:
+                                    del running[ref]
+                                    watchman.ended(beside[ref])
+                                    work.spare(beside[ref])
                         work.give_back(shard, error)
                     else:
                         yield shard, part
         finally:
             crew.dismiss()
-            for shard, _ in running.values():  # ended by us: no sign that an image kills
-                with suppress(OSError):  # a mark that stays costs time, no row
-                    mark_file(RunFolder(plan.job.output, plan.run), shard).unlink(missing_ok=True)
+            for shard, _ in running.values():
+                _unmark(plan, shard)
 
 
 class Work:
@@ -75,6 +84,7 @@ class Work:
         self._waiting = deque(shards)
         self._not_before: dict[str, float] = {}
         self.tried = Counter[str]()
+        self.spared = set[str]()
 
     @property
     def is_left(self) -> bool:
@@ -90,6 +100,12 @@ class Work:
                 return shard
             self._waiting.append(shard)
         return None
+
+    def spare(self, shard: Shard) -> None:
+        """Let a shard be tried again as if it had not been: its worker was ended for another's sake."""
+        self.tried[shard.id] -= 1
+        self.spared.add(shard.id)
+        self._waiting.append(shard)
 
     def give_back(self, shard: Shard, error: Exception) -> None:
         """Let a shard be tried again, perhaps a little later. Raises `RunError` where there is no use in it."""
@@ -155,17 +171,18 @@ class Crew:
         hand = min(self._there, key=lambda each: each.shards, default=None)
         return hand if hand is not None and hand.shards < self._at_once else None
 
-    def replace(self, hand: Hand, error: Exception) -> None:
-        """End an actor on which an attempt failed and hire another in its place, once.
+    def replace(self, hand: Hand, error: Exception) -> bool:
+        """End an actor on which an attempt failed and hire another in its place, once; whether it was done now.
 
-        Its other attempts then end with it, as they do where it died of itself. Where they have no part in the error,
-        because it was the world's or a decode task's, it stays for them.
+        Its other attempts end with it. Where they have no part in the error, because it was the world's or a decode
+        task's, it stays for them.
         """
         if hand not in self._there or (hand.shards and isinstance(error, OSError | DecoderLostError)):
-            return
+            return False
         self._there.remove(hand)
         ray.kill(hand.actor)
         self.hire(1)
+        return True
 
     def dismiss(self) -> None:
         """End all actors."""
@@ -176,6 +193,12 @@ class Crew:
 def _feed(classifiers: int) -> Feed:
     cores = int(ray.cluster_resources().get("CPU", 1)) // classifiers
     return Feed(max(1, cores), cluster.bytes_in_flight(classifiers))
+
+
+def _unmark(plan: Plan, shard: Shard) -> None:
+    """Take away the mark of an attempt that was ended by us: it is no sign that an image kills."""
+    with suppress(OSError):  # a mark that stays costs time, no row
+        mark_file(RunFolder(plan.job.output, plan.run), shard).unlink(missing_ok=True)
 
 
 class DecoderLostError(WorkerLostError):

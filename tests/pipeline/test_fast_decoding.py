@@ -52,8 +52,8 @@ def test_the_shorter_way_leads_to_the_same_pixels(orientation: int, size: tuple[
 def test_a_picture_that_is_not_reduced_is_a_rounding_off(interpolation: str, size: tuple[int, int]) -> None:
     data, model = jpeg(photograph(size)), RGB.model_copy(update={"interpolation": interpolation})
     difference = np.abs(decoded("fast", data, model) - decoded("exact", data, model))
-    assert difference.mean() < 0.5
-    assert (difference > 1).mean() < 0.01
+    assert difference.max() <= 2
+    assert (difference > 0).mean() < 0.02
 
 
 @pytest.mark.parametrize("model", [RGB, GREY])

@@ -7,7 +7,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import planning, schema
+from pipeline import bundle, planning, schema
 
 
 def references(paths: list[str], sizes: int = 1) -> pa.Table:
@@ -57,3 +57,13 @@ def test_more_shards_than_one_file_holds(tmp_path: Path) -> None:
     assert planning.write_shards(tmp_path, iter(references(names).to_batches()), 2) == 300
     assert len(list(tmp_path.glob("references-*.parquet"))) == 2
     assert planning.read_shards(tmp_path)[299].references()["path"].to_pylist() == names[598:]
+
+
+def test_a_batch_of_very_large_inputs_is_smaller(tiny_bundle: Path) -> None:
+    usual = bundle.load(tiny_bundle).preprocessing
+    assert planning.batch_size(usual, on_gpu=False) == 64
+    assert planning.batch_size(usual, on_gpu=True) == 256
+    large = usual.model_copy(update={"height": 4096, "width": 4096})
+    assert planning.batch_size(large, on_gpu=True) == 256 * 2**20 // (4096 * 4096 * 3)
+    huge = usual.model_copy(update={"height": 20_000, "width": 20_000})
+    assert planning.batch_size(huge, on_gpu=True) == 1

@@ -33,13 +33,59 @@ print(summary.account.model_dump_json())
 """
 
 
-def command(images: Path, output: Path, model: Path) -> dict[str, Any]:
+def command(images: Path, output: Path, model: Path, script: str = SCRIPT) -> dict[str, Any]:
     return {
-        "args": [sys.executable, "-c", SCRIPT, str(images), str(output), str(model)],
+        "args": [sys.executable, "-c", script, str(images), str(output), str(model)],
         "cwd": ROOT,
         "text": True,
         "env": dict(os.environ),
     }
+
+
+STALLING = """
+import sys, time, ray
+from flows import phases
+from pipeline import publishing
+from pipeline.attempts import Mark
+from pipeline.job import Job
+from pipeline.runs import RunFolder
+from workers.dispatch import RayFleet
+
+class Stalling:
+    def __init__(self, plan, feed, flow_run):
+        self.folder = RunFolder(plan.job.output, plan.run)
+        self.guilty = publishing.missing_shards(self.folder)[0].id
+        self.again = self.folder.path / "again"
+
+    def ready(self):
+        pass
+
+    def attempt(self, shard, attempt):
+        with Mark(self.folder, shard, f"attempt {attempt}") as mark:
+            guilty = shard.id == self.guilty
+            with open(self.folder.path / "told", "a") as told:
+                print("guilty" if guilty else "beside", attempt, mark.found, file=told)
+            if guilty and attempt == 1:
+                time.sleep(1000)
+            if guilty:
+                self.again.touch()
+            while not self.again.exists():  # until the guilty one's second attempt
+                mark.beat()
+                time.sleep(0.05)
+        return self.folder.path / shard.id
+
+ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
+images, output, model = sys.argv[1:]
+job = Job.of(images, output, model, {"workers": "ray", "stall_seconds": 2})
+with phases.Run(job, tell=lambda text: None, progress=lambda done, total: None) as run:
+    plan = run.plan()
+    folder = RunFolder(job.output, plan.run)
+    shards = publishing.missing_shards(folder)
+    assert len(shards) == 2
+    parts = [part.name for _, part in RayFleet(1, True, Stalling).classify(plan, shards, None)]
+    assert sorted(parts) == sorted(shard.id for shard in shards)
+    print(folder.path.joinpath("told").read_text())
+"""
 
 
 class ActorLog:
@@ -138,3 +184,15 @@ def test_what_waits_for_the_classifiers_fits_the_object_store() -> None:
     assert Feed(cores=64, bytes=10 * batch).ahead(batch, 2) == 5, "bounded by bytes"
     assert Feed(cores=1, bytes=1).ahead(batch, 2) == 2, "one is decoded while one is looked at"
     assert cluster.BYTES_IN_FLIGHT < cluster.OBJECT_STORE_BYTES
+
+
+def test_a_stalled_shard_costs_the_one_beside_it_no_try_and_no_isolation(
+    crops: Callable[..., Path], tiny_bundle: Path, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        **command(crops(128), tmp_path / "out", tiny_bundle, STALLING), capture_output=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.split("\n")
+    assert [line for line in told if line.startswith("guilty")] == ["guilty 1 False", "guilty 2 True"]
+    assert [line for line in told if line.startswith("beside")] == ["beside 1 False"] * 2
