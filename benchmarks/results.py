@@ -14,7 +14,18 @@ from benchmarks.contenders import DEFAULT, PEERS, ROOF, Outcome
 from benchmarks.figures import Figures
 from benchmarks.judging import Row, table
 
-PACKAGES = ("ray", "timm", "torch", "torchvision", "openvino", "pillow", "simplejpeg", "pyarrow", "prefect")
+PACKAGES = (
+    "ray",
+    "timm",
+    "torch",
+    "torchvision",
+    "openvino",
+    "pillow",
+    "simplejpeg",
+    "cykooz.resizer",
+    "pyarrow",
+    "prefect",
+)
 FLAGS = ("amx_bf16", "amx_int8", "avx512_bf16", "avx512_vnni", "avx512f", "avx_vnni", "avx2")  # of the processor
 
 

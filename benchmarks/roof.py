@@ -6,7 +6,7 @@ One process per core with one thread each, and the files' bytes in memory. Three
 together, taken in turns: decoding alone (to the network's pixels), the network alone, and one after the other. The
 third follows from the first two, 1/(1/decode + 1/network), unless something else costs time: their ratio says so.
 
-Decoding is libjpeg-turbo, scaled down while decoding where the picture is large, and fast_image_resize. The
+Decoding is libjpeg-turbo, scaled down while decoding where the picture is large, and fast_image_resize in one call. The
 network is OpenVINO's, in bfloat16 where the processor has it, in batches of 4 or 16, whichever is faster.
 """
 

@@ -191,7 +191,7 @@ class TorchEngine:
         import torch
 
         with LOCK, torch.inference_mode():
-            torch.set_num_threads(self._threads)  # whoever decodes in this process has set it to one
+            torch.set_num_threads(self._threads)  # a setting of the whole process
             answer = _answer([output.float().numpy() for output in self._network(as_tensor(pixels))])
         return lambda: answer
 

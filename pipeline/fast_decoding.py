@@ -110,22 +110,16 @@ def reduction_of(size: Pair, scaled: Pair) -> int:
 
 
 def _shorter(data: bytes, image: Image.Image, preprocessing: Preprocessing, watch: Stopwatch) -> Pixels | None:
-    """None for what the exact way knows better: small pictures, and JPEGs that libjpeg decodes only with warnings.
-
-    fast_image_resize 6.1 must not enlarge: a kernel's zero at the edge of its box then makes it read far beside the
-    picture (its bounds wrap around below the first one). Made smaller, a zero of one pixel is one of the next as well.
-    """
+    """None for a JPEG that libjpeg decodes only with warnings: what is to be made of it, the exact way knows."""
     view = View.of(image, preprocessing)
-    if any(of < to for of, to in zip(view.full, view.scaled, strict=True)):
-        return None
     least_width, least_height = (math.ceil(side / view.reduction) for side in view.full)
     try:
         stored = simplejpeg.decode_jpeg(data, COLOURS[image.mode], min_width=least_width, min_height=least_height)
-    except ValueError:
+    except (ValueError, RuntimeError):
         return None
     if image.mode != preprocessing.mode:
         picture = Image.fromarray(stored[..., 0] if image.mode == "L" else stored)
-        stored = np.asarray(in_mode(picture, preprocessing.mode))
+        stored = np.asarray(in_mode(picture, preprocessing.mode)).reshape(*stored.shape[:2], -1)
     with watch("resample"):
         return view.upright(_resampled(stored, preprocessing, view))
 
@@ -133,23 +127,36 @@ def _shorter(data: bytes, image: Image.Image, preprocessing: Preprocessing, watc
 def _resampled(stored: Pixels, preprocessing: Preprocessing, view: View) -> Pixels:
     """The crop [height, width, channels] of a picture, reduced or not, as it is stored.
 
-    First across, then down, as Pillow does with most pictures: each pass rounds, so that their order shows.
+    In two calls: each pass rounds, so that their order shows, and Pillow takes most pictures across first once they are
+    upright. One call goes down first; it also reads far beside the picture (fast_image_resize 6.1) where it enlarges
+    and a kernel's zero falls on the edge.
     """
     kernel = ResizeAlg.convolution(KERNELS[preprocessing.interpolation])
     pixel = PixelType.U8 if preprocessing.channels == 1 else PixelType.U8x3
-    # The scales are those of the full picture: a reduced one is rounded up to whole pixels.
-    x, y = (of / to / view.reduction for of, to in zip(view.full, view.scaled, strict=True))
-    left, top = view.corner[0] * x, view.corner[1] * y
-    wide, tall = min(view.crop[0] * x, stored.shape[1] - left), min(view.crop[1] * y, stored.shape[0] - top)
-    reach = math.ceil(WIDEST * y) + 1
-    first, last = max(math.floor(top) - reach, 0), min(math.ceil(top + tall) + reach, stored.shape[0])
 
-    def resized(source: ImageData, width: int, height: int, box: CropBox) -> ImageData:
+    def resized(picture: ImageData, width: int, height: int, box: CropBox) -> ImageData:
         target = ImageData(width, height, pixel)
-        Resizer().resize(source, target, ResizeOptions(kernel, crop_box=box))
+        Resizer().resize(picture, target, ResizeOptions(kernel, crop_box=box))
         return target
 
-    rows = ImageData(stored.shape[1], last - first, pixel, stored[first:last].tobytes())
-    across = resized(rows, view.crop[0], last - first, CropBox(left, 0, wide, last - first))
-    crop = resized(across, *view.crop, CropBox(0, top - first, view.crop[0], tall))
+    def across(picture: ImageData) -> ImageData:
+        return resized(picture, view.crop[0], picture.height, CropBox(left, 0, wide, picture.height))
+
+    def down(picture: ImageData) -> ImageData:
+        return resized(picture, picture.width, view.crop[1], CropBox(0, top, picture.width, tall))
+
+    # The scales are those of the full picture: a reduced one is rounded up to whole pixels.
+    scales = [of / to / view.reduction for of, to in zip(view.full, view.scaled, strict=True)]
+    (columns, left, wide), (rows, top, tall) = map(_reached, view.corner, view.crop, scales, stored.shape[1::-1])
+    piece = stored[rows, columns]
+    picture = ImageData(piece.shape[1], piece.shape[0], pixel, piece.tobytes())
+    crop = across(down(picture)) if view.turn.swap else down(across(picture))
     return np.frombuffer(crop.get_buffer(), np.uint8).reshape(view.crop[1], view.crop[0], preprocessing.channels)
+
+
+def _reached(corner: int, crop: int, scale: float, side: int) -> tuple[slice, float, float]:
+    """Along one axis: what of the picture's side the kernels reach, and where in it the crop begins, and its size."""
+    begin, size = corner * scale, min(crop * scale, side - corner * scale)
+    reach = math.ceil(WIDEST * max(scale, 1)) + 1
+    first = max(math.floor(begin) - reach, 0)
+    return slice(first, min(math.ceil(begin + size) + reach, side)), begin - first, size

@@ -93,9 +93,9 @@ class IsolatedEngine:
 
     def __call__(self, pixels: Pixels) -> Answer:
         """Run one batch. Raises `ChildDiedError`, `ChildSlowError`, `ChildError`."""
-        if not self._child.is_warm:
-            self._child.ask(START_SECONDS, build_here, *self._how)
         try:
+            if not self._child.is_warm:
+                self._child.ask(START_SECONDS, build_here, *self._how)
             answer: Answer = self._child.ask(ENGINE_SECONDS, run_here, pixels)
         except ChildError:
             self._child.close()  # what failed may have broken the child, as an error on a GPU does for good

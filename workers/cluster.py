@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any
 
 import ray
 
@@ -30,7 +29,8 @@ def connected(address: str | None) -> Iterator[None]:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    local = {} if address else _local()
+    os.environ.setdefault("RAY_enable_autoscaler_v2", "1")  # the older one takes a second to end, with nothing to do
+    local = {} if address else {"object_store_memory": _object_store_bytes(), "include_dashboard": False}
     with _keeping_sigterm():
         try:
             # An explicit address: RAY_ADDRESS in the environment would silently redirect.
@@ -77,12 +77,6 @@ def bytes_in_flight(classifiers: int) -> int:
     """How many bytes of image batches may wait for each of so many classifiers: all of them fit the object store."""
     store = int(ray.cluster_resources().get("object_store_memory", OBJECT_STORE_BYTES))
     return min(BYTES_IN_FLIGHT, store * BYTES_IN_FLIGHT // OBJECT_STORE_BYTES // classifiers)
-
-
-def _local() -> dict[str, Any]:
-    # The older autoscaler, which has nothing to do on one machine, takes a second to end.
-    os.environ.setdefault("RAY_enable_autoscaler_v2", "1")
-    return {"object_store_memory": _object_store_bytes(), "include_dashboard": False}
 
 
 def _object_store_bytes() -> int:

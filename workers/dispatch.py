@@ -1,13 +1,11 @@
 """The fleet of Ray actors: hands out shards, a bounded number in flight, and replaces actors that die or stall.
 
-The driver knows shards only. One shard goes to one actor at a time, an actor on a GPU works at two of them; how often a
-shard may be tried is counted here.
+The driver knows shards only. One shard goes to one actor at a time, an actor on a GPU works at two of them.
 """
 
 import time
-from collections import Counter, deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,14 +14,15 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from pipeline.attempts import ATTEMPTS, Parts, WorkerLostError, check_retry, mark_file
+from pipeline.attempts import ATTEMPTS, Parts, WorkerLostError
 from pipeline.job import Options, RunError
 from pipeline.planning import Shard
-from pipeline.runs import Plan, RunFolder
+from pipeline.runs import Plan
 from workers import cluster
 from workers.classifier import SHARDS_AT_ONCE, ClassifierActor
 from workers.decoder import Feed
 from workers.watching import LOOK_SECONDS, Watchman
+from workers.work import Work
 
 
 class RayFleet:
@@ -37,15 +36,12 @@ class RayFleet:
 
     def classify(self, plan: Plan, shards: list[Shard], flow_run: str | None) -> Parts:
         """See `workers.fleet.Fleet`."""
-        work, watchman, crew = Work(shards), Watchman(plan), Crew(self, plan, flow_run)
-        running: dict[ray.ObjectRef[Path], tuple[Shard, Hand]] = {}
+        work, watchman, crew = Work(plan, shards), Watchman(plan), Crew(self, plan, flow_run)
+        running: Running = {}
         try:
             crew.hire(min(self.size, len(shards)))
             while work.is_left or running:
                 while (hand := crew.freest()) is not None and (shard := work.take()) is not None:
-                    if shard.id in work.spared:  # now, when its last worker is surely dead
-                        work.spared.remove(shard.id)
-                        _unmark(plan, shard)
                     watchman.started(shard)
                     running[hand.attempt(shard, work.tried[shard.id])] = (shard, hand)
                 ended = _ended([*running, *crew.hired])
@@ -62,55 +58,17 @@ class RayFleet:
                     except Exception as error:  # noqa: BLE001  judged there
                         died = isinstance(error, WorkerLostError) and attempt in ended
                         if crew.replace(hand, error) and not died:
-                            beside = {ref: each for ref, (each, at) in running.items() if at is hand}
-                            for ref in beside.keys() - ended:
-                                if beside[ref] not in stalled:
+                            for ref, beside in _beside(hand, running):
+                                if ref not in ended and beside not in stalled:
                                     del running[ref]
-                                    watchman.ended(beside[ref])
-                                    work.spare(beside[ref])
+                                    watchman.ended(beside)
+                                    work.spare(beside)
                         work.give_back(shard, error)
                     else:
                         yield shard, part
         finally:
             crew.dismiss()
-            for shard, _ in running.values():
-                _unmark(plan, shard)
-
-
-class Work:
-    """The shards that wait for a worker, and how often each was tried."""
-
-    def __init__(self, shards: list[Shard]) -> None:
-        self._waiting = deque(shards)
-        self._not_before: dict[str, float] = {}
-        self.tried = Counter[str]()
-        self.spared = set[str]()
-
-    @property
-    def is_left(self) -> bool:
-        """Whether a shard waits."""
-        return bool(self._waiting)
-
-    def take(self) -> Shard | None:
-        """The next shard whose time has come, its try counted."""
-        for _ in range(len(self._waiting)):
-            shard = self._waiting.popleft()
-            if self._not_before.get(shard.id, 0.0) <= time.monotonic():
-                self.tried[shard.id] += 1
-                return shard
-            self._waiting.append(shard)
-        return None
-
-    def spare(self, shard: Shard) -> None:
-        """Let a shard be tried again as if it had not been: its worker was ended for another's sake."""
-        self.tried[shard.id] -= 1
-        self.spared.add(shard.id)
-        self._waiting.append(shard)
-
-    def give_back(self, shard: Shard, error: Exception) -> None:
-        """Let a shard be tried again, perhaps a little later. Raises `RunError` where there is no use in it."""
-        self._not_before[shard.id] = time.monotonic() + check_retry(shard, self.tried[shard.id], error)
-        self._waiting.append(shard)
+            work.end(shard for shard, _ in running.values())
 
 
 @dataclass(eq=False)
@@ -125,6 +83,9 @@ class Hand:
         self.shards += 1
         part: ray.ObjectRef[Path] = self.actor.attempt.remote(shard, attempt)
         return part
+
+
+Running = dict["ray.ObjectRef[Path]", tuple[Shard, Hand]]
 
 
 class Crew:
@@ -195,12 +156,6 @@ def _feed(classifiers: int) -> Feed:
     return Feed(max(1, cores), cluster.bytes_in_flight(classifiers))
 
 
-def _unmark(plan: Plan, shard: Shard) -> None:
-    """Take away the mark of an attempt that was ended by us: it is no sign that an image kills."""
-    with suppress(OSError):  # a mark that stays costs time, no row
-        mark_file(RunFolder(plan.job.output, plan.run), shard).unlink(missing_ok=True)
-
-
 class DecoderLostError(WorkerLostError):
     """A decode task died; the classifier that waited for its batch lives."""
 
@@ -210,6 +165,11 @@ def fleet(options: Options) -> Iterator[RayFleet]:
     """The fleet of a Ray cluster: the one at `--ray-address`, or one on this machine for as long as this lasts."""
     with cluster.connected(options.ray_address):
         yield RayFleet(*cluster.size(options.device))
+
+
+def _beside(hand: Hand, running: Running) -> list[tuple["ray.ObjectRef[Path]", Shard]]:
+    """The attempts that are left at an actor."""
+    return [(ref, shard) for ref, (shard, at) in running.items() if at is hand]
 
 
 def _ended(running: list[Any]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""The shorter ways to pixels against the exact one: the same grid, the same turn, the same verdicts."""
+"""The shorter way to pixels against the exact one: the same grid, the same turn, the same verdicts."""
 
 import io
 import itertools
@@ -48,9 +48,12 @@ def test_the_shorter_way_leads_to_the_same_pixels(orientation: int, size: tuple[
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
-@pytest.mark.parametrize("size", [(150, 100), (100, 150), (60, 50)])
-def test_a_picture_that_is_not_reduced_is_a_rounding_off(interpolation: str, size: tuple[int, int]) -> None:
-    data, model = jpeg(photograph(size)), RGB.model_copy(update={"interpolation": interpolation})
+@pytest.mark.parametrize("size", [(150, 100), (100, 150), (60, 50), (30, 20)])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 7])
+def test_a_picture_that_is_not_reduced_is_a_rounding_off(
+    interpolation: str, size: tuple[int, int], orientation: int
+) -> None:
+    data, model = jpeg(photograph(size), orientation), RGB.model_copy(update={"interpolation": interpolation})
     difference = np.abs(decoded("fast", data, model) - decoded("exact", data, model))
     assert difference.max() <= 2
     assert (difference > 0).mean() < 0.02
@@ -115,4 +118,4 @@ def test_no_size_is_read_beside_the_picture(interpolation: str) -> None:
     for width, height in itertools.product((*range(1, 40), 63, 64, 65, 129, 200), repeat=2):
         buffer = io.BytesIO()
         Image.fromarray(grey[:height, :width]).save(buffer, "JPEG")
-        assert np.ptp(decoded("fast", buffer.getvalue(), model)) == 0
+        assert (decoded("fast", buffer.getvalue(), model) == 90).all()

@@ -1,0 +1,69 @@
+"""The shards that wait for a worker: how often each was tried, and whether the mark on it is a sign of anything.
+
+A mark that an attempt leaves behind says that an image may kill, and has the next attempt isolate the images. Where the
+attempt was ended by us, it says nothing, and goes; a mark that was there before the attempt stays.
+"""
+
+import time
+from collections import Counter, deque
+from collections.abc import Iterable
+from contextlib import suppress
+
+from pipeline.attempts import check_retry, mark_file
+from pipeline.planning import Shard
+from pipeline.runs import Plan, RunFolder
+
+DYING_SECONDS = 2.0  # until a worker that was ended writes no mark any more
+
+
+class Work:
+    """What is left of a run's shards."""
+
+    def __init__(self, plan: Plan, shards: list[Shard]) -> None:
+        self._folder = RunFolder(plan.job.output, plan.run)
+        self._waiting = deque(shards)
+        self._not_before: dict[str, float] = {}
+        self._marked = set[str]()  # before the attempt under way
+        self._spared: dict[str, Shard] = {}
+        self.tried = Counter[str]()
+
+    @property
+    def is_left(self) -> bool:
+        """Whether a shard waits."""
+        return bool(self._waiting)
+
+    def take(self) -> Shard | None:
+        """The next shard whose time has come, its try counted."""
+        for _ in range(len(self._waiting)):
+            shard = self._waiting.popleft()
+            if self._not_before.get(shard.id, 0.0) <= time.monotonic():
+                self.tried[shard.id] += 1
+                if self._spared.pop(shard.id, None) is not None:
+                    self._unmark(shard)
+                if mark_file(self._folder, shard).exists():
+                    self._marked.add(shard.id)
+                return shard
+            self._waiting.append(shard)
+        return None
+
+    def give_back(self, shard: Shard, error: Exception) -> None:
+        """Let a shard be tried again, perhaps a little later. Raises `RunError` where there is no use in it."""
+        self._not_before[shard.id] = time.monotonic() + check_retry(shard, self.tried[shard.id], error)
+        self._waiting.append(shard)
+
+    def spare(self, shard: Shard) -> None:
+        """Let a shard be tried again as if it had not been: its worker was ended for another's sake."""
+        self.tried[shard.id] -= 1
+        self._not_before[shard.id] = time.monotonic() + DYING_SECONDS
+        self._spared[shard.id] = shard
+        self._waiting.append(shard)
+
+    def end(self, running: Iterable[Shard]) -> None:
+        """The run ends here, and the attempts at these shards with it."""
+        for shard in (*running, *self._spared.values()):
+            self._unmark(shard)
+
+    def _unmark(self, shard: Shard) -> None:
+        if shard.id not in self._marked:
+            with suppress(OSError):  # a mark that stays costs time, no row
+                mark_file(self._folder, shard).unlink(missing_ok=True)
