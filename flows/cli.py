@@ -13,6 +13,7 @@ from flows import model_commands, run_commands, terminal
 from flows.prefect_api import api_is_configured
 from flows.sentences import sentences
 from flows.terminal import tell
+from pipeline.arrow_alone import leave_pandas_out
 from pipeline.job import Device, EngineName, Job, Options, Precision, RequestError, Workers
 from pipeline.reporting import Summary
 
@@ -147,6 +148,7 @@ def query(
 
 def main() -> None:
     """The console script."""
+    leave_pandas_out()
     app()
 
 

@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FREE = ["schema", "storage", "job", "preprocessing", "timing", "children"]  # may be imported by every file of pipeline
+FREE = [
+    "arrow_alone",
+    "schema",
+    "storage",
+    "job",
+    "preprocessing",
+    "timing",
+    "children",
+]  # may be imported by every file of pipeline
 FLOW = [  # top to bottom: each may import those before it
     "network",
     "bundle",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import ray
 
+from pipeline.arrow_alone import leave_pandas_out
 from pipeline.attempts import ShardClassifier, this_process
 from pipeline.planning import Shard
 from pipeline.runs import Plan, RunFolder
@@ -24,6 +25,7 @@ class ClassifierActor:
 
     def __init__(self, plan: Plan, feed: Feed | None, flow_run: str | None) -> None:
         """Build the planned network here; `feed` says that this actor was placed on a GPU, and what decodes for it."""
+        leave_pandas_out()
         on_gpu = feed is not None
         context = ray.get_runtime_context()
         gpus = tuple(context.get_accelerator_ids().get("GPU", ()))

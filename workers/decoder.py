@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import ray
 
+from pipeline.arrow_alone import leave_pandas_out
 from pipeline.attempts import DECODER, this_process
 from pipeline.batching import Reading, image_batches, took
 from pipeline.looking import Decode
@@ -18,6 +19,7 @@ from pipeline.timing import Stopwatch
 
 def decode_batch(references: pa.Table, reading: Reading) -> pa.Table:
     """Decode one batch of references (`schema.LISTING`) to one image batch that names this process in its metadata."""
+    leave_pandas_out()
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # zero GPUs asked for does not hide them
     watch, cpu_before = Stopwatch("gather"), time.process_time()
     (batch,) = image_batches(references, reading, references.num_rows, watch)

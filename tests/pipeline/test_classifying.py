@@ -5,10 +5,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
 from scipy.special import expit, softmax
 
 from pipeline import bundle, schema
-from pipeline.classifying import Classifier, is_close, probabilities
+from pipeline.classifying import Classifier, is_close, probabilities, top
 from pipeline.engines import Answer
 from pipeline.preprocessing import Pixels
 from pipeline.timing import Stopwatch
@@ -83,3 +86,14 @@ def test_close_is_told_from_logits() -> None:
     assert is_close(chances, 0.4, 0.62).tolist() == [True, True, False], "0.6224 is near the threshold"
     assert is_close(chances, 0.4, 0.0).tolist() == [True, False, False]
     assert not is_close(chances, 0.0, 0.62).any()
+
+
+@given(
+    values=npst.arrays(
+        np.float32, st.tuples(st.integers(1, 6), st.integers(1, 12)), elements=st.sampled_from([0, 1, 2])
+    ),
+    k=st.integers(1, 12),
+)
+def test_the_best_classes_are_those_of_a_whole_stable_sort(values: np.ndarray, k: int) -> None:
+    k = min(k, values.shape[1])
+    assert (top(values, k) == np.argsort(-values, axis=1, kind="stable")[:, :k]).all()

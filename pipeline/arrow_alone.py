@@ -1,0 +1,31 @@
+"""Keep pyarrow from importing pandas, which it does with its first array wherever pandas is installed.
+
+That takes each process a quarter of a second, and nothing here hands pandas anything. For processes of our own: in one
+that is a user's, pandas must stay what it is to pyarrow.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+
+import pyarrow as pa
+
+
+def leave_pandas_out() -> None:
+    """Have pyarrow find no pandas; whoever imports pandas later gets it. Does nothing where it is there already."""
+    if "pandas" in sys.modules:
+        return
+    sys.meta_path.insert(0, nowhere := Nowhere())
+    try:
+        pa.array([])  # pyarrow looks for it once
+    finally:
+        sys.meta_path.remove(nowhere)
+
+
+class Nowhere(MetaPathFinder):
+    """Says that pandas is not installed."""
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: object = None) -> None:
+        """See `MetaPathFinder`."""
+        if fullname == "pandas":
+            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
