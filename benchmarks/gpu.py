@@ -1,12 +1,13 @@
 """How near the whole path comes to the roof of a GPU machine: the slower of its cores' decoding and its GPU's network.
 
-    python -m benchmarks.gpu [--images 20000] [--device cuda|cpu] [--seconds 5]
+    python -m benchmarks.gpu [--images 20000] [--device cuda|cpu] [--seconds 5] [--gpu-decoding]
 
 Networks have random weights, which take as long as trained ones; nothing is downloaded. Every image would be a close
 call for them, so that `--precision fast` is measured. The whole path's rate is that of the second half of its images: a
 run over all of them less a run over half of them, so that starting up does not count. With `--device cpu` the same code
 runs on the CPU, and through Ray on a GPU that it is only told of: to see that all of it works, not to measure. Where
-Ray is not installed, its rows say so.
+Ray is not installed, its rows say so. With `--gpu-decoding` the whole path has JPEGs decoded on the GPU (the roof of
+decoding stays that of the cores): whether that is worth it shows beside a run without.
 """
 
 import argparse
@@ -150,7 +151,9 @@ def ray_for(device: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def whole_path(images: Path, scratch: Path, model: Bundle, device: str, workers: str, number: int) -> float:
+def whole_path(
+    images: Path, scratch: Path, model: Bundle, device: str, workers: str, number: int, *, gpu_decoding: bool
+) -> float:
     """Seconds to classify the first `number` images and write their parts."""
     told_of_gpu = device == "cpu" and workers == "ray"
     options = {
@@ -159,6 +162,7 @@ def whole_path(images: Path, scratch: Path, model: Bundle, device: str, workers:
         "device": "auto" if told_of_gpu else device,
         "engine": "torch",
         "limit": number,
+        "gpu_decoding": gpu_decoding and (device == "cuda" or told_of_gpu),
     }
     output = scratch / f"out-{model.name}-{images.name}-{workers}-{number}"
     job = Job.of(str(images), str(output), str(model.folder), options)
@@ -171,9 +175,14 @@ def whole_path(images: Path, scratch: Path, model: Bundle, device: str, workers:
     return seconds
 
 
-def steady(images: Path, scratch: Path, model: Bundle, device: str, workers: str, number: int) -> float | None:
+def steady(
+    images: Path, scratch: Path, model: Bundle, device: str, workers: str, number: int, *, gpu_decoding: bool
+) -> float | None:
     """Images per second of the whole path once it runs; None where start-up hides it."""
-    half, whole = (whole_path(images, scratch, model, device, workers, count) for count in (number // 2, number))
+    half, whole = (
+        whole_path(images, scratch, model, device, workers, count, gpu_decoding=gpu_decoding)
+        for count in (number // 2, number)
+    )
     return (number - number // 2) / (whole - half) if whole > half else None
 
 
@@ -191,7 +200,7 @@ def rows_for(model: Bundle, images: Path, scratch: Path, roofs: Roofs, chosen: a
             yield f"{known}| {who} | Ray is not installed | – |"
             continue
         with ray_for(chosen.device) if workers == "ray" else nullcontext():
-            found = steady(images, scratch, model, chosen.device, workers, number)
+            found = steady(images, scratch, model, chosen.device, workers, number, gpu_decoding=chosen.gpu_decoding)
         if found is None:
             yield f"{known}| {who} | too few images to tell from start-up | – |"
         else:
@@ -205,6 +214,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=20_000, help="of 500×375; a tenth as many of 4000×3000")
     parser.add_argument("--batch", type=int, default=BATCH_SIZE["gpu"])
     parser.add_argument("--seconds", type=float, default=5.0, help="for each roof")
+    parser.add_argument("--gpu-decoding", action="store_true", help="the whole path with JPEGs decoded on the GPU")
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
     chosen = parser.parse_args()
     import torch

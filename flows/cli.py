@@ -45,6 +45,7 @@ def classify(
     device: Annotated[Device, typer.Option(help=_help("device"))] = "auto",
     engine: Annotated[EngineName, typer.Option(help=_help("engine"))] = "auto",
     precision: Annotated[Precision, typer.Option(help=_help("precision"))] = "auto",
+    gpu_decoding: Annotated[bool, typer.Option("--gpu-decoding", help=_help("gpu_decoding"))] = False,
     workers: Annotated[Workers, typer.Option(help=_help("workers"))] = "auto",
     ray_address: Annotated[str | None, typer.Option(help=_help("ray_address"))] = None,
     prefect: Annotated[bool, typer.Option("--prefect", help="Run as a Prefect flow even if no API is set up.")] = False,

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 
 from pipeline import bundle as bundles
-from pipeline import engines, listing, planning, publishing, reporting, runs
+from pipeline import engines, gpu_decoding, listing, planning, publishing, reporting, runs
 from pipeline.accounting import Account, Conditions, Ledger
 from pipeline.attempts import peak_memory
 from pipeline.bundle import Bundle
@@ -30,6 +30,7 @@ def check(job: Job) -> Bundle:
     bundle = bundles.resolve(job.model)
     planning.top_k_of(job.options, bundle)
     engines.check(bundle, job.options)
+    gpu_decoding.check(job.options)
     fleet.check(job.options)
     return bundle
 
@@ -152,6 +153,7 @@ class Run(AbstractContextManager["Run"]):
         try:
             workers = self._open_fleet(todo.images)
             engines.choose(job.options.engine, workers.on_gpu)
+            gpu_decoding.check_device(job.options, workers.on_gpu)
         except RequestError:  # only the cluster itself could tell
             folder.discard()
             raise

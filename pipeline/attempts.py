@@ -27,6 +27,7 @@ from pipeline import engines
 from pipeline.batching import DECODING, Reading, image_batches
 from pipeline.classifying import EngineError, Looked
 from pipeline.engines import Build, Engine
+from pipeline.gpu_decoding import on_device
 from pipeline.isolating import IsolatedDecoder, IsolatedEngine
 from pipeline.job import RequestError, RunError
 from pipeline.looking import Decode, Looking
@@ -196,6 +197,8 @@ class ShardClassifier:
                         closing(IsolatedEngine(plan.bundle, build, *self._where, mark.beat))
                     )
                 )
+            elif plan.looks.first.way == "gpu":
+                decode = on_device(decode, self._where[0])
             return self._write(shard, attempt, decode, looking, mark, time)
 
     def _write(self, shard: Shard, attempt: int, decode: Decode, looking: Looking, mark: Mark, time: Timesheet) -> Path:

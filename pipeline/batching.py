@@ -14,6 +14,7 @@ import pyarrow as pa
 from pipeline import schema, storage
 from pipeline.decoding import ImageError, check_strictly, content_hash, decode_cause, open_image, stored_size
 from pipeline.fast_decoding import Way, decode_by
+from pipeline.gpu_decoding import COMPRESSED, leaves
 from pipeline.preprocessing import Pixels, Preprocessing
 from pipeline.timing import Stopwatch
 
@@ -37,24 +38,27 @@ def image_batches(references: pa.Table, reading: Reading, batch_size: int, watch
     def into(slot: Pixels, reference: Row) -> Row:
         return image_row(reference, reading, slot, watch)
 
-    return filled_batches(references, reading.preprocessing, batch_size, into)
+    return filled_batches(references, reading, batch_size, into)
 
 
 def filled_batches(
-    references: pa.Table, preprocessing: Preprocessing, batch_size: int, into: Callable[[Pixels, Row], Row]
+    references: pa.Table, reading: Reading, batch_size: int, into: Callable[[Pixels, Row], Row]
 ) -> Iterator[pa.Table]:
     """Image batches whose pixels and facts `into(slot, reference)` gives, image after image."""
-    layout = schema.image_batch(*preprocessing.shape)
+    layout = schema.image_batch(*reading.preprocessing.shape)
     # As integers: a file system can hold times that Python's dates cannot.
     microseconds = references["modified_at"].cast(pa.int64())
     references = references.set_column(references.column_names.index("modified_at"), "modified_at", microseconds)
     for start in range(0, references.num_rows, batch_size):
         batch = references.slice(start, batch_size).to_pylist()
-        pixels = np.zeros((len(batch), *preprocessing.shape), dtype=np.uint8)
+        pixels = np.zeros((len(batch), *reading.preprocessing.shape), dtype=np.uint8)
         rows = [into(slot, reference) for slot, reference in zip(pixels, batch, strict=True)]
         facts = pa.Table.from_pylist(rows, schema=pa.schema(schema.FACTS))
         image = pa.FixedShapeTensorArray.from_numpy_ndarray(pixels)
-        yield facts.append_column(layout.field("image"), image)
+        table = facts.append_column(layout.field("image"), image)
+        if reading.way == "gpu":
+            table = table.append_column(COMPRESSED, pa.array([row.get(COMPRESSED) for row in rows], pa.binary()))
+        yield table
 
 
 def known_facts(reference: Row) -> Row:
@@ -87,7 +91,10 @@ def image_row(
                 row |= {"width": width, "height": height}
             if tell is not None:
                 tell(row)
-            slot[:] = decode_by(reading.way, content.data, image, reading.preprocessing, reading.max_pixels, watch)
+            if reading.way == "gpu" and leaves(image, content.data, reading.preprocessing, reading.max_pixels):
+                row[COMPRESSED] = content.data
+            else:
+                slot[:] = decode_by(reading.way, content.data, image, reading.preprocessing, reading.max_pixels, watch)
             if reading.strict:
                 check_strictly(content.data, image)
     except ImageError as error:

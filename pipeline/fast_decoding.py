@@ -18,7 +18,7 @@ from pipeline.decoding import check_pixels, decode, in_mode, turn_of, typed_fail
 from pipeline.preprocessing import WIDEST, Pixels, Preprocessing
 from pipeline.timing import Stopwatch
 
-Way = Literal["exact", "fast"]
+Way = Literal["exact", "fast", "gpu"]  # gpu: some JPEGs are left to a GPU, the others take the fast way
 Pair = tuple[int, int]  # x, y
 JPEGS = ("JPEG", "MPO")
 REDUCTIONS = (8, 4, 2)  # those of libjpeg that have SIMD code
@@ -33,7 +33,7 @@ KERNELS = {  # Pillow's bicubic is Catmull and Rom's, a = −0.5
 
 def is_shorter(way: Way, preprocessing: Preprocessing) -> bool:
     """Whether JPEGs for this network are decoded otherwise than exactly."""
-    return way == "fast" and preprocessing.is_known and preprocessing.interpolation in KERNELS
+    return way != "exact" and preprocessing.is_known and preprocessing.interpolation in KERNELS
 
 
 def decode_by(

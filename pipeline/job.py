@@ -48,6 +48,9 @@ class Options(BaseModel):
         "decoding and float32 throughout; fast: the first look's answer. Measured (EfficientNet-Lite0, two cores): the "
         "textbook's class for 99.9, 100 and 95–99 % of the images, at 445, 274 and 537 images/s.",
     )
+    gpu_decoding: bool = Field(
+        default=False, description="Decode JPEGs on the GPUs, where the cores cannot keep up; needs torchcodec."
+    )
     workers: Workers = Field(
         default="auto", description="ray: actors on every core or GPU; inline: this process; auto: by number of images."
     )

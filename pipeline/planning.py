@@ -107,7 +107,9 @@ def make_plan(
         bundle=bundle.folder,
         weights_sha256=bundle.weights_sha256,
         calibrated=bundle.temperature is not None,
-        looks=precision.looks(job.options.precision, engines.choose(job.options.engine, on_gpu), on_gpu),
+        looks=precision.looks(
+            job.options.precision, engines.choose(job.options.engine, on_gpu), on_gpu, job.options.gpu_decoding
+        ),
         batch_size=batch_size(bundle.preprocessing, on_gpu),
         top_k=top_k_of(job.options, bundle),
         shard_size=size,

@@ -20,6 +20,7 @@ FLOW = [  # top to bottom: each may import those before it
     "bundle",
     "decoding",
     "fast_decoding",
+    "gpu_decoding",
     "staging",
     "engines",
     "precision",

@@ -15,6 +15,7 @@ import pytest
 from pipeline.accounting import Account
 from pipeline.writing import read_receipt
 from tests.conftest import ROOT
+from tests.pipeline.test_runs import rows
 from workers import cluster
 from workers.classifier import SHARDS_AT_ONCE
 from workers.decoder import Feed
@@ -26,7 +27,7 @@ from pipeline.job import Job
 
 ray.init(address="local", num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False)
 images, output, model = sys.argv[1:]
-job = Job.of(images, output, model, {"workers": "ray"})
+job = Job.of(images, output, model, {"workers": "ray", "gpu_decoding": "gpu-decoding" in output})
 summary = phases.run_directly(job, lambda text: None, lambda done, total: None)
 assert summary.rows == 400 and summary.error == 1, summary
 print(summary.account.model_dump_json())
@@ -140,6 +141,25 @@ def test_one_actor_per_gpu_and_decode_tasks_with_none(
     assert account.gpus.images_per_second > 0
     assert 0 < account.gpus.busy <= 1
     assert sum(stage.share for stage in account.stages.values()) == pytest.approx(1, abs=0.1)
+
+
+def test_what_decode_tasks_leave_is_decoded_where_the_network_is(
+    crops: Callable[..., Path], tiny_bundle: Path, tmp_path: Path
+) -> None:
+    images, output, usual = crops(399), tmp_path / "gpu-decoding", tmp_path / "out"
+    (images / "bad.jpg").write_text("no image")
+    done, beside = (
+        subprocess.run(**command(images, where, tiny_bundle), capture_output=True, timeout=120)
+        for where in (output, usual)
+    )
+    assert done.returncode == beside.returncode == 0, done.stderr + beside.stderr
+    account = Account.model_validate_json(done.stdout)
+    assert account.stages["decode"].seconds > 0
+    assert "decode" not in Account.model_validate_json(beside.stdout).stages
+    assert {"read", "decode"} <= set(account.decoders), "the cores read and hash"
+    found, expected = (dict(rows(where)) for where in (output, usual))
+    assert found.keys() == expected.keys()
+    assert sum(found[path] != expected[path] for path in found) <= 4, "a rounding off, and the network is a random one"
 
 
 def test_a_killed_actor_gives_back_both_its_shards(
