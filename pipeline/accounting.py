@@ -230,6 +230,8 @@ def _sentence(
     took["plan"], took["publish"] = phases.get("plan", 0.0), phases.get("publish", 0.0)
     name = max(took, key=lambda each: took[each])
     share = f"{took[name] / max(sum(phases.values()), 1e-9):.0%} of the run"
+    if name == "decode" and how.on_gpu:
+        return name, f"Decoding on GPUs held it back ({share}). More GPUs or smaller images would help."
     if name == "gather" and elsewhere:  # the GPUs wait for cores: for what those do most
         name = max(elsewhere, key=lambda each: elsewhere[each])
         share += " in which GPUs waited for it"
@@ -258,6 +260,8 @@ def _help(name: str, how: Conditions) -> str:
     if name == "classify" and not how.on_gpu:
         engine = "" if how.engine == "openvino" else " So would the engine OpenVINO, if its package is installed."
         return f"A GPU, more cores or a smaller network would help.{engine}{LOWER[how.precision]}"
+    if name in ("decode", "resample") and how.on_gpu:
+        return "More cores or smaller images would help, and for JPEGs --gpu-decoding may."
     return {
         "read": "Faster or nearer storage would help, or more workers, which read side by side.",
         "decode": f"More cores or smaller images would help.{reduced}",

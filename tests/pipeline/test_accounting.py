@@ -120,11 +120,18 @@ def test_gpus_that_wait_are_held_back_by_what_the_cores_do_most() -> None:
     cores = {"elsewhere": {"read": 5.0, "decode": 30.0, "resample": 4.0}, "cpu_seconds_elsewhere": 36.0, "cores": 4}
     account = account_of(GPUS, *[spell_of({"gather": 8.0, "classify": 2.0}, **cores)] * 2)
     assert account.held_back_by == "decode" and "GPUs waited" in account.sentence
+    assert "--gpu-decoding may" in account.sentence
     assert account.gpus is not None
     assert (account.cores.number, account.gpus.number) == (8, 2)
     assert (account.cores.busy, account.gpus.busy) == (pytest.approx(74 / 80), pytest.approx(0.2))
     assert (account.cores.images_per_second, account.gpus.images_per_second) == (2.5, 10.0)
     assert account.decoders["decode"].share == pytest.approx(60 / 80)
+
+
+def test_gpus_that_decode_are_held_back_by_that() -> None:
+    account = account_of(GPUS, *[spell_of({"gather": 1.0, "decode": 7.0, "classify": 2.0})] * 2)
+    assert account.held_back_by == "decode"
+    assert "More GPUs" in account.sentence
 
 
 def test_gpus_that_work_are_held_back_by_the_network() -> None:
