@@ -30,7 +30,7 @@ def check(job: Job) -> Bundle:
     bundle = bundles.resolve(job.model)
     planning.top_k_of(job.options, bundle)
     engines.check(bundle, job.options)
-    gpu_decoding.check(job.options)
+    gpu_decoding.check(job.options, bundle.preprocessing)
     fleet.check(job.options)
     return bundle
 
@@ -106,7 +106,7 @@ class Run(AbstractContextManager["Run"]):
         if self._fleet is None:
             return None
         options, fleet = self._job.options, self._fleet
-        how = Conditions(fleet.size, fleet.on_gpu, options.precision, self._plan.looks.engine)
+        how = Conditions(fleet.size, fleet.on_gpu, options.precision, self._plan.looks.engine, options.gpu_decoding)
         return self._ledger.close(self._began, seconds, how)
 
     def _unfinished(self, bundle: Bundle) -> RunFolder | None:
@@ -134,7 +134,9 @@ class Run(AbstractContextManager["Run"]):
         self._folder = folder
         self._tell(f"Continuing run {folder.run}: {plan.shards - len(left)} of {plan.shards} shards are done.")
         if left:
-            self._open_fleet(sum(shard.images for shard in left))
+            gpu_decoding.check(options, plan.load_bundle().preprocessing)
+            workers = self._open_fleet(sum(shard.images for shard in left))
+            gpu_decoding.check_device(options, workers.on_gpu)
         return plan
 
     def _plan_anew(self, bundle: Bundle) -> Plan | None:

@@ -87,6 +87,7 @@ class Conditions(NamedTuple):
     on_gpu: bool
     precision: Precision
     engine: str
+    gpu_decoding: bool = False
 
 
 class Total:
@@ -230,7 +231,7 @@ def _sentence(
     took["plan"], took["publish"] = phases.get("plan", 0.0), phases.get("publish", 0.0)
     name = max(took, key=lambda each: took[each])
     share = f"{took[name] / max(sum(phases.values()), 1e-9):.0%} of the run"
-    if name == "decode" and how.on_gpu:
+    if name == "decode" and how.gpu_decoding:
         return name, f"Decoding on GPUs held it back ({share}). More GPUs or smaller images would help."
     if name == "gather" and elsewhere:  # the GPUs wait for cores: for what those do most
         name = max(elsewhere, key=lambda each: elsewhere[each])
@@ -260,7 +261,7 @@ def _help(name: str, how: Conditions) -> str:
     if name == "classify" and not how.on_gpu:
         engine = "" if how.engine == "openvino" else " So would the engine OpenVINO, if its package is installed."
         return f"A GPU, more cores or a smaller network would help.{engine}{LOWER[how.precision]}"
-    if name in ("decode", "resample") and how.on_gpu:
+    if name in ("decode", "resample") and how.on_gpu and not how.gpu_decoding and how.precision != "exact":
         return "More cores or smaller images would help, and for JPEGs --gpu-decoding may."
     return {
         "read": "Faster or nearer storage would help, or more workers, which read side by side.",

@@ -1,7 +1,8 @@
 """Keep pyarrow from importing pandas, which it does with its first array wherever pandas is installed.
 
 That takes each process a quarter of a second, and nothing here hands pandas anything. For processes of our own: in one
-that is a user's, pandas must stay what it is to pyarrow.
+that is a user's, pandas must stay what it is to pyarrow. (A Ray worker that decoded for us may serve other jobs of its
+cluster later; there `to_pandas` still finds pandas, but arrays are not made from pandas' own objects any more.)
 """
 
 import sys

@@ -5,16 +5,18 @@ Every reference becomes exactly one row, in the order of the shard. A failure ke
 """
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline import schema, storage
 from pipeline.decoding import ImageError, check_strictly, content_hash, decode_cause, open_image, stored_size
 from pipeline.fast_decoding import Way, decode_by
-from pipeline.gpu_decoding import COMPRESSED, leaves
+from pipeline.gpu_decoding import COMPRESSED, SKETCH, sketch_for
 from pipeline.preprocessing import Pixels, Preprocessing
 from pipeline.timing import Stopwatch
 
@@ -57,8 +59,17 @@ def filled_batches(
         image = pa.FixedShapeTensorArray.from_numpy_ndarray(pixels)
         table = facts.append_column(layout.field("image"), image)
         if reading.way == "gpu":
-            table = table.append_column(COMPRESSED, pa.array([row.get(COMPRESSED) for row in rows], pa.binary()))
+            for name in (COMPRESSED, SKETCH):
+                table = table.append_column(name, pa.array([row.get(name) for row in rows], pa.binary()))
         yield table
+
+
+def batch_bytes(references: pa.Table, reading: Reading, rows: int) -> int:
+    """Bytes of a batch of so many of the references: their pixels, and their files where those stay compressed."""
+    each = math.prod(reading.preprocessing.shape)
+    if reading.way == "gpu":
+        each += int(pc.mean(references["size_bytes"]).as_py() or 0)
+    return rows * each
 
 
 def known_facts(reference: Row) -> Row:
@@ -91,12 +102,15 @@ def image_row(
                 row |= {"width": width, "height": height}
             if tell is not None:
                 tell(row)
-            if reading.way == "gpu" and leaves(image, content.data, reading.preprocessing, reading.max_pixels):
-                row[COMPRESSED] = content.data
-            else:
+            sketch = None
+            if reading.way == "gpu":
+                sketch = sketch_for(image, content.data, reading.preprocessing, reading.max_pixels)
+            if sketch is None:
                 slot[:] = decode_by(reading.way, content.data, image, reading.preprocessing, reading.max_pixels, watch)
-            if reading.strict:
-                check_strictly(content.data, image)
+                if reading.strict:
+                    check_strictly(content.data, image)
+            else:  # which was drawn as strictly
+                row |= {COMPRESSED: content.data, SKETCH: sketch}
     except ImageError as error:
         row |= {"error_stage": error.stage, "error": error.reason}
     return row

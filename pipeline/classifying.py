@@ -114,7 +114,7 @@ class Classifier:
             if not np.isfinite(answer.logits).all():
                 failures = failures | self._not_numbers(answer)
                 answer = Answer(np.nan_to_num(answer.logits), answer.features)
-            told = self._predictions(_with_failures(batch, failures), chances, answer.features)
+            told = self._predictions(schema.with_failures(batch, failures), chances, answer.features)
             open_rows[list(failures)] = False
             looks = 1 + torn.astype(np.int8) * (self._exact is not None)
             return Looked(told, answer.logits, self._close(answer, chances, decoding) & open_rows, looks)
@@ -232,17 +232,6 @@ def _joined(first: Answer, second: Answer) -> Answer:
     return Answer(np.concatenate([first.logits, second.logits]), features)
 
 
-def _with_failures(batch: pa.Table, failures: dict[int, tuple[str, str]]) -> pa.Table:
-    """The batch with the errors of the rows on which the network failed."""
-    for which, column in enumerate(("error_stage", "error")):
-        if not failures:
-            break
-        known = batch[column].to_pylist()
-        told = [failures[row][which] if row in failures and value is None else value for row, value in enumerate(known)]
-        batch = batch.set_column(batch.column_names.index(column), column, pa.array(told, pa.string()))
-    return batch
-
-
 def probabilities(logits: Floats, temperature: float) -> Floats:
     """Class probabilities [batch, classes] of logits [batch, outputs] at a temperature > 0.
 
@@ -258,7 +247,7 @@ def probabilities(logits: Floats, temperature: float) -> Floats:
 
 
 def top(chances: Floats, k: int) -> npt.NDArray[np.intp]:
-    """The columns of the k greatest values of each row, the greatest first; of equal ones, the first column first."""
+    """The columns of the k greatest values of each row, greatest first; of equals, the first column. Not for NaN."""
     if k < chances.shape[1]:
         least = np.partition(chances, -k, axis=1)[:, -k, None]
         some = np.nonzero(chances >= least)

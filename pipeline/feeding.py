@@ -7,13 +7,12 @@ on all cores. Each takes a few images of a batch; the batches come in order.
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from math import prod
 from types import TracebackType
 from typing import NamedTuple
 
 import pyarrow as pa
 
-from pipeline.batching import Reading, image_batches, took
+from pipeline.batching import Reading, batch_bytes, image_batches, took
 from pipeline.timing import Stopwatch
 
 BYTES_AHEAD = 2 << 30  # of decoded pixels, those being decoded included
@@ -43,7 +42,7 @@ class ThreadedDecoder:
 
     def batches(self, references: pa.Table, reading: Reading, batch_size: int, _watch: Stopwatch) -> Iterator[pa.Table]:
         """As `batching.image_batches`; each batch says how long the threads took, see `batching.took`."""
-        ahead = self.ahead(batch_size, batch_size * prod(reading.preprocessing.shape))
+        ahead = self.ahead(batch_size, batch_bytes(references, reading, batch_size))
         waiting: deque[list[Future[Piece]]] = deque()
         try:
             for start in range(0, references.num_rows, batch_size):

@@ -49,7 +49,7 @@ class Options(BaseModel):
         "textbook's class for 99.9, 100 and 95–99 % of the images, at 445, 274 and 537 images/s.",
     )
     gpu_decoding: bool = Field(
-        default=False, description="Decode JPEGs on the GPUs, where the cores cannot keep up; needs torchcodec."
+        default=False, description="Decode most JPEGs on the GPUs, where the cores cannot keep up; needs torchcodec."
     )
     workers: Workers = Field(
         default="auto", description="ray: actors on every core or GPU; inline: this process; auto: by number of images."

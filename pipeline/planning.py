@@ -28,14 +28,14 @@ SMALLEST, LARGEST = 64, 16_384  # images per shard
 SHARDS_PER_WORKER = 8  # so that the last shards of a run end at about the same time
 SHARDS_PER_FILE = 256  # a reader parses one footer to find its shard; this bounds the footer
 BATCH_SIZE = {"cpu": 64, "gpu": 256}  # images per Arrow batch, as far as they fit:
-BATCH_BYTES = 256 << 20  # of pixels: several batches are under way at a time
+BATCH_BYTES = 256 << 20  # several batches are under way at a time
 INDEX = "shards.parquet"
 INDEX_SCHEMA = pa.schema(
     [("id", pa.string()), ("file", pa.string()), ("row", pa.int32()), ("images", pa.int64()), ("bytes", pa.int64())]
 )
 RECORDED = (
     *("shardseer", "torch", "torchvision", "timm", "openvino"),
-    *("pillow", "simplejpeg", "cykooz.resizer", "pyarrow", "ray", "prefect"),
+    *("pillow", "simplejpeg", "cykooz.resizer", "torchcodec", "pyarrow", "ray", "prefect"),
 )
 
 
@@ -110,7 +110,9 @@ def make_plan(
         looks=precision.looks(
             job.options.precision, engines.choose(job.options.engine, on_gpu), on_gpu, job.options.gpu_decoding
         ),
-        batch_size=batch_size(bundle.preprocessing, on_gpu),
+        batch_size=batch_size(
+            bundle.preprocessing, on_gpu, chosen.bytes // chosen.images if job.options.gpu_decoding else 0
+        ),
         top_k=top_k_of(job.options, bundle),
         shard_size=size,
         shards=write_shards(folder.shards, chosen.references(), size),
@@ -127,9 +129,10 @@ def make_plan(
     return plan
 
 
-def batch_size(preprocessing: Preprocessing, on_gpu: bool) -> int:
-    """Images per Arrow batch for a network: fewer of very large ones."""
-    return max(1, min(BATCH_SIZE["gpu" if on_gpu else "cpu"], BATCH_BYTES // math.prod(preprocessing.shape)))
+def batch_size(preprocessing: Preprocessing, on_gpu: bool, file_bytes: int = 0) -> int:
+    """Images per Arrow batch for a network: fewer of very large ones, files of `file_bytes` that go along included."""
+    each = math.prod(preprocessing.shape) + file_bytes
+    return max(1, min(BATCH_SIZE["gpu" if on_gpu else "cpu"], BATCH_BYTES // each))
 
 
 def shard_size(images: int, workers: int) -> int:

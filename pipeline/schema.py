@@ -53,3 +53,14 @@ def image_batch(height: int, width: int, channels: int) -> pa.Schema:
     A row whose `error` is set has pixels of zero; the classifier passes its error on and gives it no label.
     """
     return pa.schema([*FACTS, ("image", pa.fixed_shape_tensor(pa.uint8(), (height, width, channels)))])
+
+
+def with_failures(batch: pa.Table, failures: dict[int, tuple[str, str]]) -> pa.Table:
+    """A batch with errors, stage and reason by row number; a row that has one keeps it."""
+    for which, column in enumerate(("error_stage", "error")):
+        if not failures:
+            break
+        known = batch[column].to_pylist()
+        told = [failures[row][which] if row in failures and value is None else value for row, value in enumerate(known)]
+        batch = batch.set_column(batch.column_names.index(column), column, pa.array(told, pa.string()))
+    return batch

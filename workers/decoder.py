@@ -1,6 +1,5 @@
 """CPU work for GPU classifiers: decode tasks on every core of the cluster, their batches in the object store."""
 
-import math
 import os
 import time
 from collections import deque
@@ -12,7 +11,7 @@ import ray
 
 from pipeline.arrow_alone import leave_pandas_out
 from pipeline.attempts import DECODER, this_process
-from pipeline.batching import Reading, image_batches, took
+from pipeline.batching import Reading, batch_bytes, image_batches, took
 from pipeline.looking import Decode
 from pipeline.timing import Stopwatch
 
@@ -43,7 +42,7 @@ class Feed(NamedTuple):
         """
 
         def batches(references: pa.Table, reading: Reading, batch_size: int, _watch: Stopwatch) -> Iterator[pa.Table]:
-            ahead = self.ahead(batch_size * math.prod(reading.preprocessing.shape), shards)
+            ahead = self.ahead(batch_bytes(references, reading, batch_size), shards)
             decode = ray.remote(num_cpus=1, num_gpus=0, max_retries=0)(decode_batch)
             waiting: deque[ray.ObjectRef[pa.Table]] = deque()
             for start in range(0, references.num_rows, batch_size):

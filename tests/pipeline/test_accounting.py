@@ -129,7 +129,9 @@ def test_gpus_that_wait_are_held_back_by_what_the_cores_do_most() -> None:
 
 
 def test_gpus_that_decode_are_held_back_by_that() -> None:
-    account = account_of(GPUS, *[spell_of({"gather": 1.0, "decode": 7.0, "classify": 2.0})] * 2)
+    account = account_of(
+        GPUS._replace(gpu_decoding=True), *[spell_of({"gather": 1.0, "decode": 7.0, "classify": 2.0})] * 2
+    )
     assert account.held_back_by == "decode"
     assert "More GPUs" in account.sentence
 
