@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.accounting import Account
 from pipeline.writing import read_receipt
-from tests.conftest import ROOT
+from tests.conftest import ROOT, make_crops
 from tests.pipeline.test_runs import rows
 from workers import cluster
 from workers.classifier import SHARDS_AT_ONCE
@@ -143,10 +143,9 @@ def test_one_actor_per_gpu_and_decode_tasks_with_none(
     assert sum(stage.share for stage in account.stages.values()) == pytest.approx(1, abs=0.1)
 
 
-def test_what_decode_tasks_leave_is_decoded_where_the_network_is(
-    crops: Callable[..., Path], tiny_bundle: Path, tmp_path: Path
-) -> None:
-    images, output, usual = crops(399), tmp_path / "gpu-decoding", tmp_path / "out"
+def test_what_decode_tasks_leave_is_decoded_where_the_network_is(tiny_bundle: Path, tmp_path: Path) -> None:
+    images, output, usual = tmp_path / "images", tmp_path / "gpu-decoding", tmp_path / "out"
+    make_crops(images, 399, size=(128, 96))
     (images / "bad.jpg").write_text("no image")
     done, beside = (
         subprocess.run(**command(images, where, tiny_bundle), capture_output=True, timeout=120)
