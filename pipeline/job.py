@@ -46,7 +46,7 @@ class Options(BaseModel):
         default="auto",
         description="auto: a fast look, and an exact one where its two best classes lie close; exact: the textbook's "
         "decoding and float32 throughout; fast: the first look's answer. Measured (EfficientNet-Lite0, two cores): the "
-        "textbook's class for 99.7, 100 and 95–99 % of the images, at 518, 283 and 551 images/s.",
+        "textbook's class for 99.7, 100 and 92–99 % of the images, at 518, 283 and 551 images/s.",
     )
     gpu_decoding: bool = Field(
         default=False, description="Decode most JPEGs on the GPUs, where the cores cannot keep up; needs torchcodec."
