@@ -134,7 +134,8 @@ class Run(AbstractContextManager["Run"]):
         self._folder = folder
         self._tell(f"Continuing run {folder.run}: {plan.shards - len(left)} of {plan.shards} shards are done.")
         if left:
-            gpu_decoding.check(options, plan.load_bundle().preprocessing)
+            if options.gpu_decoding:  # the plan's, whatever is asked for now
+                gpu_decoding.check(options, plan.load_bundle().preprocessing)
             workers = self._open_fleet(sum(shard.images for shard in left))
             gpu_decoding.check_device(options, workers.on_gpu)
         return plan
