@@ -105,8 +105,9 @@ class Run(AbstractContextManager["Run"]):
     def _account(self, seconds: dict[str, float]) -> Account | None:
         if self._fleet is None:
             return None
-        options, fleet = self._job.options, self._fleet
-        how = Conditions(fleet.size, fleet.on_gpu, options.precision, self._plan.looks.engine, options.gpu_decoding)
+        fleet, looks = self._fleet, self._plan.looks
+        precision = self._job.options.precision
+        how = Conditions(fleet.size, fleet.on_gpu, precision, looks.engine, gpu_decoding=looks.first.way == "gpu")
         return self._ledger.close(self._began, seconds, how)
 
     def _unfinished(self, bundle: Bundle) -> RunFolder | None:

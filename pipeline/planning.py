@@ -34,8 +34,18 @@ INDEX_SCHEMA = pa.schema(
     [("id", pa.string()), ("file", pa.string()), ("row", pa.int32()), ("images", pa.int64()), ("bytes", pa.int64())]
 )
 RECORDED = (
-    *("shardseer", "torch", "torchvision", "timm", "openvino"),
-    *("pillow", "simplejpeg", "cykooz.resizer", "torchcodec", "pyarrow", "ray", "prefect"),
+    "shardseer",
+    "torch",
+    "torchvision",
+    "timm",
+    "openvino",
+    "pillow",
+    "simplejpeg",
+    "cykooz.resizer",
+    "torchcodec",
+    "pyarrow",
+    "ray",
+    "prefect",
 )
 
 

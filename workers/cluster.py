@@ -30,10 +30,8 @@ def connected(address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     local = {} if address else {"object_store_memory": _object_store_bytes(), "include_dashboard": False}
-    if local:
-        os.environ.setdefault(
-            "RAY_enable_autoscaler_v2", "1"
-        )  # the older one takes a second to end, with nothing to do
+    if local:  # the older autoscaler takes a second to end, with nothing to do
+        os.environ.setdefault("RAY_enable_autoscaler_v2", "1")
     with _keeping_sigterm():
         try:
             # An explicit address: RAY_ADDRESS in the environment would silently redirect.

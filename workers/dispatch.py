@@ -58,11 +58,9 @@ class RayFleet:
                     except Exception as error:  # noqa: BLE001  judged there
                         died = isinstance(error, WorkerLostError) and attempt in ended
                         if crew.replace(hand, error) and not died:
-                            for ref, beside in _beside(hand, running):
-                                if ref not in ended and beside not in stalled:
-                                    del running[ref]
-                                    watchman.ended(beside)
-                                    work.spare(beside)
+                            for beside in _innocent(hand, running, ended, stalled):
+                                watchman.ended(beside)
+                                work.spare(beside)
                         work.give_back(shard, error)
                     else:
                         yield shard, part
@@ -167,9 +165,10 @@ def fleet(options: Options) -> Iterator[RayFleet]:
         yield RayFleet(*cluster.size(options.device))
 
 
-def _beside(hand: Hand, running: Running) -> list[tuple["ray.ObjectRef[Path]", Shard]]:
-    """The attempts that are left at an actor."""
-    return [(ref, shard) for ref, (shard, at) in running.items() if at is hand]
+def _innocent(hand: Hand, running: Running, ended: list[Any], stalled: list[Shard]) -> list[Shard]:
+    """Take away the shards whose attempts were under way beside the one that an actor was ended for."""
+    beside = [ref for ref, (shard, at) in running.items() if at is hand and ref not in ended and shard not in stalled]
+    return [running.pop(ref)[0] for ref in beside]
 
 
 def _ended(running: list[Any]) -> list[Any]:
