@@ -24,14 +24,14 @@ import pyarrow as pa
 from PIL import Image
 
 from benchmarks import photographs
-from pipeline import bundle as bundles
-from pipeline import engines, precision, schema, storage
-from pipeline.classifying import is_close, probabilities
-from pipeline.engines import Floats, Name, Numbers
-from pipeline.fast_decoding import Way
+from pipeline import schema, storage
+from pipeline.images.fast_decoding import Way
 from pipeline.job import Options
-from pipeline.looking import Looking, joined
-from pipeline.precision import Look, Looks
+from pipeline.model import engine, engines, precision, resolving
+from pipeline.model.cascade import Looking, joined
+from pipeline.model.engine import Floats, Name, Numbers
+from pipeline.model.precision import Look, Looks
+from pipeline.model.probabilities import is_close, probabilities
 from pipeline.timing import Stopwatch
 
 CHOSEN_ON, REPORTED_ON = 1, 2  # seeds
@@ -93,7 +93,7 @@ def textbook(files: Sequence[Path]) -> Floats:
     from timm.data import create_transform, resolve_data_config
 
     torch.set_num_threads(1)
-    net = bundles.resolve(None).network()
+    net = resolving.resolve(None).network()
     transform = create_transform(**resolve_data_config({}, model=net))
     with torch.inference_mode():
         logits = [net(transform(Image.open(file).convert("RGB"))[None]).numpy() for file in files]
@@ -102,9 +102,9 @@ def textbook(files: Sequence[Path]) -> Floats:
 
 def answers(looks: Looks, files: Sequence[Path]) -> Found:
     """The same by one of our ways to look, in the order of `files`."""
-    bundle = bundles.resolve(None)
+    bundle = resolving.resolve(None)
 
-    def built(build: engines.Build) -> engines.Engine:
+    def built(build: engine.Build) -> engine.Engine:
         engines.prepare(bundle, build)
         return engines.build(bundle, build, "cpu", threads=1)
 

@@ -24,15 +24,18 @@ import pyarrow as pa
 import ray
 
 from benchmarks import tiny
-from pipeline import bundle as bundles
-from pipeline import listing, planning, publishing, runs, schema
-from pipeline.attempts import this_process
+from pipeline import schema
+from pipeline.images import listing
 from pipeline.job import Job
-from pipeline.planning import SHARDS_PER_WORKER, SMALLEST, Shard
-from pipeline.runs import Plan, RunFolder
-from pipeline.selecting import Selection
-from pipeline.writing import Receipt, write_part
-from workers.dispatch import RayFleet
+from pipeline.model import bundle as bundles
+from pipeline.model import fingerprint
+from pipeline.run import outputs, planning, publishing
+from pipeline.run.folder import RunFolder
+from pipeline.run.parts import Receipt, this_process, write_part
+from pipeline.run.plan import Plan
+from pipeline.run.selecting import Selection
+from pipeline.run.sharding import SHARDS_PER_WORKER, SMALLEST, Shard
+from workers.ray_executor import RayFleet
 
 SLEEPS = (1.0, 0.2, 0.05, 0.0)  # seconds a shard, one step each
 SIZES = (64, 1024, 16_384)  # images a shard, of which `planning.shard_size` takes the largest that balances
@@ -91,10 +94,10 @@ def plan_shards(base: Path, number: int) -> RunFolder:
     tiny.write(base / "images", number * SMALLEST)
     tiny.write_bundle(base / "tiny")
     job = Job.of(str(base / "images"), str(base / "out"), str(base / "tiny"), {"engine": "torch"})
-    bundle, folder = bundles.load(base / "tiny"), runs.new_run(job.output)
+    bundle, folder = bundles.load(base / "tiny"), outputs.new_run(job.output)
     folder.create()
     listing.write_listing(job, folder.listing)
-    name = planning.model_name(bundle, planning.model_key(bundle, job.options))
+    name = fingerprint.model_name(bundle, fingerprint.model_key(bundle, job.options))
     found = Selection(job, folder.listing, folder.path, name)
     planning.make_plan(folder, job, bundle, found, {}, workers=-(-number // SHARDS_PER_WORKER), on_gpu=False)
     return folder

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import duckdb
 
-from pipeline.writing import read_receipt
+from pipeline.run.parts import read_receipt
 
 ROOT = Path(__file__).parent.parent
 PEERS = Path(sys.prefix) / "peers"  # packages whose pins are not ours: before the venv's own for who asks

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 from skimage.data import lfw_subset
 
-from pipeline import bundling
-from pipeline.recipe import Recipe
+from pipeline.training import phases
+from pipeline.training.recipe import Recipe
 
 FOLDS = 5
 
@@ -54,7 +54,7 @@ def main(folder: Path) -> None:
     found = []
     for table in folds(folder, write(folder / "images")):
         bundle = folder / f"bundle-{table.stem}"
-        tested = bundling.train(str(table), str(bundle), Recipe(), tell=lambda _: None, fresh=True)
+        tested = phases.train(str(table), str(bundle), Recipe(), tell=lambda _: None, fresh=True)
         assert tested is not None
         found.append(tested)
         print(

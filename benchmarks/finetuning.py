@@ -14,9 +14,9 @@ import numpy as np
 import skimage.data
 from PIL import Image
 
-from pipeline import bundling
-from pipeline.evaluating import Evaluation
-from pipeline.recipe import Recipe
+from pipeline.training import phases
+from pipeline.training.evaluating import Evaluation
+from pipeline.training.recipe import Recipe
 
 PHOTOGRAPHS = (
     "astronaut", "brick", "camera", "chelsea", "coffee", "coins",
@@ -53,7 +53,7 @@ def main(folder: Path) -> None:
         for seed in SEEDS:
             recipe = Recipe.of(**chosen, test=0.5, epochs=20, augment="standard", batch_size=16, seed=seed)
             output = str(folder / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}")
-            tested = bundling.train(str(folder / "tiles"), output, recipe, tell=lambda _: None, fresh=True)
+            tested = phases.train(str(folder / "tiles"), output, recipe, tell=lambda _: None, fresh=True)
             assert tested is not None
             found.append(tested)
         accuracies = ", ".join(f"{each.accuracy:.3f}" for each in found)

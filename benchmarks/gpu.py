@@ -26,13 +26,16 @@ import pyarrow as pa
 from PIL import Image
 
 from flows import phases
-from pipeline import bundle, schema
-from pipeline.batching import Reading, image_batches
-from pipeline.bundle import Bundle
-from pipeline.engines import Build, TorchEngine, fast_numbers
+from pipeline import schema
+from pipeline.images.batching import BATCH_SIZE, Reading, image_batches
 from pipeline.job import Job
-from pipeline.planning import BATCH_SIZE
-from pipeline.staging import IN_FLIGHT, in_flight
+from pipeline.model import bundle
+from pipeline.model.bundle import Bundle
+from pipeline.model.cuda_staging import IN_FLIGHT
+from pipeline.model.engine import Build
+from pipeline.model.engines import fast_numbers
+from pipeline.model.in_flight import in_flight
+from pipeline.model.torch_engine import TorchEngine
 from pipeline.timing import Stopwatch
 
 NETWORKS = ("tf_efficientnet_lite0", "resnet50")

@@ -9,8 +9,9 @@ the held-out fifths of two seeds, each with other splits.
 import sys
 from pathlib import Path
 
-from pipeline import bundle, bundling
-from pipeline.recipe import Recipe
+from pipeline.model import bundle
+from pipeline.training import phases
+from pipeline.training.recipe import Recipe
 
 SEEDS = (0, 1)
 WIDTHS = (64, 256, 1024)
@@ -37,7 +38,7 @@ def main(digits: Path, folder: Path) -> None:
         right = tested = parameters = 0
         for seed in SEEDS:
             output = folder / f"{name.split(',')[0]}-{len(layers)}-{layers[0].get('units', 'conv')}-{seed}"
-            found = bundling.train(
+            found = phases.train(
                 str(digits),
                 str(output),
                 Recipe.of(layers=layers, epochs=40, seed=seed),

@@ -29,9 +29,9 @@ import simplejpeg
 import torch
 from cykooz_resizer import CropBox, FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
 
-from pipeline import bundle as bundles
-from pipeline.bundle import Bundle
-from pipeline.preprocessing import Pixels, Preprocessing
+from pipeline.images.preprocessing import Pixels, Preprocessing
+from pipeline.model import resolving
+from pipeline.model.bundle import Bundle
 
 BATCHES = (4, 16)
 TURNS = 3  # each phase is measured so many times, in turns: what slows the machine for a while slows all three
@@ -164,7 +164,7 @@ def fastest(model: Path, contract: Preprocessing) -> int:
 def measure(images: Path, seconds: float) -> dict[str, Any]:
     """The three rates, and how far the first two explain the third (1 is all of it)."""
     os.environ.setdefault("CI", "true")  # keeps OpenVINO's converter from reporting its use over the network
-    processes, bundle = os.cpu_count() or 1, bundles.resolve(None)
+    processes, bundle = os.cpu_count() or 1, resolving.resolve(None)
     files = sorted(images.rglob("*.jpg"))[:FILES]
     with tempfile.TemporaryDirectory() as scratch:
         model = Path(scratch) / "roof.xml"

@@ -56,8 +56,8 @@ def write_bundle(folder: Path) -> None:
     import timm
     import torch
 
-    import pipeline.network  # noqa: F401  registers PlainCNN with timm
-    from pipeline import bundle
+    import pipeline.model.plain_cnn  # noqa: F401  registers PlainCNN with timm
+    from pipeline.model import bundle
 
     torch.manual_seed(0)
     arguments = {"img_size": [SIDE, SIDE], "layers": list(LAYERS)}

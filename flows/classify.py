@@ -17,9 +17,10 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from flows.phases import Run
-from pipeline.job import Job, Options, RequestError, RunError
-from pipeline.reporting import Summary, markdown
-from pipeline.runs import Plan
+from pipeline.errors import RequestError, RunError
+from pipeline.job import Job, Options
+from pipeline.run.plan import Plan
+from pipeline.run.reporting import Summary, markdown
 
 PROGRESS_EVERY = 2.0  # seconds between updates of the progress artifact
 LAST_PROGRESS = 5.0  # seconds that a run waits at its end for the last update

@@ -13,9 +13,10 @@ from flows import model_commands, run_commands, terminal
 from flows.prefect_api import api_is_configured
 from flows.sentences import sentences
 from flows.terminal import tell
-from pipeline.arrow_alone import leave_pandas_out
-from pipeline.job import Device, EngineName, Job, Options, Precision, RequestError, Workers
-from pipeline.reporting import Summary
+from pipeline.errors import RequestError
+from pipeline.job import Device, EngineName, Job, Options, Precision, Workers
+from pipeline.run.reporting import Summary
+from pipeline.without_pandas import leave_pandas_out
 
 app = typer.Typer(
     help="Classify directories of images with a convolutional network; the answers are Parquet.",
@@ -96,9 +97,9 @@ def _through_prefect(job: Job) -> Summary | None:
     from prefect.client.orchestration import get_client
 
     from flows.classify import classify_images
-    from workers import fleet
+    from workers import executor
 
-    fleet.import_ahead(job.options)
+    executor.import_ahead(job.options)
     state = classify_images(job.images, str(job.output), job.model, job.options, return_state=True)
     flow_run = state.state_details.flow_run_id
     assert flow_run is not None
@@ -113,7 +114,7 @@ def _close(job: Job, summary: Summary | None, as_json: bool) -> None:
     if as_json:
         print("null" if summary is None else summary.model_dump_json(indent=2))
         return
-    from pipeline import querying
+    from pipeline.run import querying
 
     if summary is not None:
         terminal.show_summary(summary)
@@ -135,7 +136,7 @@ def query(
     """Ask the published predictions with DuckDB."""
     import duckdb
 
-    from pipeline import querying
+    from pipeline.run import querying
 
     database = querying.connect(output)
     try:

@@ -5,13 +5,15 @@ import time
 from pathlib import Path
 
 from flows import phases
-from pipeline import bundle as bundles
-from pipeline import engines, listing, planning, precision
+from pipeline.images import batching, listing
 from pipeline.job import Job
-from pipeline.looking import Looking
-from pipeline.selecting import Selection
+from pipeline.model import bundle as bundles
+from pipeline.model import engine, engines, fingerprint, precision
+from pipeline.model.cascade import Looking
+from pipeline.run import sharding
+from pipeline.run.selecting import Selection
 from pipeline.timing import Stopwatch
-from workers import fleet
+from workers import executor
 
 SAMPLE = 32  # images classified to time the rest; spread evenly over the work
 
@@ -19,16 +21,16 @@ SAMPLE = 32  # images classified to time the rest; spread evenly over the work
 def estimate(job: Job) -> str:
     """Say what classifying would do, from a real listing and a timed sample. Writes nothing to the output."""
     bundle = phases.check(job)
-    name = planning.model_name(bundle, planning.model_key(bundle, job.options))
+    name = fingerprint.model_name(bundle, fingerprint.model_key(bundle, job.options))
     with tempfile.TemporaryDirectory() as scratch:
         listed = Path(scratch) / "listing.parquet"
         listing.write_listing(job, listed)
         todo = Selection(job, listed, Path(scratch), name)
         if todo.images == 0:
             return f"Nothing new: all {todo.found:,} images are classified already."
-        with fleet.opened(job.options, todo.images) as workers:
+        with executor.opened(job.options, todo.images) as workers:
             size, on_gpu = workers.size, workers.on_gpu
-        shards = -(-todo.images // planning.shard_size(todo.images, size))
+        shards = -(-todo.images // sharding.shard_size(todo.images, size))
         rate = _images_per_second(job, bundle, todo)
     seconds = todo.images / (rate * size)
     return (
@@ -43,15 +45,15 @@ def estimate(job: Job) -> str:
 def _images_per_second(job: Job, bundle: bundles.Bundle, todo: Selection) -> float:
     """Decode and classify a sample with one thread."""
 
-    def built(build: engines.Build) -> engines.Engine:
+    def built(build: engine.Build) -> engine.Engine:
         engines.prepare(bundle, build)
         return engines.build(bundle, build, "cpu", threads=1)
 
     engine = engines.choose(job.options.engine, on_gpu=False)
     looks = precision.looks(job.options.precision, engine, False)
-    top_k = planning.top_k_of(job.options, bundle)
+    top_k = fingerprint.top_k_of(job.options, bundle)
     looking = Looking(bundle, looks, built, options=job.options, top_k=top_k)
-    sample, size = todo.sample(SAMPLE), planning.batch_size(bundle.preprocessing, on_gpu=False)
+    sample, size = todo.sample(SAMPLE), batching.batch_size(bundle.preprocessing, on_gpu=False)
     list(looking.over(sample.slice(0, size), size, Stopwatch()))  # the first batch warms everything up
     start = time.perf_counter()
     list(looking.over(sample, size, Stopwatch()))

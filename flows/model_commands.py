@@ -9,7 +9,8 @@ import typer
 from flows.prefect_api import api_is_configured
 from flows.sentences import sentences
 from flows.terminal import out, tell
-from pipeline.job import Device, EngineName, Options, RequestError
+from pipeline.errors import RequestError
+from pipeline.job import Device, EngineName, Options
 
 LABELLED_HELP = "A folder per class, or a .csv/.parquet table of path and label (and, optionally, split)."
 
@@ -55,16 +56,16 @@ def train(
 ) -> None:
     """Train a network on LABELLED images; write it as a bundle with figures, pictures and a model card."""
     chosen = {name: value for name, value in locals().items() if name not in _OURS}
-    from pipeline.recipe import Recipe
+    from pipeline.training.recipe import Recipe
 
     recipe = Recipe.of(**chosen, layers=_layers(layers))
     if prefect or api_is_configured():
         found = _train_through_prefect(labelled, output, recipe, fresh)
     else:
-        from pipeline import bundling
+        from pipeline.training import phases
 
         tell("No Prefect API is configured: running directly (--prefect runs it as a flow).")
-        found = bundling.train(labelled, output, recipe, tell=tell, fresh=fresh)
+        found = phases.train(labelled, output, recipe, tell=tell, fresh=fresh)
     if json:
         print("null" if found is None else found.model_dump_json(indent=1))
     elif found is not None:
@@ -116,16 +117,17 @@ def evaluate(
     """Say how good a bundle is on LABELLED images, and how far its confidence can be believed."""
     from pydantic import ValidationError
 
-    from pipeline import bundle as bundles
-    from pipeline import evaluating, plotting, storage
-    from pipeline import labelled as labelling
+    from pipeline import storage
     from pipeline.job import sentence
+    from pipeline.model import resolving
+    from pipeline.training import evaluating, plotting
+    from pipeline.training import labelled as labelling
 
     try:
         options = Options(abstain_below=abstain_below, device=device, engine=engine)
     except ValidationError as error:
         raise RequestError(sentence(error)) from None
-    found = evaluating.evaluate(bundles.resolve(bundle), labelling.listed(labelled), which=split, options=options)
+    found = evaluating.evaluate(resolving.resolve(bundle), labelling.listed(labelled), which=split, options=options)
     if output is not None:
         storage.make_folder(output.absolute())
         storage.write_text(output / "metrics.json", found.model_dump_json(indent=1))
@@ -142,7 +144,7 @@ def show_evaluation(found: Any) -> None:
     """The figures as tables on stdout."""
     from rich.table import Table
 
-    from pipeline.card import share
+    from pipeline.training.model_card import share
 
     for remark in found.remarks:
         tell(remark)
@@ -183,10 +185,10 @@ def explain(
     max_pixels: Annotated[int, typer.Option(help="Refuse images with more pixels than this.")] = 100_000_000,
 ) -> None:
     """Draw what the network sees in IMAGE, from the pixels to the answer, with a heat map of what spoke for it."""
-    from pipeline import bundle as bundles
-    from pipeline import drawing, explaining
+    from pipeline.explain import drawing, explaining
+    from pipeline.model import resolving
 
-    bundle = bundles.resolve(model)
+    bundle = resolving.resolve(model)
     target = output or Path(f"{Path(image).stem}.explained.png")
     if not target.absolute().parent.is_dir():
         raise RequestError(f"--output {target}: there is no folder {target.absolute().parent}.")
@@ -204,10 +206,10 @@ def describe(
     """Print the network's layers: output shapes, parameters, share of multiply-adds; and an MLP to compare with."""
     from rich.table import Table
 
-    from pipeline import bundle as bundles
-    from pipeline import describing
+    from pipeline.explain import describing
+    from pipeline.model import resolving
 
-    bundle = bundles.resolve(model)
+    bundle = resolving.resolve(model)
     found = describing.describe(bundle, depth)
     shape = "×".join(map(str, found.input))
     table = Table(title=f"{bundle.name}: {bundle.architecture}, input {shape}", title_justify="left")

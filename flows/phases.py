@@ -5,19 +5,21 @@ from contextlib import AbstractContextManager, ExitStack, closing
 from datetime import UTC, datetime
 from types import TracebackType
 
-from pipeline import bundle as bundles
-from pipeline import engines, gpu_decoding, listing, planning, publishing, reporting, runs
-from pipeline.accounting import Account, Conditions, Ledger
-from pipeline.attempts import peak_memory
-from pipeline.bundle import Bundle
-from pipeline.job import Job, RequestError
-from pipeline.reporting import Summary
-from pipeline.runs import Plan, RunFolder
-from pipeline.selecting import Selection
+from pipeline.errors import RequestError
+from pipeline.images import gpu_decoding, listing
+from pipeline.job import Job
+from pipeline.model import engines, fingerprint, resolving
+from pipeline.model.bundle import Bundle
+from pipeline.run import outputs, planning, publishing, reporting
+from pipeline.run.accounting import Account, Conditions, Ledger
+from pipeline.run.folder import RunFolder
+from pipeline.run.parts import peak_memory, take_spell
+from pipeline.run.plan import Plan
+from pipeline.run.reporting import Summary
+from pipeline.run.selecting import Selection
 from pipeline.timing import Stopwatch
-from pipeline.writing import take_spell
-from workers import fleet
-from workers.fleet import Fleet
+from workers import executor
+from workers.executor import Fleet
 
 Tell = Callable[[str], None]
 Progress = Callable[[int, int], None]  # images done, images in all
@@ -25,13 +27,13 @@ Progress = Callable[[int, int], None]  # images done, images in all
 
 def check(job: Job) -> Bundle:
     """Find out all that can be wrong with a request before anything is written. Raises `RequestError`."""
-    runs.check_output(job.output)
+    outputs.check_output(job.output)
     listing.check_input(job)
-    bundle = bundles.resolve(job.model)
-    planning.top_k_of(job.options, bundle)
+    bundle = resolving.resolve(job.model)
+    fingerprint.top_k_of(job.options, bundle)
     engines.check(bundle, job.options)
     gpu_decoding.check(job.options, bundle.preprocessing)
-    fleet.check(job.options)
+    executor.check(job.options)
     return bundle
 
 
@@ -60,7 +62,7 @@ class Run(AbstractContextManager["Run"]):
         """Continue the unfinished run of this request, or plan a new one; None where nothing is new."""
         with self._timed("plan"):
             bundle = check(self._job)
-            self._held.enter_context(runs.locked(self._job.output, self._waiting))
+            self._held.enter_context(outputs.locked(self._job.output, self._waiting))
             unfinished = self._unfinished(bundle)
             plan = self._plan_anew(bundle) if unfinished is None else self._resume(unfinished)
         if plan is not None:
@@ -105,20 +107,22 @@ class Run(AbstractContextManager["Run"]):
     def _account(self, seconds: dict[str, float]) -> Account | None:
         if self._fleet is None:
             return None
-        fleet, looks = self._fleet, self._plan.looks
+        looks = self._plan.looks
         precision = self._job.options.precision
-        how = Conditions(fleet.size, fleet.on_gpu, precision, looks.engine, gpu_decoding=looks.first.way == "gpu")
+        how = Conditions(
+            self._fleet.size, self._fleet.on_gpu, precision, looks.engine, gpu_decoding=looks.first.way == "gpu"
+        )
         return self._ledger.close(self._began, seconds, how)
 
     def _unfinished(self, bundle: Bundle) -> RunFolder | None:
         """The run to continue. Folders that never got a plan go: no run holds them, since this one has the lock."""
-        for folder in runs.all_runs(self._job.output):
+        for folder in outputs.all_runs(self._job.output):
             if folder.state == "unplanned":
                 folder.discard()
             if folder.state == "published" and not folder.summary.exists():  # it crashed between the two
                 plan = folder.plan()
                 reporting.write_report(folder, reporting.summarize(folder, plan, {}, 0, plan.shards))
-        found = planning.unfinished(self._job, self._job.key(planning.model_key(bundle, self._job.options)))
+        found = planning.unfinished(self._job, self._job.key(fingerprint.model_key(bundle, self._job.options)))
         if found is not None and self._job.options.fresh:
             self._tell(f"--fresh: abandoning the unfinished run {found.run}.")
             found.discard()
@@ -142,10 +146,10 @@ class Run(AbstractContextManager["Run"]):
         return plan
 
     def _plan_anew(self, bundle: Bundle) -> Plan | None:
-        job, folder = self._job, runs.new_run(self._job.output)
+        job, folder = self._job, outputs.new_run(self._job.output)
         folder.create()
         skipped = listing.write_listing(job, folder.listing)
-        name = planning.model_name(bundle, planning.model_key(bundle, job.options))
+        name = fingerprint.model_name(bundle, fingerprint.model_key(bundle, job.options))
         todo = Selection(job, folder.listing, folder.path, name)
         if vanished := todo.write_gone(folder.run):
             self._tell(f"{vanished:,} files of earlier runs are gone; `current` no longer shows them.")
@@ -173,7 +177,7 @@ class Run(AbstractContextManager["Run"]):
     def _open_fleet(self, images: int) -> Fleet:
         if self._fleet is None:
             with self._timed("start"):
-                self._fleet = self._held.enter_context(fleet.opened(self._job.options, images))
+                self._fleet = self._held.enter_context(executor.opened(self._job.options, images))
         return self._fleet
 
     def _waiting(self, who: str) -> None:

@@ -8,11 +8,12 @@ import typer
 from flows import terminal
 from flows.sentences import sentences
 from flows.terminal import tell
-from pipeline import cleaning, publishing, reporting, storage
-from pipeline import runs as run_folders
-from pipeline.attempts import peak_memory
-from pipeline.job import RequestError
-from pipeline.runs import RunFolder
+from pipeline import storage
+from pipeline.errors import RequestError
+from pipeline.run import cleaning, publishing, reporting
+from pipeline.run import outputs as run_folders
+from pipeline.run.folder import RunFolder
+from pipeline.run.parts import peak_memory
 
 Output = Annotated[Path, typer.Argument(help="The output of classify.")]
 

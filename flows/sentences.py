@@ -8,7 +8,7 @@ import duckdb
 import typer
 
 from flows.terminal import tell
-from pipeline.job import RequestError, RunError
+from pipeline.errors import RequestError, RunError
 from pipeline.storage import cause
 
 

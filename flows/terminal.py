@@ -22,9 +22,9 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from flows.phases import Progress as Report
-from pipeline import accounting
-from pipeline.job import RequestError
-from pipeline.reporting import Summary
+from pipeline.errors import RequestError
+from pipeline.run import bottleneck
+from pipeline.run.reporting import Summary
 
 SHOWN_ROWS = 40
 MANY_ROWS = 10_000
@@ -58,7 +58,7 @@ def show_summary(summary: Summary) -> None:
     for cause in summary.causes:
         tell(f"  {cause.rows} × {cause.name}")
     if summary.account is not None:
-        for line in accounting.lines(summary.account):
+        for line in bottleneck.lines(summary.account):
             tell(line)
 
 

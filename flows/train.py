@@ -7,9 +7,9 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from pipeline.bundling import CARD, Training
-from pipeline.evaluating import Evaluation
-from pipeline.recipe import Recipe
+from pipeline.training.evaluating import Evaluation
+from pipeline.training.phases import CARD, Training
+from pipeline.training.recipe import Recipe
 
 
 @flow(name="train-classifier", validate_parameters=True)

@@ -11,19 +11,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline import storage
+from pipeline.errors import RequestError
 
 Workers = Literal["auto", "ray", "inline"]
 Device = Literal["auto", "cpu", "cuda"]
 EngineName = Literal["auto", "torch", "openvino"]
 Precision = Literal["auto", "exact", "fast"]
-
-
-class RequestError(ValueError):
-    """The request was wrong; the message says what to change. The command line exits with 2."""
-
-
-class RunError(RuntimeError):
-    """The run failed; the message says what happened and what to do. The command line exits with 1."""
 
 
 class Options(BaseModel):

@@ -42,7 +42,7 @@ def tiny_bundle(own_folders: None, tmp_path_factory: pytest.TempPathFactory) -> 
     import timm
     import torch
 
-    from pipeline import bundle
+    from pipeline.model import bundle
 
     torch.manual_seed(7)
     net = timm.create_model("test_efficientnet", num_classes=5, pretrained=False)
@@ -130,11 +130,11 @@ def few_digits(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def digits_bundle(own_folders: None, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle that `train` made of the digits, in fewer epochs than the README's."""
-    from pipeline import bundling
-    from pipeline.recipe import Recipe
+    from pipeline.training import phases
+    from pipeline.training.recipe import Recipe
 
     folder = tmp_path_factory.mktemp("bundles") / "digits"
-    bundling.train(str(digits), str(folder), Recipe(epochs=14), tell=print)
+    phases.train(str(digits), str(folder), Recipe(epochs=14), tell=print)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""The layers: flows → workers → pipeline, and inside pipeline a file imports only what stands above it in the flow."""
+"""Who may know whom: one rule a room. Imports run flows → workers → pipeline, and between its rooms as `ROOMS` says."""
 
 import ast
 from pathlib import Path
@@ -6,98 +6,60 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FREE = [
-    "arrow_alone",
-    "schema",
-    "storage",
-    "job",
-    "preprocessing",
-    "timing",
-    "children",
-]  # may be imported by every file of pipeline
-FLOW = [  # top to bottom: each may import those before it
-    "network",
-    "bundle",
-    "decoding",
-    "fast_decoding",
-    "gpu_decoding",
-    "staging",
-    "engines",
-    "precision",
-    "runs",
-    "published",
-    "batching",
-    "feeding",
-    "isolating",
-    "classifying",
-    "looking",
-    "listing",
-    "selecting",
-    "planning",
-    "writing",
-    "attempts",
-    "publishing",
-    "cleaning",
-    "accounting",
-    "reporting",
-    "querying",
-    "labelled",
-    "recipe",
-    "calibrating",
-    "training",
-    "evaluating",
-    "plotting",
-    "explaining",
-    "drawing",
-    "describing",
-    "card",
-    "bundling",
-]
+GROUND = "pipeline"  # the files that lie in pipeline/ itself
+ROOMS = {  # which of the project's rooms the files of a room may import from, beside their own
+    GROUND: (),
+    "pipeline.images": (GROUND,),
+    "pipeline.model": (GROUND, "pipeline.images"),
+    "pipeline.run": (GROUND, "pipeline.images", "pipeline.model"),
+    "pipeline.training": (GROUND, "pipeline.images", "pipeline.model"),
+    "pipeline.explain": (GROUND, "pipeline.images", "pipeline.model", "pipeline.training"),
+    "workers": (GROUND, "pipeline.images", "pipeline.model", "pipeline.run"),
+    "flows": (GROUND, *(f"pipeline.{room}" for room in ("images", "model", "run", "training", "explain")), "workers"),
+}
+LIBRARIES = {"ray": ("workers",), "prefect": ("flows",)}  # and the only rooms that import them
+FILES = sorted(file for top in ("pipeline", "workers", "flows") for file in (ROOT / top).rglob("*.py"))
 
 
 def imported(file: Path) -> set[str]:
+    """The dotted names that a file imports anywhere in it; `from a import b` may mean the module a.b."""
     names = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, f"{file}: imports are absolute"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
 
 
-def packages(file: Path) -> set[str]:
-    return {name.split(".")[0] for name in imported(file)}
+def room_of(name: str) -> str | None:
+    """The room of a module or of something in it; None for what is not the project's."""
+    rooms = [room for room in ROOMS if name == room or name.startswith(f"{room}.")]
+    return max(rooms, key=len, default=None)
 
 
-def files(room: str) -> list[Path]:
-    found = sorted((ROOT / room).glob("*.py"))
-    assert found
-    return found
+def module_of(file: Path) -> str:
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts)
 
 
-@pytest.mark.parametrize("file", files("pipeline"), ids=lambda file: file.stem)
-def test_pipeline_knows_neither_ray_nor_prefect(file: Path) -> None:
-    assert not packages(file) & {"ray", "prefect", "workers", "flows"}
+def test_every_room_has_files_and_every_file_has_a_room() -> None:
+    assert {room_of(module_of(file)) for file in FILES} == set(ROOMS)
+    folders = {str(file.parent.relative_to(ROOT)).replace("/", ".") for file in FILES}
+    assert folders == set(ROOMS), "a new folder is a new room: say whom it may know"
 
 
-@pytest.mark.parametrize("file", files("pipeline"), ids=lambda file: file.stem)
-def test_a_file_of_the_pipeline_imports_only_what_stands_above_it(file: Path) -> None:
-    if file.stem == "__init__":
-        return
-    used = {name.split(".")[1] for name in imported(file) if name.startswith("pipeline.")} - {file.stem}
-    used &= {each.stem for each in files("pipeline")}
-    if file.stem in FREE:
-        assert used <= set(FREE[: FREE.index(file.stem)]), "what all may import stands on its own ground"
-    else:
-        assert file.stem in FLOW, "say where in the flow this file stands"
-        assert used <= {*FREE, *FLOW[: FLOW.index(file.stem)]}
+@pytest.mark.parametrize("file", FILES, ids=module_of)
+def test_a_file_knows_only_the_rooms_that_its_room_may_know(file: Path) -> None:
+    room = room_of(module_of(file))
+    assert room is not None
+    known = {each: other for each in imported(file) if (other := room_of(each)) is not None}
+    forbidden = {each for each, other in known.items() if other != room and other not in ROOMS[room]}
+    assert not forbidden, f"{room} may not know {sorted(forbidden)}"
 
 
-@pytest.mark.parametrize("file", files("workers"), ids=lambda file: file.stem)
-def test_workers_do_not_know_flows(file: Path) -> None:
-    assert not packages(file) & {"prefect", "flows"}
-
-
-@pytest.mark.parametrize("file", files("flows"), ids=lambda file: file.stem)
-def test_flows_leave_ray_to_the_workers(file: Path) -> None:
-    assert "ray" not in packages(file)
+@pytest.mark.parametrize("file", FILES, ids=module_of)
+def test_ray_and_prefect_stay_in_their_rooms(file: Path) -> None:
+    packages = {name.split(".")[0] for name in imported(file)}
+    misplaced = {each for each in packages & set(LIBRARIES) if room_of(module_of(file)) not in LIBRARIES[each]}
+    assert not misplaced

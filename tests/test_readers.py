@@ -11,7 +11,7 @@ import pytest
 
 from pipeline import schema
 from tests.conftest import ROOT, make_crops, settle
-from tests.pipeline.test_runs import classify
+from tests.pipeline.run.test_runs import classify
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COLUMNS = {*schema.PREDICTIONS.names, "model", "run"}
@@ -82,7 +82,7 @@ def test_readers_agree(reader: str, output: Path) -> None:
 
 def test_the_view_current_of_the_readme_is_the_one_of_query(output: Path) -> None:
     (sql,) = re.findall(r"```sql\n(.*?)```", README, flags=re.DOTALL)
-    from pipeline import querying
+    from pipeline.run import querying
 
     readme = duckdb.sql(sql.replace("OUT/", f"{output}/")).project("path, model, run").fetchall()
     ours = querying.connect(output).sql("SELECT path, model, run FROM current").fetchall()

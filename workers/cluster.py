@@ -12,7 +12,7 @@ from pathlib import Path
 import ray
 
 from pipeline import storage
-from pipeline.job import RequestError, RunError
+from pipeline.errors import RequestError, RunError
 
 BYTES_IN_FLIGHT = 2 << 30  # decoded pixels on their way to one GPU: enough for two batches a core at 24 cores a GPU
 OBJECT_STORE_BYTES = 3 << 30  # per GPU: those, and what is read meanwhile; only what is used is taken from the machine

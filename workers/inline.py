@@ -7,13 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.attempts import ATTEMPTS, Parts, ShardClassifier, check_retry, this_process
-from pipeline.batching import image_batches
-from pipeline.feeding import ThreadedDecoder
-from pipeline.job import Options, RequestError
-from pipeline.looking import Decode
-from pipeline.planning import Shard
-from pipeline.runs import Plan
+from pipeline.errors import RequestError
+from pipeline.images.batching import image_batches
+from pipeline.images.prefetching import ThreadedDecoder
+from pipeline.job import Options
+from pipeline.model.cascade import Decode
+from pipeline.model.devices import has_gpu
+from pipeline.run.attempts import Parts, ShardClassifier
+from pipeline.run.parts import this_process
+from pipeline.run.plan import Plan
+from pipeline.run.retrying import ATTEMPTS, check_retry
+from pipeline.run.sharding import Shard
 
 
 class InlineFleet:
@@ -70,15 +74,7 @@ def _attempt(classifier: ShardClassifier, shard: Shard, decode: Decode) -> Path:
 @contextmanager
 def fleet(options: Options) -> Iterator[InlineFleet]:
     """The inline fleet. Raises `RequestError` for a GPU that is not there."""
-    on_gpu = options.device != "cpu" and _has_gpu()
+    on_gpu = options.device != "cpu" and has_gpu()
     if options.device == "cuda" and not on_gpu:
         raise RequestError("--device cuda: this machine has no GPU that torch can use. Use --device cpu or auto.")
     yield InlineFleet(on_gpu)
-
-
-def _has_gpu() -> bool:
-    if not any(Path("/dev").glob("nvidia[0-9]*")):
-        return False  # spares importing torch
-    import torch
-
-    return torch.cuda.is_available()

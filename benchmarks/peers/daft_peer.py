@@ -17,7 +17,7 @@ from daft.functions import decode_image, download
 from PIL import Image
 from timm.data import create_transform
 
-from pipeline import bundle as bundles
+from pipeline.model import resolving
 
 ANSWER = DataType.struct(
     {"label": DataType.string(), "confidence": DataType.float32(), "began": DataType.float64()},
@@ -29,7 +29,7 @@ class Classifier:
     """The network and timm's evaluation transform, built once."""
 
     def __init__(self) -> None:
-        bundle = bundles.resolve(None)
+        bundle = resolving.resolve(None)
         contract = bundle.preprocessing
         self._labels, self._network = bundle.labels, bundle.network()
         self._transform = create_transform(

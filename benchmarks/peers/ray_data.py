@@ -21,8 +21,8 @@ import ray
 from PIL import Image
 from timm.data import create_transform
 
-from pipeline import bundle as bundles
-from pipeline.preprocessing import Preprocessing
+from pipeline.images.preprocessing import Preprocessing
+from pipeline.model import resolving
 
 Batch = dict[str, npt.NDArray[Any]]
 BATCH = 64
@@ -51,7 +51,7 @@ class Classifier:
     def __init__(self, tuned: bool) -> None:
         import torch
 
-        bundle = bundles.resolve(None)
+        bundle = resolving.resolve(None)
         self._labels, self._tuned = np.array(bundle.labels), tuned
         self._network: Any = bundle.network()
         if tuned:
@@ -89,7 +89,7 @@ def main() -> None:
     actors = max(1, int(ray.cluster_resources()["CPU"]) - 1)
     (
         ray.data.read_images(chosen.images, include_paths=True, mode="RGB")
-        .map(Transform(bundles.resolve(None).preprocessing))
+        .map(Transform(resolving.resolve(None).preprocessing))
         .map_batches(
             Classifier,
             fn_constructor_args=(chosen.tuned,),

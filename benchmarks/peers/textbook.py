@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
-from pipeline import bundle as bundles
+from pipeline.model import resolving
 
 BATCH = 16
 
@@ -29,7 +29,7 @@ BATCH = 16
 def work(files: list[Path], part: Path, together: Barrier) -> None:
     """Classify these files and write their rows; the loop begins when every process is ready."""
     torch.set_num_threads(1)
-    bundle = bundles.resolve(None)
+    bundle = resolving.resolve(None)
     net = bundle.network()
     transform = create_transform(**resolve_data_config({}, model=net))
     labels: list[str] = []
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     chosen = parser.parse_args()
     chosen.output.mkdir(parents=True, exist_ok=True)
-    bundles.resolve(None)  # made once, not by every process
+    resolving.resolve(None)  # made once, not by every process
     files, processes = sorted(chosen.images.rglob("*.jpg")), os.cpu_count() or 1
     context = multiprocessing.get_context("spawn")
     together = context.Barrier(processes + 1)

@@ -18,14 +18,14 @@ import pyarrow.parquet as pq
 import torch
 from timm.data import create_dataset, create_loader, resolve_data_config
 
-from pipeline import bundle as bundles
+from pipeline.model import resolving
 
 Rows = dict[str, list[Any]]
 
 
 def classify(net: Any, loader: Any, size: int, best: bool) -> Rows:
     """Run over the loader; a short batch is filled up to `size` with `best`, so that the compiler sees one shape."""
-    labels = bundles.resolve(None).labels
+    labels = resolving.resolve(None).labels
     rows: Rows = {"label": [], "confidence": []}
     with torch.inference_mode():
         for pixels, _ in loader:
@@ -48,7 +48,7 @@ def main() -> None:
     chosen = parser.parse_args()
     size, workers = (64, os.cpu_count() or 2) if chosen.best else (256, 2)
     dtype = torch.bfloat16 if chosen.best else torch.float32
-    net: Any = bundles.resolve(None).network()
+    net: Any = resolving.resolve(None).network()
     config = resolve_data_config({}, model=net)
     loader = create_loader(
         create_dataset("", root=chosen.images),

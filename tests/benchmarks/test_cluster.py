@@ -6,8 +6,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from pipeline.planning import SMALLEST
-from pipeline.writing import read_receipt
+from pipeline.run.parts import read_receipt
+from pipeline.run.sharding import SMALLEST
 from tests.conftest import ROOT
 
 ACTORS, SHARDS = 5, 60

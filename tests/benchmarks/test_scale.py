@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from benchmarks import tiny
-from pipeline.decoding import decode, open_image
-from pipeline.preprocessing import Preprocessing
+from pipeline.images.decoding import decode, open_image
+from pipeline.images.preprocessing import Preprocessing
 from tests.conftest import ROOT
 
 IMAGES = 2000

@@ -5,7 +5,7 @@ from PIL import Image
 
 from benchmarks import roof
 from benchmarks.sets import Sets
-from pipeline import bundle as bundles
+from pipeline.model import resolving
 
 
 def test_more_images_than_originals(tmp_path):
@@ -18,7 +18,7 @@ def test_more_images_than_originals(tmp_path):
 
 
 def test_the_roof_decodes_to_the_networks_pixels(crops):
-    contract = bundles.resolve(None).preprocessing
+    contract = resolving.resolve(None).preprocessing
     for path in crops(4, size=(300, 200)).iterdir():
         reference = contract.apply(Image.open(path).convert("RGB"))
         pixels = roof.decode(path.read_bytes(), contract)
@@ -27,7 +27,7 @@ def test_the_roof_decodes_to_the_networks_pixels(crops):
 
 
 def test_large_pictures_are_decoded_smaller(tmp_path):
-    contract = bundles.resolve(None).preprocessing
+    contract = resolving.resolve(None).preprocessing
     slope = np.linspace(0, 255, 2400, dtype=np.uint8)
     Image.fromarray(np.broadcast_to(slope[None, :, None], (1800, 2400, 3)).copy()).save(tmp_path / "slope.jpg")
     reference = contract.apply(Image.open(tmp_path / "slope.jpg"))

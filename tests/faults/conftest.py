@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from pipeline import querying
+from pipeline.run import querying
 from tests.conftest import ROOT, free_port, make_crops, settle
 
 IMAGES = 400  # in 7 shards of 64 images at the most

@@ -11,7 +11,7 @@ import pytest
 from tests.faults.conftest import WENT_ON, Scene
 
 BOUNDARIES: dict[str, dict[str, Any]] = {
-    "after decode": {"call": "pipeline.decoding.decode", "when": "after", "nth": 100},
+    "after decode": {"call": "pipeline.images.decoding.decode", "when": "after", "nth": 100},
     "before the part's rename": {"call": "os.replace", "when": "before", "match": "/attempts/", "nth": 2},
     "after the part's rename": {"call": "os.replace", "when": "after", "match": "/attempts/", "nth": 2},
     "before staging": {"call": "os.rename", "when": "before", "match": "/staged/part-", "nth": 2},

@@ -30,7 +30,7 @@ def proceed(pid: int) -> None:
 
 def test_every_actor_is_stopped_past_the_watchdog(scene: Scene, wait_until: Callable[..., None]) -> None:
     """Each is stopped in the middle of a shard. The command names the shards in flight and can be repeated."""
-    scene.script(call="pipeline.decoding.decode", when="after", nth=30, action="PAUSE")
+    scene.script(call="pipeline.images.decoding.decode", when="after", nth=30, action="PAUSE")
     running = scene.start("--workers", "ray", *WATCHDOG)
     driver = psutil.Process(running.pid)
     wait_until(lambda: len(below(driver, ACTOR)) == len(scene.marks()) > 0, "every actor in its shard")

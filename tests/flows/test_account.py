@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ROOT, make_crops, settle, shardseer
-from tests.pipeline.test_runs import classify
+from tests.pipeline.run.test_runs import classify
 
 IMAGES = 32  # one shard, one batch
 SLOW = 2.0  # seconds that the slowed stage takes longer in all, at least
@@ -21,8 +21,8 @@ STAGES: dict[str, tuple[dict[str, str], int, str, str]] = {
     "read": ({"call": "pipeline.storage.read", "match": ".jpg"}, IMAGES, "exact", "Reading"),
     "decode": ({"call": "PIL.Image.open"}, IMAGES, "exact", "Decoding"),
     "resample": ({"call": "PIL.Image:Image.resize"}, IMAGES, "exact", "Resampling"),
-    "classify": ({"call": "pipeline.engines:OpenVinoEngine.__call__"}, 1, "exact", "Classifying"),
-    "second look": ({"call": "pipeline.decoding.decode"}, IMAGES // 2, "auto", "The second look"),
+    "classify": ({"call": "pipeline.model.openvino_engine:OpenVinoEngine.__call__"}, 1, "exact", "Classifying"),
+    "second look": ({"call": "pipeline.images.decoding.decode"}, IMAGES // 2, "auto", "The second look"),
     "write": ({"call": "os.fsync", "match": "/attempts/"}, 1, "exact", "Writing"),
 }
 

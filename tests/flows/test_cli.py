@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import bundle
+from pipeline.model import bundle
 from tests.conftest import ROOT, make_crops, shardseer
 
 Crops = Callable[..., Path]

@@ -7,7 +7,7 @@ import duckdb
 import pytest
 from prefect.testing.utilities import prefect_test_harness
 
-from pipeline import bundle as bundles
+from pipeline.model import bundle as bundles
 from tests.conftest import shardseer
 
 
@@ -30,7 +30,7 @@ def test_accuracy_by_sql_join_is_that_of_evaluate(digits: Path, digits_bundle: P
 
 def test_the_flow_trains_and_a_second_run_finds_it_done(few_digits: Path, tmp_path: Path):
     from flows.train import train_classifier
-    from pipeline.recipe import Recipe
+    from pipeline.training.recipe import Recipe
 
     recipe = Recipe(epochs=2)
     with prefect_test_harness(server_startup_timeout=120):

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.accounting import Account
-from pipeline.writing import read_receipt
+from pipeline.run.accounting import Account
+from pipeline.run.parts import read_receipt
 from tests.conftest import ROOT, make_crops
-from tests.pipeline.test_runs import rows
+from tests.pipeline.run.test_runs import rows
 from workers import cluster
-from workers.classifier import SHARDS_AT_ONCE
-from workers.decoder import Feed
+from workers.classifier_actor import SHARDS_AT_ONCE
+from workers.decode_tasks import Feed
 
 SCRIPT = """
 import sys, ray

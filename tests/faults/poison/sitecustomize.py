@@ -59,23 +59,23 @@ DEADLY = (250, 3, 77)  # a picture of this one colour makes the network abort
 
 
 def _arm_engine() -> None:
-    from pipeline import engines
+    from pipeline.model import openvino_engine
 
-    run = engines.OpenVinoEngine.__call__
+    run = openvino_engine.OpenVinoEngine.__call__
 
     def deadly(self, pixels):
         if (pixels == DEADLY).all(axis=(1, 2, 3)).any():
             _abort()
         return run(self, pixels)
 
-    engines.OpenVinoEngine.__call__ = deadly
+    openvino_engine.OpenVinoEngine.__call__ = deadly
 
 
 class _Finder:
     """Arms what it names when that is about to be imported: most processes never pay for it."""
 
     def __init__(self):
-        self._faults = {"pipeline.decoding": _arm, "pipeline.batching": _arm_engine}
+        self._faults = {"pipeline.images.decoding": _arm, "pipeline.images.batching": _arm_engine}
 
     def find_spec(self, name, path=None, target=None):
         if arm := self._faults.pop(name, None):

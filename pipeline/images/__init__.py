@@ -1,0 +1,1 @@
+"""Images: where they are and how they become pixels. Knows nothing of models or runs."""

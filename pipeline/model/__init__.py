@@ -1,0 +1,1 @@
+"""The network and its answers: from a bundle to predictions with probabilities."""

@@ -1,0 +1,183 @@
+"""The staging-copy-classify loop: while the device computes one batch, the next one is on its way to it.
+
+A batch goes from Arrow's memory into a pinned staging buffer (pageable memory cannot be copied in the background), by
+a copy stream to the device, by a compute stream through the network, and its answer back into pinned memory. Nothing
+waits on the way: the caller fetches the answer when it needs it. On a CPU none of this is of use, and the network reads
+Arrow's memory in place; the same code runs there without streams where it is asked to, so that it can be tested.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.images.preprocessing import Pixels
+from pipeline.model.cuda_graphs import Graphs
+from pipeline.model.in_flight import LOCK, as_tensor
+
+if TYPE_CHECKING:
+    import torch
+
+IN_FLIGHT = 2  # batches of one loop: one that is computed, one that is staged or fetched meanwhile
+SLOTS = 3  # staging buffers: more than two, so that two loops that share a network do not wait for each other
+Outputs = list[npt.NDArray[np.float32]]
+log = logging.getLogger("shardseer")
+
+
+def padded(images: int) -> int:
+    """The batch shape that so many images are run in: the next power of two, so that there are few shapes."""
+    return 1 << (images - 1).bit_length()
+
+
+class Slot:
+    """A staging buffer, its counterpart on the device, and the event after which both may be filled again."""
+
+    def __init__(self, rows: int, shape: tuple[int, ...], device: "torch.device", free: Any) -> None:
+        import torch
+
+        on_gpu = device.type == "cuda"
+        self.rows = rows
+        self.host = torch.zeros((rows, *shape), dtype=torch.uint8, pin_memory=on_gpu)
+        self.device = torch.empty_like(self.host, device=device) if on_gpu else self.host
+        self.free = free
+
+
+class Staging:
+    """Runs a network on one device, batch after batch, without waiting for its answers.
+
+    Several loops may share it, each in a thread of its own.
+    """
+
+    def __init__(self, network: "torch.nn.Module", device: "torch.device") -> None:
+        """`network` maps uint8 [rows, height, width, channels] on `device` to a tuple of outputs [rows, …]."""
+        self._network = network
+        self._device = device
+        self._lanes = CudaLanes(device) if device.type == "cuda" else Lanes()
+        self._slots: deque[Slot] = deque()
+        self._graphs = Graphs(network, self._lanes) if device.type == "cuda" else None
+
+    def start(self, pixels: Pixels) -> Callable[[], Outputs]:
+        """Begin with any number of images from one up; what is returned waits for their outputs, float32.
+
+        A batch that does not fit the device's memory raises here or there; a smaller one really takes less.
+        """
+        import torch
+
+        rows = padded(len(pixels))
+        with LOCK, torch.inference_mode():
+            slot = self._next_slot(rows, pixels.shape[1:])
+            slot.host[: len(pixels)].copy_(as_tensor(pixels))
+            slot.host[len(pixels) : rows].zero_()
+            self._lanes.copy(slot, rows)
+            with self._lanes.computing():
+                outputs = self.run(slot.device[:rows])
+                slot.free.record()
+                fetched = [self._lanes.fetch(output[: len(pixels)].float()) for output in outputs]
+                done = self._lanes.event()
+                done.record()
+
+        def finish() -> Outputs:
+            done.synchronize()
+            return [tensor.numpy() for tensor in fetched]
+
+        return finish
+
+    def run(self, pixels: "torch.Tensor") -> "tuple[torch.Tensor, ...]":
+        """Run the network on pixels that are on the device, in the current stream; its outputs hold until the next."""
+        outputs: tuple[torch.Tensor, ...]
+        outputs = self._network(pixels) if self._graphs is None else self._graphs(pixels)
+        return outputs
+
+    def computing(self) -> AbstractContextManager[Any]:
+        """Where `run` belongs."""
+        return self._lanes.computing()
+
+    def wait(self) -> None:
+        """Wait for all that runs in the current stream."""
+        now = self._lanes.event()
+        now.record()
+        now.synchronize()
+
+    def _next_slot(self, rows: int, shape: tuple[int, ...]) -> Slot:
+        """The slot that was filled longest ago, once the device has done with it."""
+        oldest = self._slots[0] if self._slots else None
+        if oldest is not None and (len(self._slots) == SLOTS or (oldest.rows >= rows and oldest.free.query())):
+            self._slots.popleft()
+            oldest.free.synchronize()
+            if oldest.rows >= rows:
+                self._slots.append(oldest)
+                return oldest
+        self._slots.append(Slot(rows, shape, self._device, self._lanes.event()))
+        return self._slots[-1]
+
+
+class Moment:
+    """An event where nothing runs in the background: it has come."""
+
+    def record(self) -> None:
+        """Nothing is to be remembered."""
+
+    def synchronize(self) -> None:
+        """Nothing is to be waited for."""
+
+    def query(self) -> bool:
+        """Whether it has come."""
+        return True
+
+
+class Lanes:
+    """How data gets to the network and back where the device is the CPU: it is there."""
+
+    def event(self) -> Any:
+        """An event that can be recorded and waited for."""
+        return Moment()
+
+    def copy(self, slot: Slot, rows: int) -> None:
+        """Bring the first `rows` of the staging buffer to the device."""
+
+    def computing(self) -> AbstractContextManager[Any]:
+        """Where the network runs, after all copies so far."""
+        return nullcontext()
+
+    def fetch(self, output: "torch.Tensor") -> "torch.Tensor":
+        """Bring an output to the CPU; it is there at the next event."""
+        return output
+
+
+class CudaLanes(Lanes):
+    """A stream for copies beside one for the network."""
+
+    def __init__(self, device: "torch.device") -> None:
+        import torch
+
+        self._cuda: Any = torch.cuda
+        self._cuda.synchronize(device)  # the network got there by another stream
+        self._copying = self._cuda.Stream(device)
+        self.stream = self._cuda.Stream(device)
+        self.capturing = self._cuda.Stream(device)
+
+    def event(self) -> Any:
+        """See `Lanes.event`."""
+        return self._cuda.Event(blocking=True)  # to spin would cost a core that decodes
+
+    def copy(self, slot: Slot, rows: int) -> None:
+        """See `Lanes.copy`. The slot is free: the network has read what was there before."""
+        with self._cuda.stream(self._copying):
+            slot.device[:rows].copy_(slot.host[:rows], non_blocking=True)
+        self.stream.wait_stream(self._copying)
+
+    def computing(self) -> AbstractContextManager[Any]:
+        """See `Lanes.computing`."""
+        where: AbstractContextManager[Any] = self._cuda.stream(self.stream)
+        return where
+
+    def fetch(self, output: "torch.Tensor") -> "torch.Tensor":
+        """See `Lanes.fetch`. PyTorch reuses the pinned memory only after the copy, even if nobody waits for it."""
+        import torch
+
+        host = torch.empty(output.shape, dtype=output.dtype, pin_memory=True)
+        return host.copy_(output, non_blocking=True)

@@ -1,0 +1,58 @@
+"""What identifies the answers of a run: the model key over all that changes a row, and the versions recorded beside it."""
+
+import hashlib
+import importlib.metadata
+import json
+from contextlib import suppress
+
+from pipeline.errors import RequestError
+from pipeline.job import Options
+from pipeline.model import bundle as bundles
+from pipeline.model.bundle import Bundle
+
+RECORDED = (
+    "shardseer",
+    "torch",
+    "torchvision",
+    "timm",
+    "openvino",
+    "pillow",
+    "simplejpeg",
+    "cykooz.resizer",
+    "torchcodec",
+    "pyarrow",
+    "ray",
+    "prefect",
+)
+
+
+def top_k_of(options: Options, bundle: Bundle) -> int:
+    """How many classes each row names. Raises `RequestError` where more are asked for than there are."""
+    classes = len(bundle.labels)
+    if options.top_k is not None and options.top_k > classes:
+        raise RequestError(f"--top-k {options.top_k}: the model has {classes} classes; ask for at most {classes}.")
+    return options.top_k or min(5, classes)
+
+
+def model_key(bundle: Bundle, options: Options) -> str:
+    """SHA-256 over everything that changes a row: weights, config, and the options that shape answers."""
+    shaping = {
+        "bundle": bundle.digest,
+        "top_k": top_k_of(options, bundle),
+        **options.model_dump(include={"abstain_below", "embeddings", "max_pixels", "precision", "strict"}),
+    }
+    return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
+
+
+def model_name(bundle: Bundle, key: str) -> str:
+    """The value of the `model` partition: the bundle's name and the first 12 digits of the model key."""
+    return f"{bundles.safe_name(bundle.name)}-{key[:12]}"
+
+
+def versions() -> dict[str, str]:
+    """The versions of everything that has a hand in an answer."""
+    found = {}
+    for package in RECORDED:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found

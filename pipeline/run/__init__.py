@@ -1,0 +1,1 @@
+"""One run over a collection of images: plan, classify, publish, report."""

@@ -1,0 +1,222 @@
+"""Where a run's time went, from what its workers measured: images/s per stage, busy shares, and what held it back.
+
+Every second of every worker between the start and the end of classifying belongs to one stage, so that the stages add
+up to that time × workers. Only what this command's workers did counts: shards of an earlier one are left out.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.job import Precision
+from pipeline.run.bottleneck import _sentence
+from pipeline.run.parts import Receipt, Worker
+from pipeline.timing import Spell
+
+WORK = ("read", "decode", "resample", "classify", "second look", "write")  # what is done to images, in this order
+REST = ("gather", "other", "starting", "waiting", "lost")
+Seconds = defaultdict[str, float]  # per stage
+
+
+class Stage(BaseModel):
+    """A stage's wall `seconds`, over all workers, and their `share` of the workers' time.
+
+    `images_per_second` is how fast this stage alone would go in one worker, which is on one core with Ray on CPUs:
+    the images that passed it ÷ its seconds. None for what does nothing to images, and where no image passed.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    seconds: float
+    share: float
+    images_per_second: float | None = None
+
+
+class Busy(BaseModel):
+    """How busy a worker's core was: CPU seconds ÷ wall seconds. Or its GPU: the share of its time that the worker spent
+    on handing it batches and waiting for their answers, which is the least that the GPU was busy.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    worker: str
+    share: float
+    images: int
+
+
+class Units(BaseModel):
+    """The cores or the GPUs of a run: their `number`, their mean `busy` share, and images/s ÷ number."""
+
+    model_config = ConfigDict(frozen=True)
+
+    number: int
+    busy: float
+    images_per_second: float
+
+
+class Account(BaseModel):
+    """Where the time of classifying went: `seconds` of wall time, in which `workers` classified `images`.
+
+    The stages are read, decode, resample, classify, second look and write; then gather (on GPUs: waiting for batches
+    that cores decode), other (Python between the stages), starting (until a worker's network is built), waiting (for
+    a shard or the driver) and lost (with workers that died, came late or had no shard at all). `decoders` are the
+    stages of the cores that decode for GPUs, as shares of the time of all cores.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    images: int
+    seconds: float
+    workers: int
+    cores: Units
+    gpus: Units | None
+    stages: dict[str, Stage]
+    decoders: dict[str, Stage]
+    busy: tuple[Busy, ...]
+    looked_twice: float  # share of the images
+    held_back_by: str
+    sentence: str
+
+
+class Conditions(NamedTuple):
+    """How a run was done, as far as advice depends on it."""
+
+    size: int  # workers
+    on_gpu: bool
+    precision: Precision
+    engine: str
+    gpu_decoding: bool = False
+
+
+class Total:
+    """What one worker did: its spells added up."""
+
+    def __init__(self, spell: Spell) -> None:
+        self.began, self.ended = spell.began, spell.ended
+        self.cores = spell.cores
+        self.seconds: Seconds = defaultdict(float)
+        self.elsewhere: Seconds = defaultdict(float)
+        self.cpu_seconds = self.cpu_seconds_elsewhere = 0.0
+        self.images = self.looked_twice = 0
+
+    def add(self, receipt: Receipt, spell: Spell) -> None:
+        """Add a spell and the part that it ended with."""
+        self.began, self.ended = min(self.began, spell.began), max(self.ended, spell.ended)
+        _add(self.seconds, spell.seconds)
+        _add(self.elsewhere, spell.elsewhere)
+        self.cpu_seconds += spell.cpu_seconds
+        self.cpu_seconds_elsewhere += spell.cpu_seconds_elsewhere
+        self.images += receipt.rows
+        self.looked_twice += receipt.looked_twice
+
+
+def _add(to: Seconds, seconds: Mapping[str, float]) -> None:
+    for stage, spent in seconds.items():
+        to[stage] += spent
+
+
+def _sum(each: Iterable[Seconds]) -> Seconds:
+    total: Seconds = defaultdict(float)
+    for seconds in each:
+        _add(total, seconds)
+    return total
+
+
+class Ledger:
+    """The workers' time, added up while a run is classified: as large as there are workers, however many shards."""
+
+    def __init__(self) -> None:
+        self._totals: dict[tuple[Worker, int], Total] = {}  # by worker and lane
+
+    def note(self, receipt: Receipt, spell: Spell | None) -> None:
+        """Add an accepted part. Without its spell it does not count: nothing is known of it."""
+        if spell is not None:
+            self._totals.setdefault((receipt.worker, spell.lane), Total(spell)).add(receipt, spell)
+
+    def close(self, began: datetime, phases: Mapping[str, float], how: Conditions) -> Account | None:
+        """The account of a run whose classifying `began` then; `phases` are the driver's wall seconds.
+
+        None where nothing was measured.
+        """
+        wall, totals = phases.get("classify", 0.0), list(self._totals.values())
+        images, twice = sum(total.images for total in totals), sum(total.looked_twice for total in totals)
+        if not images or wall <= 0:
+            return None
+        lanes = how.size * (1 + max(lane for _, lane in self._totals))
+        seconds = _seconds(totals, began, began + timedelta(seconds=wall), lanes, on_gpu=how.on_gpu)
+        seconds["lost"] = max(0.0, wall * lanes - sum(seconds.values()))
+        elsewhere = _sum(total.elsewhere for total in totals)
+        cores = _cores(totals, wall, how)
+        held_back_by, sentence = _sentence(seconds, elsewhere, phases, lanes, how)
+        return Account(
+            images=images,
+            seconds=wall,
+            workers=how.size,
+            cores=cores,
+            gpus=_gpus(totals, wall, how) if how.on_gpu else None,
+            stages=_stages(seconds, wall * lanes, images, twice),
+            decoders=_stages(elsewhere, wall * cores.number, images, twice),
+            busy=tuple(
+                self._busy(worker, wall, how.on_gpu) for worker in dict.fromkeys(who for who, _ in self._totals)
+            ),
+            looked_twice=round(twice / images, 4),
+            held_back_by=held_back_by,
+            sentence=sentence,
+        )
+
+    def _busy(self, worker: Worker, wall: float, on_gpu: bool) -> Busy:
+        totals = [total for (who, _), total in self._totals.items() if who == worker]
+        spent = sum(total.seconds["classify"] if on_gpu else total.cpu_seconds / total.cores for total in totals)
+        name = " ".join((worker.host, *(f"GPU {each}" for each in worker.accelerators), f"pid {worker.pid}"))
+        # Two lanes of a GPU wait for it at the same time.
+        return Busy(worker=name, share=round(min(spent / wall, 1.0), 4), images=sum(total.images for total in totals))
+
+
+def _cores(totals: list[Total], wall: float, how: Conditions) -> Units:
+    number = how.size * max(total.cores for total in totals)
+    return _units(totals, number, wall, sum(total.cpu_seconds + total.cpu_seconds_elsewhere for total in totals))
+
+
+def _gpus(totals: list[Total], wall: float, how: Conditions) -> Units:
+    return _units(totals, how.size, wall, sum(total.seconds["classify"] for total in totals))
+
+
+def _units(totals: list[Total], number: int, wall: float, busy_seconds: float) -> Units:
+    images = sum(total.images for total in totals)
+    return Units(
+        number=number,
+        busy=round(min(busy_seconds / (wall * number), 1.0), 4),
+        images_per_second=round(images / wall / number, 2),
+    )
+
+
+def _seconds(totals: list[Total], began: datetime, ended: datetime, lanes: int, *, on_gpu: bool) -> Seconds:
+    """Wall seconds per stage over all workers' lanes, from `began` to `ended`.
+
+    Before its first spell a worker is starting, after its last one it waits. Of a worker and the one that replaced it,
+    each has only one of these ends.
+    """
+    seconds = _sum(total.seconds for total in totals)
+    for first in sorted(total.began for total in totals)[:lanes]:
+        seconds["starting"] += max(0.0, (first - began).total_seconds())
+    for last in sorted((total.ended for total in totals), reverse=True)[:lanes]:
+        seconds["waiting"] += max(0.0, (ended - last).total_seconds())
+    if not on_gpu:  # batches are made here: nobody is waited for
+        seconds["other"] += seconds.pop("gather", 0.0)
+    return seconds
+
+
+def _stages(seconds: Seconds, of: float, images: int, twice: int) -> dict[str, Stage]:
+    passed = dict.fromkeys(WORK, images) | {"second look": twice}
+    return {
+        name: Stage(
+            seconds=round(seconds[name], 4),
+            share=round(seconds[name] / of, 4),
+            images_per_second=round(passed[name] / seconds[name], 1) if passed.get(name) else None,
+        )
+        for name in (*WORK, *REST)
+        if seconds[name] > 0
+    }

@@ -1,0 +1,45 @@
+"""Remove what finished or abandoned runs left behind; never what a command would continue."""
+
+from pathlib import Path
+
+from pipeline import storage
+from pipeline.run.folder import RunFolder
+
+
+def abandoned(folders: list[RunFolder]) -> list[RunFolder]:
+    """The runs of one output, oldest first, of which nothing is of use any more.
+
+    That is a run that never got a plan, an unfinished one beside a newer unfinished one of the same request (which
+    is the one that its command would continue), and a refused one whose request was published or refused since.
+    """
+    found = [folder for folder in folders if folder.state == "unplanned"]
+    planned = [folder for folder in folders if folder.state not in ("unplanned", "unreadable")]
+    for position, folder in enumerate(planned):
+        later = {other.state for other in planned[position + 1 :] if other.plan().key == folder.plan().key}
+        if folder.state in ("planned", "decided") and later & {"planned", "decided"}:
+            found.append(folder)
+        if folder.state == "refused" and later & {"published", "refused"}:
+            found.append(folder)
+    return found
+
+
+def clean(folders: list[RunFolder]) -> tuple[list[str], int]:
+    """Remove abandoned runs, and attempts that lost from the others; return the runs removed and the bytes freed.
+
+    The caller holds the output's lock.
+    """
+    gone = abandoned(folders)
+    leftovers: list[Path] = []
+    for folder in folders:
+        if folder not in gone and folder.state != "unreadable":
+            published = folder.state == "published"
+            leftovers += [folder.shards, folder.staged, folder.listing] if published else []
+            leftovers += [folder.attempts] if published else sorted(folder.attempts.glob("*.parquet*"))
+    freed = 0
+    for folder in gone:
+        freed += storage.size_on_disk(folder.path)
+        folder.discard()
+    for path in leftovers:
+        freed += storage.size_on_disk(path)
+        storage.remove(path)
+    return [folder.run for folder in gone], freed

@@ -1,0 +1,93 @@
+"""The run folder `OUT/runs/<run id>/` and its states.
+
+    unreadable  plan.json is there, but not one that this version reads; left alone
+    planned     plan.json is there: the run can be resumed by the command that made it
+    decided     manifest.json is there: the run is complete; one rename is left to do
+    published   predictions/model=…/run=… is there: readers see it
+    refused     refused.json is there: too much failed; `publish` shows it anyway
+
+A folder without plan.json is a run that never got planned; nothing in it is of use.
+"""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from pipeline import storage
+from pipeline.errors import RunError
+from pipeline.job import Options
+from pipeline.run.plan import Plan
+
+State = Literal["unplanned", "unreadable", "planned", "decided", "published", "refused"]
+
+
+class RunFolder:
+    """Paths and state of one run. Files below it are written by the rooms that own them."""
+
+    def __init__(self, output: Path, run: str) -> None:
+        self.output = output
+        self.run = run
+        self.path = output / "runs" / run
+        self.listing = self.path / "listing.parquet"
+        self.plan_file = self.path / "plan.json"
+        self.shards = self.path / "plan"
+        self.attempts = self.path / "attempts"
+        self.staged = self.path / "staged"
+        self.manifest = self.path / "manifest.json"
+        self.refused = self.path / "refused.json"
+        self.metrics = self.path / "metrics.json"
+        self.summary = self.path / "summary.md"
+        self.logs = self.path / "logs"
+
+    @property
+    def state(self) -> State:
+        """How far this run came, read from what lies on disk."""
+        if not self.plan_file.exists():
+            return "unplanned"
+        try:
+            self.plan()
+        except RunError:
+            return "unreadable"
+        if self.published.is_dir():
+            return "published"
+        if self.manifest.exists():
+            return "decided"
+        return "refused" if self.refused.exists() else "planned"
+
+    @property
+    def published(self) -> Path:
+        """Where this run's parts lie once readers may see them."""
+        return predictions(self.output) / f"model={self.plan().model_name}" / f"run={self.run}"
+
+    def plan(self) -> Plan:
+        """The stored plan. Raises `RunError` where it cannot be read."""
+        try:
+            stored = json.loads(self.plan_file.read_bytes())
+            options = stored["job"]["options"]  # of this version or another: what is not known any more is left out
+            stored["job"]["options"] = {name: options[name] for name in options if name in Options.model_fields}
+            return Plan.model_validate(stored)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            what = f"{self.plan_file} cannot be read: {storage.cause(error)}."
+            raise RunError(f"{what} When that is mended, continue with the same command.") from error
+
+    def discard(self) -> None:
+        """Remove the run. The plan goes first: without it, what a crash leaves is no run to continue."""
+        storage.remove(self.plan_file)
+        if self.path.is_dir():
+            storage.sync(self.path)
+        storage.remove(self.path)
+
+    def create(self) -> None:
+        """Make the folder with its parts' folders."""
+        for folder in (self.shards, self.attempts, self.staged, self.logs):
+            storage.make_folder(folder)
+
+
+def predictions(output: Path) -> Path:
+    """The folder that people query."""
+    return output / "predictions"
+
+
+def gone(output: Path) -> Path:
+    """The folder of records of files that later listings missed, one per run that missed any."""
+    return output / "gone"

@@ -1,0 +1,142 @@
+"""Predictions → one Parquet part, written atomically; the part's footer is its receipt.
+
+A part is a single row group, sorted by path, zstd. Its key-value metadata names everything that made its rows, so
+that a file that was copied elsewhere still tells where it comes from.
+"""
+
+import json
+import os
+import socket
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+from pipeline import schema, storage
+from pipeline.run.plan import Plan
+from pipeline.timing import Spell
+
+PREFIX = "shardseer."
+
+
+class Worker(BaseModel):
+    """Who made a part: the Ray actor (or this process) and the accelerators that it was given."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: str  # ray or inline
+    host: str
+    pid: int
+    actor: str | None = None
+    accelerators: tuple[str, ...] = ()
+
+
+class Receipt(BaseModel):
+    """What a part says of itself.
+
+    `seconds` are wall seconds per stage and `cpu_seconds` the process's from `started_at`, when the worker came from
+    its part before, to `ended_at`, when all but the writing was done. `peak_memory` are bytes of its process.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    run: str
+    shard: str
+    attempt: int
+    rows: int
+    ok: int
+    abstained: int
+    error: int
+    looked_twice: int  # rows that the first look did not decide
+    decoded_twice: int  # those of them that were decoded again
+    worker: Worker
+    decoders: tuple[Worker, ...]
+    flow_run: str | None
+    started_at: datetime
+    ended_at: datetime
+    seconds: dict[str, float]
+    cpu_seconds: float
+    peak_memory: int
+
+
+def count_statuses(predictions: pa.Table) -> dict[str, int]:
+    """Rows per status: `ok`, `abstained`, `error`."""
+    found = {entry["values"]: entry["counts"] for entry in pc.value_counts(predictions["status"]).to_pylist()}
+    return {status: found.get(status, 0) for status in ("ok", "abstained", "error")}
+
+
+def write_part(target: Path, predictions: pa.Table, plan: Plan, receipt: Receipt) -> None:
+    """Write sorted predictions (`schema.PREDICTIONS`) with provenance and receipt; durable and whole, or not there."""
+    metadata = {
+        "receipt": receipt.model_dump_json(),
+        "run": plan.run,
+        "model": plan.model_name,
+        "weights_sha256": plan.weights_sha256,
+        "calibrated": plan.calibrated,
+        "looks": plan.looks.model_dump(mode="json"),
+        "options": plan.job.options.model_dump(mode="json"),
+        "versions": plan.versions,
+        "flow_run": receipt.flow_run or "",
+        "actor": receipt.worker.actor or "",
+    }
+    table = predictions.sort_by("path").cast(schema.PREDICTIONS.with_metadata(_encoded(metadata)))
+    with storage.atomic(target) as temporary:
+        pq.write_table(table, temporary, compression="zstd", row_group_size=max(table.num_rows, 1))
+
+
+def _spell_file(part: Path) -> Path:
+    return part.with_name(f"{part.name}.spell")
+
+
+def write_spell(part: Path, spell: Spell) -> None:
+    """Leave beside a part how its worker's time went, the writing included, which no receipt inside it can know.
+
+    It is for the driver, right after; where it cannot be written, nothing is lost but figures.
+    """
+    with suppress(OSError):
+        _spell_file(part).write_text(spell.model_dump_json(), encoding="utf-8")
+
+
+def take_spell(part: Path) -> Spell | None:
+    """How the time of the worker of this part went, read once; None where that is not known."""
+    with suppress(OSError, ValueError):
+        spell = Spell.model_validate_json(_spell_file(part).read_text(encoding="utf-8"))
+        _spell_file(part).unlink()
+        return spell
+    return None
+
+
+def read_receipt(part: Path) -> Receipt:
+    """The receipt in a part's footer, checked against its rows. Raises `ValueError` for a file that is no part."""
+    metadata = pq.read_metadata(part)
+    stored = (metadata.metadata or {}).get(f"{PREFIX}receipt".encode())
+    if stored is None:
+        raise ValueError(f"{part} has no receipt in its footer")
+    receipt = Receipt.model_validate_json(stored)
+    if not receipt.rows == metadata.num_rows == receipt.ok + receipt.abstained + receipt.error:
+        raise ValueError(f"{part} has {metadata.num_rows} rows, its receipt says {receipt}")
+    return receipt
+
+
+def _encoded(metadata: dict[str, Any]) -> dict[str, str]:
+    return {PREFIX + key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
+
+
+def this_process(kind: str, actor: str | None = None, accelerators: tuple[str, ...] = ()) -> Worker:
+    """This process as the one who works."""
+    return Worker(kind=kind, host=socket.gethostname(), pid=os.getpid(), actor=actor, accelerators=accelerators)
+
+
+def peak_memory() -> int:
+    """The largest resident size of this process so far, in bytes.
+
+    From the kernel's VmHWM: `ru_maxrss` begins with the peak of the process that started this one.
+    """
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024

@@ -1,0 +1,68 @@
+"""The plan of a run, fixed before the first image is read and stored in `plan.json`."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.errors import RequestError, RunError
+from pipeline.job import Job
+from pipeline.model import bundle as bundles
+from pipeline.model.bundle import Bundle
+from pipeline.model.engine import Build
+from pipeline.model.precision import Looks
+
+
+class Counts(BaseModel):
+    """What a listing found: files that are images, of which `known` are classified already, and what was skipped."""
+
+    model_config = ConfigDict(frozen=True)
+
+    found: int
+    known: int
+    images: int
+    bytes: int
+    skipped: dict[str, int]
+
+
+class Plan(BaseModel):
+    """What a run will do, fixed before the first image is read and stored in `plan.json`.
+
+    How images are looked at and the batch shape are part of it, so that a resumed run equals an uninterrupted one.
+    `shards` is their number; their references lie in `plan/`.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    run: str
+    job: Job
+    key: str
+    model_key: str
+    model_name: str
+    bundle: Path
+    weights_sha256: str
+    calibrated: bool
+    looks: Looks
+    batch_size: int
+    top_k: int
+    shard_size: int
+    shards: int
+    counts: Counts
+    versions: dict[str, str]
+
+    @property
+    def builds(self) -> tuple[Build, ...]:
+        """How every worker of this run builds its engines, that of the first look first."""
+        return self.looks.builds(features=self.job.options.embeddings)
+
+    def load_bundle(self) -> Bundle:
+        """The bundle of this run. Raises `RunError` where its weights are no longer those that were planned with."""
+        try:
+            bundle = bundles.load(self.bundle)
+        except RequestError as error:
+            raise RunError(f"The model of this run is gone: {error}") from error
+        if bundle.weights_sha256 != self.weights_sha256:
+            raise RunError(
+                f"The weights in {self.bundle} changed since this run was planned. Put them back, "
+                "or start anew with --fresh."
+            )
+        return bundle

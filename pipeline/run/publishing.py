@@ -1,0 +1,122 @@
+"""Counts, manifest, and the one rename that makes a run visible.
+
+Every shard of the plan must be staged with as many rows as it has images; then `manifest.json` is the decision, and
+renaming `staged` into `predictions/` is the act. After a crash between the two the act is repeated.
+"""
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from pipeline import schema, storage
+from pipeline.errors import RunError
+from pipeline.run import folder as run_folders
+from pipeline.run.folder import RunFolder
+from pipeline.run.parts import Receipt, read_receipt
+from pipeline.run.plan import Plan
+from pipeline.run.sharding import Shard, read_shards
+from pipeline.run.sql import files
+
+
+def part_name(shard: Shard) -> str:
+    """The file name of a shard's part."""
+    return f"part-{shard.id}.parquet"
+
+
+def stage(folder: RunFolder, shard: Shard, attempt: Path) -> Receipt:
+    """Accept an attempt: check its receipt against the shard and move it into `staged/`. Raises `RunError`.
+
+    Only the driver does this, once a shard, so that a late attempt of a shard can never surface.
+    """
+    try:
+        receipt = read_receipt(attempt)
+    except (OSError, ValueError) as error:
+        raise RunError(f"The part that was written for shard {shard.id} is broken: {error}") from error
+    if (receipt.run, receipt.shard, receipt.rows) != (folder.run, shard.id, shard.images):
+        raise RunError(
+            f"Shard {shard.id} has {shard.images} images, but its part says run {receipt.run}, shard {receipt.shard}, "
+            f"{receipt.rows} rows. Nothing was published."
+        )
+    target = folder.staged / part_name(shard)
+    if target.exists():
+        raise RunError(f"Shard {shard.id} was staged before; a second part for it is not accepted.")
+    # Waiting for the disk is most of what a shard costs the driver. A name left under `attempts/` is swept with it.
+    storage.move(attempt, target, both=False)
+    return receipt
+
+
+def missing_shards(folder: RunFolder) -> list[Shard]:
+    """The shards that are not staged yet, in path order."""
+    staged = {path.name for path in folder.staged.iterdir()} if folder.staged.is_dir() else set()
+    return [shard for shard in read_shards(folder.shards) if part_name(shard) not in staged]
+
+
+def decide(folder: RunFolder, plan: Plan, max_error_rate: float | None) -> None:
+    """Count what is staged and write the manifest.
+
+    Raises `RunError` with the numbers where rows are missing, or where too many are errors: then the run is *refused*,
+    its results stay staged, and it is not resumed.
+    """
+    receipts = [_staged_receipt(folder, shard) for shard in read_shards(folder.shards)]
+    rows = {name: sum(getattr(receipt, name) for receipt in receipts) for name in ("rows", "ok", "abstained", "error")}
+    if rows["rows"] != plan.counts.images or len(receipts) != plan.shards:
+        raise RunError(
+            f"Run {folder.run} has {plan.counts.images} images in {plan.shards} shards, but {rows['rows']} rows in "
+            f"{len(receipts)} parts were staged. Nothing was published; please report this with {folder.path}."
+        )
+    if max_error_rate is not None and rows["error"] > max_error_rate * rows["rows"]:
+        _refuse(folder, plan, rows, max_error_rate)
+    parts = [receipt.model_dump(mode="json") for receipt in receipts]
+    manifest = {"run": folder.run, "model": plan.model_name, **rows, "parts": parts}
+    storage.write_text(folder.manifest, json.dumps(manifest, indent=1))
+
+
+def _refuse(folder: RunFolder, plan: Plan, rows: dict[str, int], max_error_rate: float) -> None:
+    storage.write_text(folder.refused, json.dumps({**rows, "max_error_rate": max_error_rate}))
+    output, staged = plan.job.output, files(folder.staged, "*.parquet")
+    raise RunError(
+        f"Run {folder.run} is refused: {rows['error']} of {rows['rows']} images ended as errors, more than "
+        f"--max-error-rate {max_error_rate} allows. Nothing was published. Look at them with\n"
+        f'  duckdb -c "SELECT error_stage, error, count(*) FROM {staged} GROUP BY ALL"\n'
+        f"and publish them anyway with\n  shardseer publish {output} --run {folder.run}"
+    )
+
+
+def _staged_receipt(folder: RunFolder, shard: Shard) -> Receipt:
+    part = folder.staged / part_name(shard)
+    try:
+        receipt = read_receipt(part)
+    except (OSError, ValueError) as error:
+        raise RunError(f"The staged part of shard {shard.id} cannot be read: {error}") from error
+    if receipt.rows != shard.images:
+        raise RunError(f"Shard {shard.id} has {shard.images} images, but {receipt.rows} rows were staged.")
+    return receipt
+
+
+def reveal(folder: RunFolder) -> None:
+    """Make a decided run visible by one rename; done already is done."""
+    no_file = run_folders.gone(folder.output) / "none.parquet"
+    if not no_file.exists():  # readers need a file to match even where nothing is gone
+        storage.make_folder(no_file.parent)
+        with storage.atomic(no_file) as temporary:
+            pq.write_table(schema.GONE.empty_table(), temporary)
+    target = folder.published
+    if not target.is_dir():
+        storage.make_folder(target.parent)
+        storage.move(folder.staged, target)
+
+
+def tidy(folder: RunFolder) -> None:
+    """Remove what a published run needs no longer. A worker that comes late may still write there: `clean` sweeps."""
+    for leftover in (folder.attempts, folder.shards, folder.listing):
+        with suppress(OSError):
+            storage.remove(leftover)
+
+
+def read_manifest(folder: RunFolder) -> dict[str, Any]:
+    """The decision on a run: counts and the receipts of its parts."""
+    manifest: dict[str, Any] = json.loads(folder.manifest.read_text(encoding="utf-8"))
+    return manifest

@@ -1,0 +1,38 @@
+"""DuckDB over published predictions: the views `predictions` (every row) and `current`.
+
+`current` has one row per path and model, the newest run's, for files that the newest listing of their folder found.
+"""
+
+import tempfile
+from pathlib import Path
+
+import duckdb
+
+from pipeline import schema
+from pipeline.run import outputs
+from pipeline.run.sql import any_rows, gone, quoted, rows
+
+MEMORY_LIMIT = "4GB"  # beyond it DuckDB spills
+
+CURRENT = """
+    SELECT predictions.* FROM predictions LEFT JOIN gone USING (path)
+    WHERE gone.run IS NULL OR gone.run < predictions.run
+    QUALIFY row_number() OVER (PARTITION BY path, model ORDER BY predictions.run DESC) = 1
+"""
+
+
+def connect(output: Path) -> duckdb.DuckDBPyConnection:
+    """A database with the views over `output`; empty ones where no run is published. Raises `RequestError`."""
+    outputs.existing(output)
+    database = duckdb.connect()
+    database.execute(
+        f"SET memory_limit='{MEMORY_LIMIT}'; SET temp_directory={quoted(tempfile.gettempdir())}"
+    ).fetchall()
+    if any_rows(output):
+        database.execute(f"CREATE VIEW predictions AS {rows(output)}")
+    else:
+        database.register("nothing", schema.PREDICTIONS.empty_table())
+        database.execute("CREATE VIEW predictions AS SELECT *, ''::VARCHAR AS model, ''::VARCHAR AS run FROM nothing")
+    database.execute(f"CREATE VIEW gone AS {gone(output)}")
+    database.execute(f"CREATE VIEW current AS {CURRENT}")
+    return database

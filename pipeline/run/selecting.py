@@ -1,0 +1,171 @@
+"""Listing → what this run has to classify: the files that no published row settles; and which files are gone.
+
+All set work (anti-joins, sorting) is DuckDB's, which spills to disk: memory does not grow with the listing.
+"""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import schema, storage
+from pipeline.images.decoding import content_hash
+from pipeline.images.listing import Listing
+from pipeline.job import Job
+from pipeline.run import folder as run_folders
+from pipeline.run import outputs, sql
+from pipeline.run.sql import quoted
+
+MEMORY_LIMIT = "1GB"
+SETTLING_US = 2_000_000  # a file changed this shortly before it was read may change again within a tick of its clock
+TRANSIENT_STAGES = ("list", "read", "timeout", "worker")  # errors of the world, not of the image's bytes
+
+
+class Selection:
+    """The listed files that are left to classify, in a database that spills to the folder `scratch`.
+
+    `found` files were listed (each path once), `eligible` of them are not settled, and `images` of those, with `bytes`
+    in all, are left after `--limit`.
+    """
+
+    def __init__(self, job: Job, listing_file: Path, scratch: Path, model: str) -> None:
+        """`model` is the value of the `model` partition whose rows can settle a file."""
+        self._job = job
+        self._database = duckdb.connect()
+        self._run(f"SET memory_limit='{MEMORY_LIMIT}'; SET preserve_insertion_order=false")
+        self._run(f"SET temp_directory={quoted(scratch)}")
+        found = sql.parquet(listing_file.parent, listing_file.name)
+        self._run(f"CREATE TABLE listed AS SELECT DISTINCT ON (path) * FROM {found}")
+        self._run(f"CREATE VIEW gone AS {sql.gone(job.output)}")
+        self._run("CREATE VIEW eligible AS FROM listed")
+        if not job.options.fresh and sql.any_rows(job.output, model):
+            self._leave_out_settled(model)
+        self.found = self._number("SELECT count(*) FROM listed")
+        self.eligible = self._number("SELECT count(*) FROM eligible")
+        self.images = min(self.eligible, job.options.limit or self.eligible)
+        self.bytes = self._number(f"SELECT sum(size_bytes) FROM ({self._chosen()})")
+
+    def references(self) -> Iterator[pa.RecordBatch]:
+        """The references (`schema.LISTING`) to classify, sorted by path, streamed."""
+        yield from self._database.sql(self._chosen()).to_arrow_reader()
+
+    def sample(self, size: int) -> pa.Table:
+        """At most `size` references at random, the same ones for the same listing."""
+        query = f"SELECT {_NAMES} FROM eligible ORDER BY hash(path) LIMIT {size}"
+        return self._database.sql(query).to_arrow_table().cast(schema.LISTING)
+
+    def write_gone(self, run: str) -> int:
+        """Record under `run` the published files that this listing should name but does not; return their number.
+
+        A folder that could not be listed says nothing of the files in it, nor does a listing of what its
+        `--include` and `--exclude` leave out.
+        """
+        if not sql.any_rows(self._job.output):
+            return 0
+        if self._number(f"SELECT count(*) FROM ({self._vanished()})") == 0:
+            return 0
+        vanished = self._database.sql(self._vanished()).to_arrow_reader()
+        listing = Listing(self._job.images, self._job.options)
+        target = run_folders.gone(self._job.output) / f"{run}.parquet"
+        number = 0
+        storage.make_folder(target.parent)
+        with storage.atomic(target) as temporary, pq.ParquetWriter(temporary, schema.GONE) as writer:
+            for batch in vanished:
+                paths = [path for path in batch["path"].to_pylist() if listing.why_skipped(path) is None]
+                number += len(paths)
+                writer.write_table(pa.table({"path": paths, "run": [run] * len(paths)}, schema=schema.GONE))
+        if number == 0:
+            storage.remove(target)
+        return number
+
+    def _chosen(self) -> str:
+        limit = f"LIMIT {self._job.options.limit}" if self._job.options.limit else ""
+        return f"SELECT {_NAMES} FROM eligible ORDER BY path {limit}"
+
+    def _leave_out_settled(self, model: str) -> None:
+        """Take out of `eligible` what the newest published row settles.
+
+        A row settles a path if the file still has its size and modified time, that time was not too close to the
+        reading (no image of a run is read before the time in the run's id), the row is no error that may go away, and
+        the file was there in every listing since.
+        """
+        lasting = "false" if self._job.options.retry_errors else f"row.error_stage NOT IN {TRANSIENT_STAGES!r}"
+        # The largest column by far, and compared only where bytes are.
+        known = "content_hash" if self._job.options.verify_content else "content_hash := NULL::VARCHAR"
+        self._run(
+            f"""
+            CREATE VIEW newest AS
+            SELECT path, max_by(struct_pack(size_bytes, modified_at, {known}, status, error_stage, run), run)
+                AS row
+            FROM ({sql.rows(self._job.output, model)}) GROUP BY path
+            """
+        )
+        self._run(
+            f"""
+            CREATE TABLE settled AS
+            SELECT listed.path, row.content_hash AS content_hash
+            FROM newest JOIN listed USING (path) LEFT JOIN gone USING (path)
+            WHERE listed.size_bytes = row.size_bytes AND listed.modified_at = row.modified_at
+              AND epoch_us(row.modified_at) + {SETTLING_US}
+                  < epoch_us(strptime(substr(row.run, 2, 21), '{outputs.RUN_STAMP}'))
+              AND (row.status <> 'error' OR {lasting})
+              AND (gone.run IS NULL OR gone.run < row.run)
+            """
+        )
+        if self._job.options.verify_content:
+            self._unsettle_changed_content()
+        self._run("CREATE TABLE unsettled AS FROM listed ANTI JOIN settled USING (path)")
+        self._run("CREATE OR REPLACE VIEW eligible AS FROM unsettled")
+
+    def _unsettle_changed_content(self) -> None:
+        """Read every settled file, several at a time; one with other bytes than were classified is settled no more."""
+        self._run("CREATE TABLE changed (path VARCHAR)")
+        cursor = self._database.cursor()  # of its own: one connection has one open result
+        with ThreadPoolExecutor(os.cpu_count()) as readers:
+            for batch in cursor.sql("FROM settled").to_arrow_reader(1024):
+                paths, hashes = batch["path"].to_pylist(), batch["content_hash"].to_pylist()
+                now = readers.map(_hash_now, paths)
+                changed = [[path] for path, old, new in zip(paths, hashes, now, strict=True) if old != new]
+                if changed:
+                    self._database.executemany("INSERT INTO changed VALUES (?)", changed)
+        self._run("DELETE FROM settled WHERE path IN (FROM changed)")
+
+    def _vanished(self) -> str:
+        """SQL: published paths of this input that are not listed and not recorded as gone."""
+        bases = [quoted(base.rstrip("/") + "/") for base in storage.spellings(self._job.images)]
+        below = " OR ".join(f"starts_with(path, {base})" for base in bases)
+        return f"""
+            WITH earlier AS (
+                SELECT path, max(run) AS run
+                FROM ({sql.rows(self._job.output)})
+                WHERE {below} GROUP BY path
+            )
+            SELECT earlier.path FROM earlier LEFT JOIN gone USING (path)
+            WHERE (gone.run IS NULL OR gone.run < earlier.run)
+              AND earlier.path NOT IN (SELECT path FROM listed)
+              AND NOT EXISTS (
+                  FROM listed WHERE list_error IS NOT NULL AND starts_with(earlier.path, listed.path || '/')
+              )
+            """
+
+    def _run(self, statement: str) -> None:
+        self._database.execute(statement).fetchall()
+
+    def _number(self, query: str) -> int:
+        ((number,),) = self._database.execute(query).fetchall()
+        return int(number or 0)
+
+
+_NAMES = ", ".join(schema.LISTING.names)
+
+
+def _hash_now(path: str) -> str | None:
+    """The hash of a file's bytes; None for one that cannot be read, which is then classified to say why."""
+    try:
+        return content_hash(storage.read(path).data)
+    except OSError:
+        return None

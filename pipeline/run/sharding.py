@@ -1,0 +1,96 @@
+"""References → shards with content-derived ids, and the stored plan that makes a run resumable.
+
+Shards are cut from a stream: planning needs memory for one shard, not for the listing.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline import schema, storage
+
+SMALLEST, LARGEST = 64, 16_384  # images per shard
+SHARDS_PER_WORKER = 8  # so that the last shards of a run end at about the same time
+SHARDS_PER_FILE = 256  # a reader parses one footer to find its shard; this bounds the footer
+INDEX = "shards.parquet"
+INDEX_SCHEMA = pa.schema(
+    [("id", pa.string()), ("file", pa.string()), ("row", pa.int32()), ("images", pa.int64()), ("bytes", pa.int64())]
+)
+
+
+class Shard(NamedTuple):
+    """A part of the work: `images` references, the row group `row` of `file`, under an id made from its content."""
+
+    id: str
+    file: Path
+    row: int
+    images: int
+    bytes: int
+
+    def references(self) -> pa.Table:
+        """The shard's references (`schema.LISTING`), sorted by path."""
+        with pq.ParquetFile(self.file) as file:
+            return file.read_row_group(self.row)
+
+
+def shard_size(images: int, workers: int) -> int:
+    """Images per shard: enough shards for every worker to have several, none smaller than 64 or larger than 16,384."""
+    return min(LARGEST, max(SMALLEST, images // (SHARDS_PER_WORKER * workers)))
+
+
+def write_shards(folder: Path, references: Iterator[pa.RecordBatch], size: int) -> int:
+    """Write each shard as one row group, at most 256 a file, and an index of them; return their number."""
+    index: list[Shard] = []
+    writer: pq.ParquetWriter | None = None
+    for table in _rebatched(references, size):
+        file = folder / f"references-{len(index) // SHARDS_PER_FILE:05}.parquet"
+        row = len(index) % SHARDS_PER_FILE
+        if row == 0:
+            if writer is not None:
+                writer.close()
+            writer = pq.ParquetWriter(file, schema.LISTING, compression="zstd")
+        assert writer is not None
+        writer.write_table(table, row_group_size=table.num_rows)
+        index.append(Shard(shard_id(table), file, row, table.num_rows, pc.sum(table["size_bytes"]).as_py() or 0))
+    if writer is not None:
+        writer.close()
+    rows = [{**shard._asdict(), "file": shard.file.name} for shard in index]
+    with storage.atomic(folder / INDEX) as temporary:
+        pq.write_table(pa.Table.from_pylist(rows, INDEX_SCHEMA), temporary, compression="zstd")
+    for file in folder.glob("references-*.parquet"):
+        storage.sync(file)
+    return len(index)
+
+
+def read_shards(folder: Path) -> list[Shard]:
+    """The shards of a stored plan, in path order."""
+    rows = pq.read_table(folder / INDEX).to_pylist()
+    return [Shard(**{**row, "file": folder / row["file"]}) for row in rows]
+
+
+def shard_id(references: pa.Table) -> str:
+    """16 hexadecimal digits of the SHA-256 over paths, sizes and modified times: equal content, equal id."""
+    digest = hashlib.sha256()
+    for name in ("path", "size_bytes", "modified_at"):
+        values = references[name].cast(pa.int64()) if name == "modified_at" else references[name]
+        column = values.cast(pa.string()).to_pylist()
+        digest.update("\0".join("" if value is None else value for value in column).encode())
+        digest.update(b"\1")
+    return digest.hexdigest()[:16]
+
+
+def _rebatched(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
+    """The same rows in tables of exactly `size` rows, the last one shorter; none for no rows."""
+    waiting = schema.LISTING.empty_table()
+    for batch in batches:
+        waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch]).cast(schema.LISTING)])
+        while waiting.num_rows >= size:
+            yield waiting.slice(0, size).combine_chunks()
+            waiting = waiting.slice(size)
+    if waiting.num_rows:
+        yield waiting.combine_chunks()

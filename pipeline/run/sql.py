@@ -1,0 +1,49 @@
+"""What is published, as SQL for DuckDB: the rows with their model and run, and which files are gone since."""
+
+import re
+from pathlib import Path
+
+from pipeline.run import folder as run_folders
+
+
+def quoted(value: object) -> str:
+    """A value as an SQL string."""
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+def files(folder: Path, pattern: str) -> str:
+    """`folder/pattern` as an SQL string: what looks like a wildcard in the folder's own name is none."""
+    return quoted(re.sub(r"([*?\[])", r"[\1]", str(folder)) + "/" + pattern)
+
+
+def parquet(folder: Path, pattern: str, *options: str) -> str:
+    """SQL that reads `folder/pattern`; a `key=value` in its path is no column."""
+    return f"read_parquet({', '.join([files(folder, pattern), 'hive_partitioning=false', *options])})"
+
+
+def rows(output: Path, model: str = "*") -> str:
+    """SQL for every published row of an output, or of one value of the `model` partition.
+
+    Model and run are taken from the end of each part's path: a `key=value` above the output is none of ours.
+    """
+    parts = parquet(run_folders.predictions(output), f"model={model}/run=*/*.parquet", "filename=true")
+    pattern = "'/model=([^/]*)/run=([^/]*)/[^/]*$'"
+    return (
+        f"SELECT * EXCLUDE (filename), url_decode(regexp_extract(filename, {pattern}, 1)) AS model, "
+        f"regexp_extract(filename, {pattern}, 2) AS run "
+        f"FROM {parts}"
+    )
+
+
+def any_rows(output: Path, model: str | None = None) -> bool:
+    """Whether anything is published; DuckDB fails on a pattern without files."""
+    base = run_folders.predictions(output)
+    folders = [base / f"model={model}"] if model is not None else [path for path in base.glob("*") if path.is_dir()]
+    return any(any(folder.glob("run=*/*.parquet")) for folder in folders)
+
+
+def gone(output: Path) -> str:
+    """SQL for the newest run whose listing missed each `path`, as columns `path` and `run`."""
+    if any(run_folders.gone(output).glob("*.parquet")):
+        return f"SELECT path, max(run) AS run FROM {parquet(run_folders.gone(output), '*.parquet')} GROUP BY path"
+    return "SELECT ''::VARCHAR AS path, ''::VARCHAR AS run WHERE false"

@@ -1,0 +1,244 @@
+"""How good a bundle is on labelled images, found by the very path that `classify` takes: same decoding, engine, labels.
+
+Figures come from images that nothing was fitted on: a bundle remembers the content hashes it was trained and validated
+with (`splits.parquet`), and those are left out unless asked for.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+from pipeline import schema, storage
+from pipeline.errors import EngineError, RequestError, RunError
+from pipeline.images import batching
+from pipeline.job import Options
+from pipeline.model import engine, engines, fingerprint, precision
+from pipeline.model.bundle import Bundle
+from pipeline.model.cascade import Looking, joined
+from pipeline.model.devices import has_gpu
+from pipeline.model.probabilities import probabilities
+from pipeline.timing import Stopwatch
+from pipeline.training.calibrating import Bin, Classes, Floats, calibration_error, negative_log_likelihood, reliability
+from pipeline.training.labelled import Example, Labelled, labels_of
+from pipeline.training.splitting import Split
+
+SPLITS_FILE = "splits.parquet"
+Which = Literal["unseen", "test", "all"]
+SHOWN = 5
+
+
+class ClassFigures(BaseModel):
+    """One class: how many images have it, and how often its name was given and was right. None where undefined."""
+
+    model_config = ConfigDict(frozen=True)
+
+    label: str
+    images: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
+
+
+class Evaluation(BaseModel):
+    """The figures. `accuracy` is over the answered images; calibration is over all that could be read.
+
+    `confusion[i][j]` counts images of class i that were called class j. Before: at temperature 1; after: the bundle's.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    weights_sha256: str
+    engine: str
+    labels: tuple[str, ...]
+    images: int
+    answered: int
+    abstained: int
+    errors: int
+    left_out: int
+    accuracy: float
+    coverage: float
+    classes: tuple[ClassFigures, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    temperature: float
+    calibration_error_before: float
+    calibration_error_after: float
+    log_likelihood_before: float
+    log_likelihood_after: float
+    reliability_before: tuple[Bin, ...]
+    reliability_after: tuple[Bin, ...]
+    remarks: tuple[str, ...]
+
+
+class Answers(NamedTuple):
+    """Predictions (`schema.PREDICTIONS`, in the order asked) and the logits that they come from."""
+
+    predictions: pa.Table
+    logits: Floats
+    engine: str
+
+
+def classify(bundle: Bundle, paths: Sequence[str], options: Options) -> Answers:
+    """Classify images in this process as a run of `classify` would."""
+    on_gpu = options.device == "cuda" or (options.device == "auto" and has_gpu())
+    threads, device = len(os.sched_getaffinity(0)), "cuda" if on_gpu else "cpu"
+    engines.check(bundle, options)
+
+    def built(build: engine.Build) -> engine.Engine:
+        engines.prepare(bundle, build)
+        return engines.build(bundle, build, device, threads)
+
+    engine = engines.choose(options.engine, on_gpu)
+    looks = precision.looks(options.precision, engine, on_gpu)
+    looking = Looking(bundle, looks, built, options=options, top_k=fingerprint.top_k_of(options, bundle))
+    found = [storage.entry(path)[:4] for path in paths]
+    references = pa.table(
+        [pa.array(column, field.type) for column, field in zip(zip(*found, strict=True), schema.LISTING, strict=True)],
+        schema.LISTING,
+    )
+    try:
+        looked = joined(list(looking.over(references, batching.batch_size(bundle.preprocessing, on_gpu), Stopwatch())))
+    except EngineError as error:
+        raise RunError(f"{bundle.name} cannot classify: {error}.") from error
+    places = {path: place for place, path in enumerate(looked.predictions["path"].to_pylist())}
+    order = np.array([places[path] for path in references["path"].to_pylist()])
+    return Answers(looked.predictions.take(order), looked.logits[order], engine)
+
+
+def evaluate(
+    bundle: Bundle, items: Sequence[Labelled], *, which: Which = "unseen", options: Options = Options()
+) -> Evaluation:
+    """Classify labelled images and count. Raises `RequestError` where their labels are not the bundle's."""
+    unknown = [label for label in labels_of(items) if label not in bundle.labels]
+    if unknown:
+        raise RequestError(
+            f"{', '.join(map(repr, unknown[:SHOWN]))}: not a class of {bundle.name}, which knows "
+            f"{', '.join(map(repr, bundle.labels[:SHOWN]))}{'…' if len(bundle.labels) > SHOWN else ''}."
+        )
+    items = sorted(items)
+    found = classify(bundle, [item.path for item in items], options)
+    chosen = _chosen(bundle, found.predictions["content_hash"].to_pylist(), which)
+    kept = np.array(chosen)
+    if not kept.any():
+        raise RequestError(
+            f"Every one of these {len(items)} images was used to train or validate {bundle.name}: figures from them "
+            "would flatter it. Give other images, or --split all to count them anyway."
+        )
+    left_out = int((~kept).sum())
+    remarks = [f"{left_out} images that the model was trained or validated with are left out."] if left_out else []
+    numbers = {label: number for number, label in enumerate(bundle.labels)}
+    classes = np.array([numbers[item.label] for item in items], dtype=np.int64)[kept]
+    answers = Answers(found.predictions.filter(pa.array(kept)), found.logits[kept], found.engine)
+    return _figures(bundle, answers, classes, left_out, remarks)
+
+
+def _figures(bundle: Bundle, found: Answers, classes: Classes, left_out: int, remarks: list[str]) -> Evaluation:
+    predictions, logits = found.predictions, found.logits
+    status = np.array(predictions["status"].to_pylist())
+    readable, answered = status != "error", status == "ok"
+    if not readable.any():
+        raise RequestError(f"None of the {len(status)} images can be read: {predictions['error'][0].as_py()}")
+    missing = [label for number, label in enumerate(bundle.labels) if number not in classes[readable]]
+    if missing:
+        more = "…" if len(missing) > SHOWN else ""
+        remarks.append(f"There is no image of {', '.join(missing[:SHOWN])}{more}: the figures say nothing about it.")
+    if not readable.all():
+        causes = Counter(cause for cause in predictions["error"].to_pylist() if cause)
+        remarks.append(f"{int((~readable).sum())} images cannot be read; most often: {causes.most_common(1)[0][0]}.")
+    numbers = {label: number for number, label in enumerate(bundle.labels)}
+    given = np.array([numbers[label] for label in predictions["label"].to_pylist() if label is not None], np.int64)
+    before = probabilities(logits[readable], 1.0)
+    after = probabilities(logits[readable], bundle.temperature or 1.0)
+    truth = classes[readable]
+    figures, confusion = _per_class(given, classes[answered], bundle.labels)
+    return Evaluation(
+        model=bundle.name,
+        weights_sha256=bundle.weights_sha256,
+        engine=found.engine,
+        labels=bundle.labels,
+        images=len(status),
+        answered=int(answered.sum()),
+        abstained=int((status == "abstained").sum()),
+        errors=int((~readable).sum()),
+        left_out=left_out,
+        accuracy=float((given == classes[answered]).mean()) if answered.any() else 0.0,
+        coverage=float(answered.sum() / readable.sum()),
+        classes=figures,
+        confusion=confusion,
+        temperature=bundle.temperature or 1.0,
+        calibration_error_before=calibration_error(before, truth),
+        calibration_error_after=calibration_error(after, truth),
+        log_likelihood_before=negative_log_likelihood(before, truth),
+        log_likelihood_after=negative_log_likelihood(after, truth),
+        reliability_before=reliability(before, truth),
+        reliability_after=reliability(after, truth),
+        remarks=tuple(remarks),
+    )
+
+
+def _per_class(
+    given: Classes, classes: Classes, labels: Sequence[str]
+) -> tuple[tuple[ClassFigures, ...], tuple[tuple[int, ...], ...]]:
+    """Precision, recall and F1 of every class, and the confusion matrix."""
+    import torch
+    from torchmetrics.functional.classification import (
+        multiclass_confusion_matrix,
+        multiclass_f1_score,
+        multiclass_precision,
+        multiclass_recall,
+    )
+
+    if not len(given):
+        empty = tuple(ClassFigures(label=name, images=0, precision=None, recall=None, f1=None) for name in labels)
+        return empty, tuple((0,) * len(labels) for _ in labels)
+    told, true = torch.from_numpy(given), torch.from_numpy(classes)
+    confusion = multiclass_confusion_matrix(told, true, num_classes=len(labels))
+    precision, recall, f1 = (
+        figure(told, true, num_classes=len(labels), average="none").tolist()
+        for figure in (multiclass_precision, multiclass_recall, multiclass_f1_score)
+    )
+    there, named = confusion.sum(dim=1).tolist(), confusion.sum(dim=0).tolist()
+    figures = tuple(
+        ClassFigures(
+            label=label,
+            images=there[number],
+            precision=precision[number] if named[number] else None,
+            recall=recall[number] if there[number] else None,
+            f1=f1[number] if there[number] or named[number] else None,
+        )
+        for number, label in enumerate(labels)
+    )
+    return figures, tuple(map(tuple, confusion.tolist()))
+
+
+def write_splits(folder: Path, splits: dict[Split, tuple[Example, ...]]) -> None:
+    """Keep with the bundle which content was in which split."""
+    rows = [
+        {"content_hash": example.content_hash, "label": example.label, "split": name, "path": example.path}
+        for name, members in splits.items()
+        for example in members
+    ]
+    fields = pa.schema([(name, pa.string()) for name in ("content_hash", "label", "split", "path")])
+    with storage.atomic(folder / SPLITS_FILE) as temporary:
+        pq.write_table(pa.Table.from_pylist(rows, fields), temporary, compression="zstd")
+
+
+def _chosen(bundle: Bundle, hashes: Sequence[str | None], which: Which) -> list[bool]:
+    """Which images count: `unseen` by training and validation, the `test` split alone, or `all`."""
+    file = bundle.folder / SPLITS_FILE
+    if which == "all" or (which == "unseen" and not file.exists()):
+        return [True] * len(hashes)
+    if not file.exists():
+        raise RequestError(f"{bundle.folder} has no {SPLITS_FILE}, so its test split is not known; use --split all.")
+    stored = pq.ParquetFile(file).read()
+    split_of = dict(zip(stored["content_hash"].to_pylist(), stored["split"].to_pylist(), strict=True))
+    if which == "test":
+        return [split_of.get(each) == "test" for each in hashes]
+    return [split_of.get(each) in (None, "test") for each in hashes]

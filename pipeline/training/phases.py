@@ -1,0 +1,207 @@
+"""A labelled directory → a finished bundle, phase by phase: read, fit, calibrate, test, write.
+
+Everything is made in `BUNDLE.unfinished/`; one rename makes the bundle appear, complete. Killed at any moment, the same
+command continues after the last finished epoch.
+"""
+
+import fcntl
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import storage
+from pipeline.errors import RequestError
+from pipeline.job import Options
+from pipeline.model import bundle as bundles
+from pipeline.model.bundle import Bundle
+from pipeline.training import calibrating, evaluating, labelled, plotting, splitting
+from pipeline.training.evaluating import Evaluation
+from pipeline.training.labelled import Example
+from pipeline.training.model_card import model_card
+from pipeline.training.recipe import Recipe, build
+from pipeline.training.splitting import Split
+from pipeline.training.trainer import Fitted, Trainer, device_of
+
+METRICS, CARD, CURVES, CONFUSION, RELIABILITY = (
+    "metrics.json",
+    "README.md",
+    "learning_curves.png",
+    "confusion_matrix.png",
+    "reliability.png",
+)
+Tell = Callable[[str], None]
+
+
+class Training:
+    """One training while it happens. Call `read`, `fit`, `test` and `publish` in this order."""
+
+    def __init__(self, source: str, output: str, recipe: Recipe, *, tell: Tell, fresh: bool = False) -> None:
+        """`source` is the labelled directory or table, `output` the bundle folder to be. Raises `RequestError`."""
+        if storage.is_uri(output):
+            raise RequestError(f"The bundle must be a local folder, not {output}.")
+        self._source = source
+        self._output = Path(storage.absolute(output))
+        self._scratch = self._output.with_name(f"{self._output.name}.unfinished")
+        self._made = self._scratch / self._output.name
+        self._recipe = recipe
+        self._tell = tell
+        self._fresh = fresh
+        self._remarks: list[str] = []
+        self._splits: dict[Split, tuple[Example, ...]]
+        self._labels: tuple[str, ...]
+        self._fitted: Fitted
+        self._bundle: Bundle
+        self._found: Evaluation | None = None
+        self._parameters = 0
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the bundle's place: two trainings of one bundle do not meet. Raises `RequestError` where one runs."""
+        _check_libraries()
+        storage.make_folder(self._output.parent)
+        with self._output.with_name(f".{self._output.name}.lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RequestError(f"Another training writes {self._output}; wait for it to end.") from None
+            yield
+
+    def read(self) -> None:
+        """Read every labelled image, cut the splits, and see whether there is anything to do. Raises `RequestError`."""
+        device_of(self._recipe)
+        reading = labelled.read(labelled.listed(self._source), self._recipe.max_pixels)
+        self._labels = labelled.labels_of(reading.examples)
+        recipe = self._recipe
+        self._splits, missing = splitting.split(
+            reading.examples, validation=recipe.validation, test=recipe.test, seed=recipe.seed
+        )
+        self._remarks = [*reading.remarks, *missing]
+        for remark in self._remarks:
+            self._tell(remark)
+        sizes = ", ".join(f"{len(members):,} {name}" for name, members in self._splits.items())
+        self._tell(f"{len(reading.examples):,} images of {len(self._labels)} classes: {sizes}.")
+
+    def is_done(self) -> bool:
+        """Whether this very training was finished before. Raises `RequestError` where something else is in the way."""
+        if self._fresh:
+            storage.remove(self._scratch)
+            return False
+        if not self._output.exists():
+            return False
+        try:
+            stored = json.loads((self._output / METRICS).read_text(encoding="utf-8"))["training"]
+        except (OSError, ValueError, KeyError):
+            raise RequestError(f"{self._output} exists and is no bundle of shardseer train; choose another.") from None
+        if stored["key"] == self._recipe.key(self._splits):
+            self._tell(f"{self._output} was trained with these images and settings already; --fresh trains it again.")
+            return True
+        raise RequestError(
+            f"{self._output} is a bundle of other images or settings; choose another output, or --fresh to replace it."
+        )
+
+    def fit(self) -> None:
+        """Train, or continue; then fit the temperature on the validation split and save the bundle."""
+        net, contract = build(self._recipe, self._labels, self._splits["train"])
+        self._parameters = sum(each.numel() for each in net.parameters())
+        storage.make_folder(self._scratch)
+        trainer = Trainer(
+            net,
+            contract,
+            self._recipe,
+            self._labels,
+            train=self._splits["train"],
+            validation=self._splits["validation"],
+        )
+        self._tell(
+            f"Training {self._parameters:,} parameters on {contract.width}×{contract.height}×{contract.channels}."
+        )
+        self._fitted = trainer.fit(self._scratch / "checkpoint.pt", self._recipe.key(self._splits), self._tell)
+        storage.remove(self._made)
+        bundles.save(trainer.net, self._made, self._labels)
+        temperature = self._fit_temperature(bundles.load(self._made))
+        bundles.save(trainer.net, self._made, self._labels, temperature=temperature)
+        evaluating.write_splits(self._made, self._splits)
+        self._bundle = bundles.load(self._made)
+
+    def _fit_temperature(self, bundle: Bundle) -> float:
+        """The temperature for the logits that classifying gives for the validation split."""
+        members = self._splits["validation"]
+        options = Options(device=self._recipe.device, max_pixels=self._recipe.max_pixels)
+        found = evaluating.classify(bundle, [example.path for example in members], options)
+        classes = np.array([self._labels.index(example.label) for example in members], dtype=np.int64)
+        return calibrating.fit_temperature(found.logits, classes)
+
+    def test(self) -> Evaluation | None:
+        """Evaluate on the test split, by the path that `classify` takes; None where none was held out."""
+        members = self._splits["test"]
+        if members:
+            items = [labelled.Labelled(example.path, example.label) for example in members]
+            options = Options(device=self._recipe.device, max_pixels=self._recipe.max_pixels)
+            self._found = evaluating.evaluate(self._bundle, items, which="test", options=options)
+        return self._found
+
+    def publish(self) -> Path:
+        """Write figures, pictures and card beside the weights, and give the bundle its name."""
+        plotting.learning_curves(self._fitted, self._made / CURVES)
+        if self._found is not None:
+            plotting.confusion_matrix(self._found, self._made / CONFUSION)
+            plotting.reliability_diagram(self._found, self._made / RELIABILITY)
+        card = model_card(
+            self._bundle, self._recipe, self._fitted, self._found, self._splits, self._remarks, self._parameters
+        )
+        storage.write_text(self._made / CARD, card)
+        storage.write_text(self._made / METRICS, json.dumps(self._metrics(), indent=1, ensure_ascii=False))
+        for file in self._made.iterdir():
+            storage.sync(file)
+        if self._output.exists():  # only with --fresh: `is_done` has refused otherwise
+            storage.move(self._output, self._scratch / "replaced")
+        storage.move(self._made, self._output)
+        storage.remove(self._scratch)
+        self._tell(f"Bundle: {self._output}")
+        return self._output
+
+    def _metrics(self) -> dict[str, Any]:
+        from pipeline.model.fingerprint import versions
+
+        return {
+            "test": None if self._found is None else self._found.model_dump(mode="json"),
+            "temperature": self._bundle.temperature,
+            "weights_sha256": self._bundle.weights_sha256,
+            "parameters": self._parameters,
+            "training": {
+                "key": self._recipe.key(self._splits),
+                "source": storage.absolute(self._source),
+                "recipe": self._recipe.model_dump(mode="json"),
+                "splits": {name: len(members) for name, members in self._splits.items()},
+                "remarks": self._remarks,
+                **self._fitted.model_dump(mode="json"),
+            },
+            "versions": versions(),
+        }
+
+
+def train(source: str, output: str, recipe: Recipe, *, tell: Tell, fresh: bool = False) -> Evaluation | None:
+    """All phases, one after the other, in this process."""
+    training = Training(source, output, recipe, tell=tell, fresh=fresh)
+    with training.held():
+        training.read()
+        if training.is_done():
+            return None
+        training.fit()
+        found = training.test()
+        training.publish()
+        return found
+
+
+def _check_libraries() -> None:
+    """See, before hours of training, that the pictures can be drawn and the figures counted. Raises `RequestError`."""
+    import importlib.util
+
+    needed: Sequence[str] = ("torchmetrics", "matplotlib")
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        raise RequestError(f"Training needs {' and '.join(missing)}: pip install 'shardseer[train]'.")

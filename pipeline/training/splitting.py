@@ -1,0 +1,67 @@
+"""Examples → training, validation and test splits that share no content, cut by content hash and seed."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Literal
+
+from pipeline.errors import RequestError
+from pipeline.training.labelled import Example, _some, labels_of
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+def split(
+    examples: Sequence[Example], *, validation: float, test: float, seed: int
+) -> tuple[dict[Split, tuple[Example, ...]], tuple[str, ...]]:
+    """Cut every class into the three splits by content hash and seed; also remarks on what is missing where.
+
+    Splits that the user fixed stay; where there are any in `test`, the others go to training and validation only.
+    Raises `RequestError` where a class cannot be learned.
+    """
+    fixed_test = any(example.split == "test" for example in examples)
+    fixed_validation = any(example.split == "validation" for example in examples)
+    cut: dict[Split, list[Example]] = {name: [] for name in SPLITS}
+    classes: defaultdict[str, list[Example]] = defaultdict(list)
+    for example in examples:
+        if example.split is None:
+            classes[example.label].append(example)
+        else:
+            cut[example.split].append(example)
+    for members in classes.values():
+        ordered = sorted(members, key=lambda each: hashlib.sha256(f"{seed} {each.content_hash}".encode()).digest())
+        for_test = 0 if fixed_test else _share(len(ordered), test, keep=2)
+        for_validation = 0 if fixed_validation else _share(len(ordered), validation, keep=1 + for_test)
+        cut["test"] += ordered[:for_test]
+        cut["validation"] += ordered[for_test : for_test + for_validation]
+        cut["train"] += ordered[for_test + for_validation :]
+    remarks = _check_splits(labels_of(examples), cut)
+    return {name: tuple(sorted(members)) for name, members in cut.items()}, remarks
+
+
+def _share(members: int, fraction: float, keep: int) -> int:
+    """How many of a class go into a split: its fraction, at least one, but `keep` stay for the others."""
+    return 0 if fraction == 0 else max(0, min(max(1, round(members * fraction)), members - keep))
+
+
+def _check_splits(labels: Sequence[str], cut: dict[Split, list[Example]]) -> tuple[str, ...]:
+    if len(labels) < 2:
+        raise RequestError(f"There is only the class {labels[0]!r}; a classifier needs at least two.")
+    has = {name: Counter(example.label for example in members) for name, members in cut.items()}
+    single = [label for label in labels if sum(counts[label] for counts in has.values()) == 1]
+    if single:
+        raise RequestError(
+            f"{_some([repr(label) for label in single])} has one example only: nothing would be left to validate with. "
+            "Add examples (ten or more), or remove the class."
+        )
+    untrained = [label for label in labels if not has["train"][label]]
+    if untrained:
+        raise RequestError(f"No training example is left for {_some(untrained)}; add examples or change the split.")
+    if not cut["validation"]:
+        raise RequestError("There are no validation images; they say when to stop. Raise --validation above 0.")
+    return tuple(
+        f"The {name} split has no example of {_some(missing)}: its figures say nothing about that class."
+        for name in SPLITS[1:]
+        if cut[name] and (missing := [label for label in labels if not has[name][label]])
+    )

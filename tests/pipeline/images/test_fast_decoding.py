@@ -1,0 +1,121 @@
+"""The shorter way to pixels against the exact one: the same grid, the same turn, the same verdicts."""
+
+import io
+import itertools
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.images.decoding import ImageError, open_image
+from pipeline.images.fast_decoding import LEFT, Way, decode_by, reduction_of
+from pipeline.images.preprocessing import Preprocessing
+from pipeline.timing import Stopwatch
+from tests.conftest import PHOTOGRAPHS
+
+RGB = Preprocessing(
+    channels=3, height=64, width=64, crop_pct=0.875, interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3
+)
+GREY = RGB.model_copy(update={"channels": 1, "mean": (0.5,), "std": (0.5,), "interpolation": "bilinear"})
+ORIENTATION = 0x0112
+
+
+def photograph(size: tuple[int, int], mode: str = "RGB") -> Image.Image:
+    return Image.open(PHOTOGRAPHS / "coffee.png").convert(mode).resize(size, Image.Resampling.LANCZOS)
+
+
+def jpeg(picture: Image.Image, orientation: int = 1, **settings) -> bytes:
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[ORIENTATION] = orientation
+    picture.save(buffer, "JPEG", quality=92, exif=exif, **settings)
+    return buffer.getvalue()
+
+
+def decoded(way: Way, data: bytes, model: Preprocessing = RGB) -> np.ndarray:
+    return decode_by(way, data, open_image(data), model, 10**9, Stopwatch()).astype(int)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(150, 100), (801, 603), (1333, 999)])
+def test_the_shorter_way_leads_to_the_same_pixels(orientation: int, size: tuple[int, int]) -> None:
+    data = jpeg(photograph(size), orientation)
+    exact, found = decoded("exact", data), decoded("fast", data)
+    difference = np.abs(found - exact).mean()
+    assert difference < 1.5, "levels of 255"
+    for step in ((1, 0), (0, 1)):  # half a pixel off would show
+        beside = np.abs(np.roll(exact, step, (0, 1)) - exact).mean()
+        assert difference < beside / 6
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize("size", [(150, 100), (100, 150), (60, 50), (30, 20)])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 7])
+def test_a_picture_that_is_not_reduced_is_a_rounding_off(
+    interpolation: str, size: tuple[int, int], orientation: int
+) -> None:
+    data, model = jpeg(photograph(size), orientation), RGB.model_copy(update={"interpolation": interpolation})
+    difference = np.abs(decoded("fast", data, model) - decoded("exact", data, model))
+    assert difference.max() <= 2
+    assert (difference > 0).mean() < 0.02
+
+
+@pytest.mark.parametrize("model", [RGB, GREY])
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_every_mode_reaches_every_network(mode: str, model: Preprocessing) -> None:
+    data = jpeg(photograph((900, 700), mode))
+    assert np.abs(decoded("fast", data, model) - decoded("exact", data, model)).mean() < 1.5
+
+
+def test_other_formats_crops_and_kernels_take_the_exact_way() -> None:
+    buffer = io.BytesIO()
+    photograph((900, 700)).save(buffer, "PNG")
+    assert (decoded("fast", buffer.getvalue()) == decoded("exact", buffer.getvalue())).all()
+    data = jpeg(photograph((900, 700)))
+    for other in ({"crop_mode": "border"}, {"interpolation": "box"}):
+        model = RGB.model_copy(update=other)
+        assert (decoded("fast", data, model) == decoded("exact", data, model)).all()
+
+
+@pytest.mark.parametrize("way", ["exact", "fast"])
+def test_damage_is_judged_as_the_exact_way_does(way: Way) -> None:
+    data = jpeg(photograph((900, 700)))
+    with pytest.raises(ImageError, match="truncated"):
+        decoded(way, data[: len(data) // 2])
+    flipped = bytearray(data)
+    flipped[len(data) // 2] ^= 0x55  # libjpeg warns and goes on; so does Pillow
+    assert decoded(way, bytes(flipped)).shape == (64, 64, 3)
+    with pytest.raises(ImageError, match="--max-pixels"):
+        decode_by(way, data, open_image(data), RGB, 1000, Stopwatch())
+
+
+@pytest.mark.parametrize("size", [(1, 20_000), (20_000, 1), (7, 3), (3, 5000)])
+def test_a_sliver_is_not_blown_up(size: tuple[int, int]) -> None:
+    data = jpeg(photograph(size))
+    assert np.abs(decoded("fast", data) - decoded("exact", data)).mean() < 1.5
+
+
+def test_a_reduction_leaves_twice_the_pixels_that_are_looked_at() -> None:
+    for side in range(10, 2000, 37):
+        reduction = reduction_of((side, side), (73, 73))
+        assert reduction == 1 or side / reduction >= LEFT * 73
+        assert reduction == 8 or side / (2 * reduction) < LEFT * 73, "as far as it goes"
+
+
+def test_the_time_is_told_by_stage() -> None:
+    watch = Stopwatch()
+    data = jpeg(photograph((900, 700)))
+    with watch("decode"):
+        decode_by("fast", data, open_image(data), RGB, 10**9, watch)
+    assert watch.seconds["decode"] > 0
+    assert watch.seconds["resample"] > 0
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
+def test_no_size_is_read_beside_the_picture(interpolation: str) -> None:
+    """The kernels check nothing: a geometry that they cannot do would end this process."""
+    model = RGB.model_copy(update={"height": 28, "width": 28, "interpolation": interpolation})
+    grey = np.full((200, 200), 90, np.uint8)
+    for width, height in itertools.product((*range(1, 40), 63, 64, 65, 129, 200), repeat=2):
+        buffer = io.BytesIO()
+        Image.fromarray(grey[:height, :width]).save(buffer, "JPEG")
+        assert (decoded("fast", buffer.getvalue(), model) == 90).all()

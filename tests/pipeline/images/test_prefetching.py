@@ -1,0 +1,85 @@
+"""Threads decode what one thread would, in the same order, and not further ahead than memory was granted."""
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from pipeline import schema
+from pipeline.images import prefetching
+from pipeline.images.batching import DECODING, Reading, image_batches
+from pipeline.images.prefetching import AT_ONCE, ThreadedDecoder
+from pipeline.model.bundle import load
+from pipeline.timing import Stopwatch
+
+BATCH = 40
+
+
+@pytest.fixture
+def references(crops: Callable[..., Path]) -> pa.Table:
+    images = crops(150)
+    (images / "000030.jpg").write_text("no image")
+    rows = [
+        {"path": str(path), "size_bytes": path.stat().st_size, "modified_at": int(path.stat().st_mtime) * 10**6}
+        for path in sorted(images.iterdir())
+    ]
+    return pa.Table.from_pylist(rows, schema.LISTING)
+
+
+@pytest.fixture
+def reading(tiny_bundle: Path) -> Reading:
+    return Reading(load(tiny_bundle).preprocessing, 10**9)
+
+
+def test_threads_give_the_same_batches(references: pa.Table, reading: Reading) -> None:
+    watch = Stopwatch()
+    with ThreadedDecoder(3) as threads:
+        found = list(threads.batches(references, reading, BATCH, watch))
+    expected = list(image_batches(references, reading, BATCH, Stopwatch()))
+    assert [batch.num_rows for batch in found] == [40, 40, 40, 30]
+    for batch, other in zip(found, expected, strict=True):
+        assert batch["image"].num_chunks == 1, "the engine reads it in place"
+        assert batch.equals(other)
+        assert json.loads(batch.schema.metadata[DECODING])["seconds"]["decode"] > 0
+    assert not watch.seconds, "the time of other threads is none of this one's"
+
+
+def test_no_more_bytes_are_ahead_than_granted(
+    references: pa.Table, reading: Reading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted where images are decoded: when a batch is handed over, only that many others can have been begun."""
+    begun: list[int] = []
+    counting = threading.Lock()
+
+    def counted(rows: pa.Table, *rest: object) -> object:
+        with counting:
+            begun.append(rows.num_rows)
+        return image_batches(rows, *rest)
+
+    monkeypatch.setattr(prefetching, "image_batches", counted)
+    height, width, channels = reading.preprocessing.shape
+    granted = 2 * BATCH * height * width * channels
+    taken = 0
+    with ThreadedDecoder(3, bytes_ahead=granted) as threads:
+        for batch in threads.batches(references, reading, BATCH, Stopwatch()):
+            taken += batch.num_rows
+            with counting:
+                assert sum(begun) - taken <= BATCH, "one batch beside the one that is handed over"
+    assert sum(begun) == references.num_rows
+
+
+@pytest.mark.parametrize(("threads", "batch"), [(2, 256), (16, 256), (64, 32)])
+def test_every_thread_has_work_while_a_batch_is_waited_for(threads: int, batch: int) -> None:
+    with ThreadedDecoder(threads) as decoder:
+        assert (decoder.ahead(batch, 1000) - 1) * batch >= threads * AT_ONCE
+
+
+def test_a_feed_that_is_left_early_ends(references: pa.Table, reading: Reading) -> None:
+    with ThreadedDecoder(2) as threads:
+        batches = threads.batches(references, reading, BATCH, Stopwatch())
+        next(batches)
+        batches.close()
+        assert next(threads.batches(references.slice(0, 3), reading, BATCH, Stopwatch())).num_rows == 3

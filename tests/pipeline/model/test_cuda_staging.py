@@ -1,0 +1,164 @@
+"""The staging-copy-classify loop, on the CPU: the same answers in order, a bounded number of batches in flight."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline.images.preprocessing import Pixels
+from pipeline.model import bundle
+from pipeline.model.classifying import Classifier
+from pipeline.model.cuda_staging import IN_FLIGHT, padded
+from pipeline.model.engine import Answer, Build
+from pipeline.model.in_flight import in_flight
+from pipeline.model.torch_engine import TorchEngine
+from pipeline.timing import Stopwatch
+from tests.pipeline.model.test_classifying import image_batch
+
+SIZES = (16, 16, 5, 1, 16)
+
+
+@pytest.fixture(scope="module")
+def staged(tiny_bundle: Path) -> TorchEngine:
+    return TorchEngine(bundle.load(tiny_bundle), Build("torch", features=True), "cpu", 2, staged=True)
+
+
+def random_batches(engine_shape: tuple[int, ...]) -> list[Pixels]:
+    chance = np.random.default_rng(3)
+    return [chance.integers(0, 256, (size, *engine_shape), dtype=np.uint8) for size in SIZES]
+
+
+def as_table(pixels: Pixels) -> pa.Table:
+    facts = image_batch(len(pixels)).drop_columns(["image"])
+    return facts.append_column("image", pa.FixedShapeTensorArray.from_numpy_ndarray(pixels))
+
+
+class Watched:
+    """The staged engine, observed: which shapes it starts, how many batches are begun and not finished."""
+
+    def __init__(self, engine: TorchEngine, most: int | None = None) -> None:
+        self.in_flight = engine.in_flight
+        self.sizes: list[int] = []
+        self.open = 0
+        self.most_open = 0
+        self._engine = engine
+        self._most = most
+
+    def __call__(self, pixels: Pixels) -> Answer:
+        return self.start(pixels)()
+
+    def start(self, pixels: Pixels) -> Callable[[], Answer]:
+        from torch.cuda import OutOfMemoryError
+
+        if self._most is not None and padded(len(pixels)) > self._most:
+            raise OutOfMemoryError("CUDA out of memory")
+        self.sizes.append(len(pixels))
+        finish = self._engine.start(pixels)
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
+
+        def finished() -> Answer:
+            self.open -= 1
+            return finish()
+
+        return finished
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_items_are_started_ahead_in_order_and_no_more_than_allowed(most: int) -> None:
+    started: list[int] = []
+    ahead: list[int] = []
+    for item, token in in_flight(range(7), lambda item: started.append(item) or -item, most):
+        assert token == -item
+        ahead.append(len(started) - item)
+    assert started == list(range(7))
+    assert max(ahead) == most, "so many were begun and not finished, and never more"
+
+
+def test_staged_answers_are_those_of_the_network_itself(tiny_bundle: Path, staged: TorchEngine) -> None:
+    model = bundle.load(tiny_bundle)
+    plain = TorchEngine(model, Build("torch", features=True), "cpu", 2)
+    assert (plain.in_flight, staged.in_flight) == (1, IN_FLIGHT)
+    batches = random_batches(model.preprocessing.shape)
+    begun = [staged.start(batch) for batch in batches]  # all of them, before any is fetched
+    for batch, finish in zip(batches, begun, strict=True):
+        found, expected = finish(), plain(batch)
+        assert found.logits.shape == expected.logits.shape
+        assert np.abs(found.logits - expected.logits).max() < 1e-4
+        assert np.abs(found.features - expected.features).max() < 1e-4
+
+
+def test_the_classifier_keeps_two_batches_in_flight_and_their_order(tiny_bundle: Path, staged: TorchEngine) -> None:
+    model = bundle.load(tiny_bundle)
+    batches = random_batches(model.preprocessing.shape)
+    watched = Watched(staged)
+    classifier = Classifier(model, watched, top_k=1, abstain_below=None)
+    looked = list(classifier.classify(map(as_table, batches), Stopwatch()))
+    assert tuple(watched.sizes) == SIZES, "each batch ran once"
+    assert watched.most_open == IN_FLIGHT
+    for batch, each in zip(batches, looked, strict=True):
+        assert np.abs(each.logits - staged(batch).logits).max() < 1e-4
+
+
+def test_a_batch_too_large_for_the_device_runs_in_smaller_shapes(tiny_bundle: Path, staged: TorchEngine) -> None:
+    model = bundle.load(tiny_bundle)
+    batches = random_batches(model.preprocessing.shape)
+    watched = Watched(staged, most=4)
+    classifier = Classifier(model, watched, top_k=1, abstain_below=None)
+    looked = list(classifier.classify(map(as_table, batches), Stopwatch()))
+    assert max(map(padded, watched.sizes)) == 4
+    assert sum(watched.sizes) == sum(SIZES)
+    for batch, each in zip(batches, looked, strict=True):
+        assert set(each.predictions["status"].to_pylist()) == {"ok"}
+        assert np.abs(each.logits - staged(batch).logits).max() < 1e-4
+
+
+def test_an_error_that_comes_late_halves_that_batch_only(tiny_bundle: Path, staged: TorchEngine) -> None:
+    """A device tells of what went wrong when the answer is fetched: the next batch is begun by then."""
+
+    class Late(Watched):
+        def start(self, pixels: Pixels) -> Callable[[], Answer]:
+            finish = super().start(pixels)
+
+            def failing() -> Answer:
+                answer = finish()
+                if (pixels == 9).all(axis=(1, 2, 3)).any():
+                    raise RuntimeError("cannot take this one")
+                return answer
+
+            return failing
+
+    model = bundle.load(tiny_bundle)
+    batches = random_batches(model.preprocessing.shape)
+    batches[1][6] = 9
+    classifier = Classifier(model, Late(staged), top_k=1, abstain_below=None)
+    looked = list(classifier.classify(map(as_table, batches), Stopwatch()))
+    errors = [row["error"] for each in looked for row in each.predictions.to_pylist()]
+    assert [index for index, error in enumerate(errors) if error] == [SIZES[0] + 6]
+
+
+def test_two_loops_share_a_network(tiny_bundle: Path, staged: TorchEngine) -> None:
+    model = bundle.load(tiny_bundle)
+    batches = random_batches(model.preprocessing.shape)
+    expected = [staged(batch).logits for batch in batches]
+    found: dict[int, list[np.ndarray]] = {}
+
+    def loop(which: int) -> None:
+        begun = in_flight(batches * 3, staged.start, IN_FLIGHT)
+        found[which] = [finish().logits for _, finish in begun]
+
+    threads = [threading.Thread(target=loop, args=(which,)) for which in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for answers in found.values():
+        assert all(np.abs(a - b).max() < 1e-4 for a, b in zip(answers, expected * 3, strict=True))
+    assert sorted(found) == [0, 1]
+
+
+def test_shapes_are_few() -> None:
+    assert [padded(images) for images in (1, 2, 3, 100, 256, 257)] == [1, 2, 4, 128, 256, 512]

@@ -1,0 +1,329 @@
+"""Any interleaving of runs, attempts, late attempts, crashes and resumes publishes every file exactly once.
+
+Hypothesis drives the real planning, staging and publishing over real files that come, change and go; only decoding and
+the network are left out: a part is written with made-up labels. What a run must publish is told by the files on disk
+when it was planned, never by what it says of itself.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import duckdb
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
+
+from flows import phases
+from pipeline import schema
+from pipeline.errors import RunError
+from pipeline.job import Job
+from pipeline.model import bundle as bundles
+from pipeline.run import outputs, publishing, querying
+from pipeline.run.folder import RunFolder
+from pipeline.run.parts import Receipt, this_process, write_part
+from pipeline.run.sharding import Shard
+
+MODEL: dict[str, Path] = {}
+Files = dict[str, tuple[int, int]]  # path → size and modified time in microseconds
+
+
+def silent(*_: object) -> None:
+    """Neither sentences nor progress."""
+
+
+def attempt(folder: RunFolder, shard: Shard, number: int) -> Path:
+    """Write a part for a shard as a worker would."""
+    plan, paths = folder.plan(), shard.references()["path"]
+    count = len(paths)
+    columns: dict[str, Any] = {field.name: pa.nulls(count, field.type) for field in schema.PREDICTIONS}
+    columns |= {name: shard.references()[name] for name in ("path", "size_bytes", "modified_at")}
+    columns["status"], columns["label"] = pa.array(["ok"] * count), pa.array([f"attempt {number}"] * count)
+    receipt = Receipt(
+        run=plan.run,
+        shard=shard.id,
+        attempt=number,
+        rows=count,
+        ok=count,
+        abstained=0,
+        error=0,
+        looked_twice=0,
+        decoded_twice=0,
+        worker=this_process("inline"),
+        decoders=(),
+        flow_run=None,
+        started_at=datetime.now(UTC),
+        ended_at=datetime.now(UTC),
+        seconds={},
+        cpu_seconds=0.0,
+        peak_memory=0,
+    )
+    part = folder.attempts / f"{shard.id}-{number}.parquet"
+    write_part(part, pa.table(columns, schema=schema.PREDICTIONS), plan, receipt)
+    return part
+
+
+class DeadError(BaseException):
+    """The process would be gone."""
+
+
+@contextmanager
+def dying(step: int, after: bool) -> Iterator[None]:
+    """Die before or after the nth change to the disk; whatever is called on the way out does nothing any more."""
+    calls = 0
+
+    def mortal(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls > step or (calls == step and not after):
+                raise DeadError
+            result = function(*arguments, **named)
+            if calls == step:
+                raise DeadError
+            return result
+
+        return call
+
+    with ExitStack() as patched:
+        for name in ("rename", "replace", "mkdir", "rmdir", "unlink", "fsync"):
+            patched.enter_context(mock.patch.object(os, name, mortal(getattr(os, name))))
+        try:
+            yield
+        except DeadError:
+            return
+
+
+class Commits(RuleBasedStateMachine):
+    """One output, files that come and change, and a driver that may stop between any two steps."""
+
+    late = Bundle("late")
+
+    @initialize()
+    def start(self) -> None:
+        self.base = Path(tempfile.mkdtemp())
+        self.images, self.output = self.base / "images", self.base / "out"
+        self.images.mkdir()
+        self.files = 0
+        self.attempts = 0
+        self.changes = 0
+        self.folder: RunFolder | None = None
+        self.asked: dict[str, Files] = {}  # run → the files that it has to publish
+        self.settled: Files = {}  # what is published of the files that the newest listing found
+        self.published: set[str] = set()
+        self.add_files(3)
+
+    def teardown(self) -> None:
+        try:
+            if hasattr(self, "settled"):
+                self.finish()
+        finally:
+            shutil.rmtree(self.base, ignore_errors=True)
+
+    def finish(self) -> None:
+        """The same request, again and again until nothing is new: every file on disk has one current row."""
+        for _ in range(4):
+            if not self.plan():
+                break
+            assert self.folder is not None
+            self.stage(self.missing())
+            if self.folder.state == "planned":
+                publishing.decide(self.folder, self.folder.plan(), None)
+            publishing.reveal(self.folder)
+            publishing.tidy(self.folder)
+            self.every_run_publishes_what_it_was_asked_for()
+        else:
+            raise AssertionError("there is always something new")
+        current = querying.connect(self.output).execute("SELECT path, size_bytes, epoch_us(modified_at) FROM current")
+        rows = current.fetchall()
+        assert len(rows) == len({path for path, *_ in rows})
+        assert {path: tuple(identity) for path, *identity in rows} == self.on_disk()
+
+    def on_disk(self) -> Files:
+        found = {str(path): path.stat() for path in self.images.iterdir()}
+        return {path: (status.st_size, status.st_mtime_ns // 1000) for path, status in found.items()}
+
+    def write(self, path: Path, size: int) -> None:
+        """A file as it was long ago, yet never twice at the same time."""
+        self.changes += 1
+        path.write_text("x" * size)
+        moment = 1_700_000_000 + self.changes
+        os.utime(path, (moment, moment))
+
+    @rule(number=st.integers(1, 150))
+    def add_files(self, number: int) -> None:
+        for index in range(self.files, self.files + number):
+            self.write(self.images / f"{index:05}.jpg", index % 7)
+        self.files += number
+
+    @rule(data=st.data(), size=st.integers(0, 9))
+    def change_a_file(self, data: st.DataObject, size: int) -> None:
+        self.write(data.draw(st.sampled_from(sorted(self.images.iterdir()))), size)
+
+    @precondition(lambda self: len(list(self.images.iterdir())) > 1)
+    @rule(data=st.data())
+    def delete_a_file(self, data: st.DataObject) -> None:
+        data.draw(st.sampled_from(sorted(self.images.iterdir()))).unlink()
+
+    @precondition(lambda self: len(list(self.images.iterdir())) > 1)
+    @rule(data=st.data(), looked=st.booleans())
+    def a_file_goes_for_the_time_of_one_listing(self, data: st.DataObject, looked: bool) -> None:
+        """It comes back as it was: its published row counts no more if a listing missed it meanwhile."""
+        path = data.draw(st.sampled_from(sorted(self.images.iterdir())))
+        moved = path.rename(self.base / path.name)
+        if looked:
+            self.plan()
+        moved.rename(path)
+
+    @rule()
+    def a_command_starts(self) -> None:
+        self.plan()
+
+    def plan(self) -> bool:
+        """A command starts: it continues the unfinished run or plans a new one, then dies. False for nothing new."""
+        job = Job.of(str(self.images), str(self.output), str(MODEL["tiny"]), {"workers": "inline"})
+        unfinished = [each for each in outputs.all_runs(self.output) if each.state in ("planned", "decided")]
+        listed = self.on_disk()
+        with phases.Run(job, tell=silent, progress=silent) as run:
+            plan = run.plan()
+        if not unfinished:  # it listed
+            self.settled = {path: identity for path, identity in self.settled.items() if path in listed}
+        new = {path: identity for path, identity in listed.items() if self.settled.get(path) != identity}
+        if plan is None:
+            assert not unfinished, "an unfinished run was left behind"
+            assert not new, "files that are new were not planned"
+            return False
+        assert not unfinished or plan.run == unfinished[0].run, "a second run beside an unfinished one"
+        if not unfinished:
+            self.asked[plan.run] = new
+        self.folder = RunFolder(job.output, plan.run)
+        return True
+
+    def missing(self) -> list[Shard]:
+        if self.folder is None or self.folder.state != "planned":
+            return []
+        return publishing.missing_shards(self.folder)
+
+    @precondition(lambda self: self.missing())
+    @rule(target=late, data=st.data())
+    def attempt_that_comes_late(self, data: st.DataObject) -> tuple[RunFolder, Shard, Path]:
+        """A worker writes its part, but the driver never hears of it."""
+        assert self.folder is not None
+        self.attempts += 1
+        shard = data.draw(st.sampled_from(self.missing()))
+        return self.folder, shard, attempt(self.folder, shard, self.attempts)
+
+    @precondition(lambda self: self.missing())
+    @rule(data=st.data(), all_of_them=st.booleans())
+    def attempt_and_stage(self, data: st.DataObject, all_of_them: bool) -> None:
+        assert self.folder is not None
+        self.stage(self.missing() if all_of_them else [data.draw(st.sampled_from(self.missing()))])
+
+    def stage(self, shards: list[Shard]) -> None:
+        for shard in shards:
+            assert self.folder is not None
+            self.attempts += 1
+            publishing.stage(self.folder, shard, attempt(self.folder, shard, self.attempts))
+
+    @precondition(lambda self: self.folder is not None and self.folder.state == "planned" and not self.missing())
+    @rule()
+    def decide(self) -> None:
+        assert self.folder is not None
+        publishing.decide(self.folder, self.folder.plan(), None)
+
+    @precondition(lambda self: self.folder is not None and self.folder.state == "planned" and not self.missing())
+    @rule(step=st.integers(1, 4), after=st.booleans())
+    def decide_and_die(self, step: int, after: bool) -> None:
+        assert self.folder is not None
+        with dying(step, after):
+            publishing.decide(self.folder, self.folder.plan(), None)
+
+    @precondition(lambda self: self.folder is not None and self.folder.state in ("decided", "published"))
+    @rule(times=st.integers(1, 2))
+    def reveal(self, times: int) -> None:
+        assert self.folder is not None
+        for _ in range(times):
+            publishing.reveal(self.folder)
+
+    @precondition(lambda self: self.folder is not None and self.folder.state in ("decided", "published"))
+    @rule(step=st.integers(1, 20), after=st.booleans())
+    def reveal_and_die(self, step: int, after: bool) -> None:
+        assert self.folder is not None
+        with dying(step, after):
+            publishing.reveal(self.folder)
+            publishing.tidy(self.folder)
+
+    @rule(part=consumes(late))
+    def a_worker_wakes_up_late(self, part: tuple[RunFolder, Shard, Path]) -> None:
+        """It writes its file again where it stood, if the folder is still there."""
+        *_, file = part
+        if file.parent.is_dir():
+            file.write_bytes(b"late")
+
+    @rule(part=consumes(late))
+    def a_late_part_is_offered(self, part: tuple[RunFolder, Shard, Path]) -> None:
+        self.offer(*part)
+
+    @precondition(lambda self: self.missing())
+    @rule(data=st.data())
+    def two_attempts_at_one_shard_are_offered(self, data: st.DataObject) -> None:
+        assert self.folder is not None
+        shard = data.draw(st.sampled_from(self.missing()))
+        self.attempts += 2
+        parts = [attempt(self.folder, shard, number) for number in (self.attempts - 1, self.attempts)]
+        for part in data.draw(st.permutations(parts)):
+            self.offer(self.folder, shard, part)
+
+    def offer(self, folder: RunFolder, shard: Shard, file: Path) -> None:
+        """One part per shard is accepted, the first; a second neither replaces it nor surfaces beside it."""
+        places = [place / publishing.part_name(shard) for place in (folder.staged, folder.published)]
+        before = {place: place.read_bytes() for place in places if place.exists()}
+        if before:
+            with pytest.raises((RunError, OSError)):
+                publishing.stage(folder, shard, file)
+        else:
+            publishing.stage(folder, shard, file)
+            assert places[0].exists()
+            return
+        assert {place: place.read_bytes() for place in places if place.exists()} == before
+
+    @invariant()
+    def every_run_publishes_what_it_was_asked_for(self) -> None:
+        if not hasattr(self, "settled"):
+            return
+        for folder in outputs.all_runs(self.output):
+            if folder.state == "unplanned":
+                continue
+            parts = list(folder.published.glob("*.parquet")) if folder.published.is_dir() else []
+            assert bool(parts) == (folder.state == "published")
+            if not parts:
+                continue
+            rows = duckdb.sql(
+                f"SELECT path, size_bytes, epoch_us(modified_at) FROM '{folder.published}/*.parquet'"
+            ).fetchall()
+            assert len(rows) == len({path for path, *_ in rows})
+            assert {path: tuple(identity) for path, *identity in rows} == self.asked[folder.run]
+            if folder.run not in self.published:
+                self.published.add(folder.run)
+                self.settled |= self.asked[folder.run]
+
+
+def test_every_interleaving_publishes_every_file_once(tiny_bundle: Path) -> None:
+    from hypothesis.stateful import run_state_machine_as_test
+
+    MODEL["tiny"] = tiny_bundle
+    assert bundles.load(tiny_bundle).labels
+    run_state_machine_as_test(
+        Commits,
+        settings=settings(
+            max_examples=15, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )

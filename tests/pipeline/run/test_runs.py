@@ -1,0 +1,208 @@
+"""Runs through their states: counting, refusing, publishing once, being alone, being cleaned up."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+
+from flows import phases
+from pipeline.errors import RunError
+from pipeline.job import Job
+from pipeline.run import folder as run_folders
+from pipeline.run import outputs, publishing
+from pipeline.run.folder import RunFolder
+from tests.conftest import ROOT, settle, shardseer
+
+Crops = Callable[..., Path]
+
+
+def silent(*_: object) -> None:
+    """Neither sentences nor progress."""
+
+
+def classify(images: Path, output: Path, model: Path, **options: object) -> phases.Summary | None:
+    job = Job.of(str(images), str(output), str(model), {"workers": "inline", **options})
+    return phases.run_directly(job, silent, silent)
+
+
+def started(images: Path, output: Path, model: Path, shards: int, **options: object) -> RunFolder:
+    """A run that stopped after `shards` shards were staged, as a crash would leave it."""
+    job = Job.of(str(images), str(output), str(model), {"workers": "inline", **options})
+    with phases.Run(job, tell=silent, progress=silent) as run:
+        plan = run.plan()
+        assert plan is not None
+        folder = RunFolder(job.output, plan.run)
+        todo = publishing.missing_shards(folder)[:shards]
+        for shard, part in run._fleet.classify(plan, todo, None):
+            publishing.stage(folder, shard, part)
+    return folder
+
+
+def rows(output: Path, view: str = "predictions") -> list[tuple[str, str]]:
+    from pipeline.run import querying
+
+    database = querying.connect(output)
+    return database.execute(f"SELECT path, coalesce(label, status) FROM {view} ORDER BY ALL").fetchall()
+
+
+def test_a_lost_row_is_told_with_the_numbers_and_nothing_is_published(
+    crops: Crops, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    folder = started(crops(130), output, tiny_bundle, shards=3)
+    (part, *_) = sorted(folder.staged.iterdir())
+    table = pq.read_table(part)
+    pq.write_table(table.slice(0, table.num_rows - 1), part)
+    with pytest.raises(RunError, match=r"has \d+ rows, its receipt says"):
+        publishing.decide(folder, folder.plan(), None)
+    part.unlink()
+    with pytest.raises(RunError, match="cannot be read"):
+        publishing.decide(folder, folder.plan(), None)
+    assert folder.state == "planned"
+    assert not run_folders.predictions(output).exists()
+
+
+def test_a_part_of_another_shard_is_not_accepted(crops: Crops, tiny_bundle: Path, tmp_path: Path) -> None:
+    folder = started(crops(130), tmp_path / "out", tiny_bundle, shards=1)
+    (staged,) = folder.staged.iterdir()
+    other = publishing.missing_shards(folder)[0]
+    with pytest.raises(RunError, match="Nothing was published"):
+        publishing.stage(folder, other, staged)
+
+
+@pytest.mark.parametrize("moment", ["planned", "staged", "decided", "moved"])
+def test_the_same_command_continues_from_every_state(
+    moment: str, crops: Crops, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    images, output = crops(200), tmp_path / "out"
+    folder = started(images, output, tiny_bundle, shards={"planned": 0, "staged": 2}.get(moment, 4))
+    if moment in ("decided", "moved"):
+        publishing.decide(folder, folder.plan(), None)
+    if moment == "moved":
+        folder.published.parent.mkdir(parents=True)
+        folder.staged.rename(folder.published)
+    summary = classify(images, output, tiny_bundle)
+    if moment == "moved":
+        assert summary is None, "a published run is not run again"
+    else:
+        assert summary is not None and summary.run == folder.run
+    oracle = tmp_path / "oracle"
+    classify(images, oracle, tiny_bundle)
+    assert rows(output) == rows(oracle)
+    assert folder.state == "published"
+
+
+def test_resuming_needs_no_image_of_a_finished_shard(crops: Crops, tiny_bundle: Path, tmp_path: Path) -> None:
+    images, output, oracle = crops(256), tmp_path / "out", tmp_path / "oracle"
+    classify(images, oracle, tiny_bundle)
+    folder = started(images, output, tiny_bundle, shards=2)
+    done = [path for part in folder.staged.iterdir() for path in pq.read_table(part)["path"].to_pylist()]
+    assert len(done) == 128
+    for path in done:
+        Path(path).unlink()
+    assert classify(images, output, tiny_bundle).run == folder.run
+    assert rows(output) == rows(oracle)
+
+
+def test_fresh_starts_anew(crops: Crops, tiny_bundle: Path, tmp_path: Path) -> None:
+    images, output = crops(70), tmp_path / "out"
+    folder = started(images, output, tiny_bundle, shards=1)
+    summary = classify(images, output, tiny_bundle, fresh=True)
+    assert summary.run != folder.run
+    assert not folder.path.exists()
+    again = classify(images, output, tiny_bundle, fresh=True)
+    assert again.rows == 70
+    assert len(rows(output)) == 140
+    assert len(rows(output, "current")) == 70
+
+
+def test_changed_weights_stop_a_resumed_run(crops: Crops, tiny_bundle: Path, tmp_path: Path) -> None:
+    folder = started(crops(70), tmp_path / "out", tiny_bundle, shards=1)
+    plan = folder.plan().model_copy(update={"weights_sha256": "0" * 64})
+    with pytest.raises(RunError, match="--fresh"):
+        plan.load_bundle()
+
+
+def test_too_many_errors_are_refused_and_published_by_hand(crops: Crops, tiny_bundle: Path, tmp_path: Path) -> None:
+    images, output = crops(20), tmp_path / "out"
+    for index in range(5):
+        (images / f"bad{index}.jpg").write_text("no image")
+    settle(images)
+    command = ["classify", images, "-o", output, "-m", tiny_bundle, "--max-error-rate", "0.1"]
+    refused = shardseer(*command)
+    assert refused.returncode == 1
+    assert "5 of 25 images" in refused.stderr and "shardseer publish" in refused.stderr
+    (folder,) = outputs.all_runs(output)
+    assert folder.state == "refused"
+    assert rows(output) == []
+    assert len(duckdb.sql(f"SELECT * FROM '{folder.staged}/*.parquet'").fetchall()) == 25
+
+    again = shardseer(*command)
+    assert again.returncode == 1, "the same images are as bad as before"
+    assert len(outputs.all_runs(output)) == 2, "a refused run is not resumed"
+    assert "refused" in shardseer("runs", output).stdout
+
+    published = shardseer("publish", output, "--run", folder.run)
+    assert published.returncode == 0, published.stderr
+    assert len(rows(output)) == 25
+    assert shardseer("publish", output, "--run", folder.run).returncode == 2
+    assert shardseer("publish", output, "--run", "r0").returncode == 2
+
+
+def test_two_runs_started_together_both_end_well(crops: Crops, tiny_bundle: Path, tmp_path: Path) -> None:
+    images, output = crops(600), tmp_path / "out"
+    command = [sys.executable, "-m", "flows.cli", "classify", str(images), "-o", str(output), "-m", str(tiny_bundle)]
+    both = [
+        subprocess.Popen([*command, "--workers", "inline"], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=120)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert any("Another run writes" in text and '"pid"' in text for text in said)
+    assert any("Nothing new" in text for text in said)
+    assert len(rows(output)) == 600
+
+
+def test_run_ids_sort_by_start_even_if_the_clock_goes_back(tmp_path: Path) -> None:
+    from datetime import UTC, datetime, timedelta
+
+    soon = datetime.now(UTC) + timedelta(seconds=0.5)
+    ahead = RunFolder(tmp_path, f"r{soon.strftime(outputs.RUN_STAMP)}-abcdef")
+    ahead.create()
+    later = outputs.new_run(tmp_path)
+    assert later.run > ahead.run
+    assert later.run[0].isalpha()
+    RunFolder(tmp_path, "r29990101T000000000000-abcdef").create()
+    with pytest.raises(RunError, match="clock went back"):
+        outputs.new_run(tmp_path)
+
+
+def test_what_is_no_run_is_left_alone(crops: Crops, tiny_bundle: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    (output / "runs" / "my notes").mkdir(parents=True)
+    unreadable = RunFolder(output, "r20200101T000000000000-abcdef")
+    unreadable.create()
+    unreadable.plan_file.write_text("{")
+    assert unreadable.state == "unreadable"
+    assert classify(crops(3), output, tiny_bundle).rows == 3
+    assert "unreadable" in shardseer("runs", output).stdout
+    assert shardseer("clean", output).returncode == 0
+    assert (output / "runs" / "my notes").is_dir() and unreadable.plan_file.exists()
+
+
+def test_clean_removes_what_no_command_would_continue(crops: Crops, tiny_bundle: Path, tmp_path: Path) -> None:
+    images, output = crops(130), tmp_path / "out"
+    (output / "runs" / "r20200101T000000000000-aaaaaa").mkdir(parents=True)
+    unfinished = started(images, output, tiny_bundle, shards=1)
+    (unfinished.attempts / "late.parquet").write_bytes(b"x" * 1000)
+    cleaned = shardseer("clean", output)
+    assert "Removed 0 abandoned" in cleaned.stderr, "the start of a run removes what was never planned"
+    assert unfinished.state == "planned" and not list(unfinished.attempts.iterdir())
+    assert classify(images, output, tiny_bundle).run == unfinished.run
+    settings = json.loads(unfinished.plan_file.read_text())["job"]["options"]
+    assert settings["workers"] == "inline"

@@ -1,0 +1,107 @@
+"""The child process that may die: answers, deadlines, bounds, and that it never outlives its parent."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.child_process import Child, ChildDiedError, ChildError, ChildSlowError
+from pipeline.images.isolating import decoding_memory
+
+HERE = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])}
+
+
+def add(tell, left: int, right: int) -> int:
+    tell("adding")
+    return left + right
+
+
+def die(_tell, number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+def leave(_tell) -> None:
+    os._exit(3)
+
+
+def loop(tell) -> None:
+    tell(os.getpid())
+    while True:
+        ctypes.PyDLL(None).pause()
+
+
+def swell(_tell) -> None:
+    held = [np.empty(64 << 20, np.uint8) for _ in range(1000)]
+    raise AssertionError(len(held))
+
+
+def pid(_tell) -> int:
+    return os.getpid()
+
+
+@pytest.fixture
+def child():
+    beats: list[float] = []
+    child = Child(lambda: beats.append(time.monotonic()), memory=512 << 20, environment=HERE)
+    child.beats = beats
+    yield child
+    child.close()
+
+
+def test_it_answers_and_stays_warm(child) -> None:
+    heard = []
+    assert child.ask(10, add, 2, 3, heard=heard.append) == 5
+    assert heard == ["adding"]
+    assert child.ask(10, pid) == child.ask(10, pid) != os.getpid()
+
+
+@pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV, signal.SIGKILL])
+def test_a_death_is_told_and_the_next_answer_comes(child, number: signal.Signals) -> None:
+    with pytest.raises(ChildDiedError, match=f"died of {number.name}") as caught:
+        child.ask(10, die, int(number))
+    assert caught.value.may_be_chance == (number == signal.SIGKILL)
+    assert child.ask(10, add, 1, 1) == 2
+    with pytest.raises(ChildDiedError, match="exit code 3"):
+        child.ask(10, leave)
+
+
+def test_an_endless_native_loop_ends_at_the_deadline(child) -> None:
+    child.ask(10, pid)
+    heard, start = [], time.monotonic()
+    with pytest.raises(ChildSlowError):
+        child.ask(1.5, loop, heard=heard.append)
+    assert 1.4 < time.monotonic() - start < 5
+    assert not Path(f"/proc/{heard[0]}").exists()
+    assert len(child.beats) > 2  # the parent lived meanwhile
+
+
+def test_memory_is_bounded(child) -> None:
+    with pytest.raises(ChildError) as caught:
+        child.ask(30, swell)
+    assert "Memory" in caught.value.kind
+    assert child.ask(10, add, 1, 1) == 2
+    assert 512 << 20 < decoding_memory(100_000_000) <= (512 << 20) + 3_200_000_000
+
+
+def test_it_does_not_outlive_its_parent_even_in_an_endless_loop() -> None:
+    code = (
+        "import test_children as t, threading, os, signal;"
+        "child = t.Child(lambda: None, environment=t.HERE);"
+        "child.ask(60, t.loop, heard=lambda pid: (print(pid, flush=True), os.kill(os.getpid(), signal.SIGKILL)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | HERE, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    orphan = Path(f"/proc/{int(done.stdout)}/stat")
+    for _ in range(100):
+        if not orphan.exists() or orphan.read_text().split()[2] == "Z":
+            return
+        time.sleep(0.05)
+    raise AssertionError("the child still turns")

@@ -1,0 +1,57 @@
+"""The one interface to whatever classifies: a fleet takes shards and hands back the parts it wrote."""
+
+import importlib
+import threading
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from pipeline.job import Options
+from pipeline.run.attempts import Parts
+from pipeline.run.plan import Plan
+from pipeline.run.sharding import Shard
+
+INLINE_UP_TO = 500  # images: below it, starting Ray takes longer than classifying
+
+
+class Fleet(Protocol):
+    """Classifiers side by side: `size` of them, `on_gpu` or not."""
+
+    size: int
+    on_gpu: bool
+
+    def classify(self, plan: Plan, shards: list[Shard], flow_run: str | None) -> Parts:
+        """Classify every shard; yield each with the part written for it, in the order in which they finish.
+
+        Raises `RunError` where a shard cannot be classified, after bounded attempts.
+        """
+        ...
+
+
+def check(options: Options) -> None:
+    """Find out, before anything is written, whether the GPU or cluster asked for is there. Raises `RequestError`."""
+    if options.ray_address is not None:
+        from workers import cluster
+
+        cluster.check_reachable(options.ray_address)
+    elif options.device == "cuda":
+        from workers.inline import fleet
+
+        with fleet(options):
+            pass
+
+
+def import_ahead(options: Options) -> None:
+    """Import Ray in the background where it may be needed: who waits for a server to start has the time for it."""
+    if options.workers != "inline":
+        threading.Thread(target=importlib.import_module, args=("workers.dispatch",), daemon=True).start()
+
+
+def opened(options: Options, images: int) -> AbstractContextManager[Fleet]:
+    """The fleet for `--workers`; `auto` stays in this process for a few hundred images. Raises `RequestError`."""
+    inline = options.workers == "inline" or (
+        options.workers == "auto" and images <= INLINE_UP_TO and options.ray_address is None
+    )
+    # Ray takes a second to import: only where it is used.
+    module = importlib.import_module("workers.inline" if inline else "workers.dispatch")
+    fleet: AbstractContextManager[Fleet] = module.fleet(options)
+    return fleet
