@@ -28,10 +28,10 @@ from pipeline import schema, storage
 from pipeline.images.fast_decoding import Way
 from pipeline.job import Options
 from pipeline.model import engine, engines, precision, resolving
-from pipeline.model.cascade import Looking, joined
-from pipeline.model.engine import Floats, Name, Numbers
-from pipeline.model.precision import Look, Looks
-from pipeline.model.probabilities import is_close, probabilities
+from pipeline.model.cascade import Cascade, joined
+from pipeline.model.engine import DType, Floats, Name
+from pipeline.model.precision import CascadeSettings, Pass
+from pipeline.model.probabilities import is_close, to_probabilities
 from pipeline.timing import Stopwatch
 
 CHOSEN_ON, REPORTED_ON = 1, 2  # seeds
@@ -45,12 +45,12 @@ class Route(NamedTuple):
 
     way: Way
     engine: Name
-    numbers: Numbers
+    numbers: DType
 
     @property
-    def looks(self) -> Looks:
+    def looks(self) -> CascadeSettings:
         """The same as the pipeline is told."""
-        return Looks(engine=self.engine, first=Look(way=self.way, numbers=self.numbers))
+        return CascadeSettings(engine=self.engine, first=Pass(way=self.way, numbers=self.numbers))
 
 
 ROUTES = (
@@ -67,7 +67,7 @@ EXACT_ROUTE = Route("exact", "openvino", "float32")
 class Found(NamedTuple):
     """Probabilities [images, classes], and how many looks each image got."""
 
-    chances: Floats
+    probabilities: Floats
     looks: npt.NDArray[np.int8]
 
 
@@ -97,10 +97,10 @@ def textbook(files: Sequence[Path]) -> Floats:
     transform = create_transform(**resolve_data_config({}, model=net))
     with torch.inference_mode():
         logits = [net(transform(Image.open(file).convert("RGB"))[None]).numpy() for file in files]
-    return probabilities(np.concatenate(logits), 1.0)
+    return to_probabilities(np.concatenate(logits), 1.0)
 
 
-def answers(looks: Looks, files: Sequence[Path]) -> Found:
+def answers(looks: CascadeSettings, files: Sequence[Path]) -> Found:
     """The same by one of our ways to look, in the order of `files`."""
     bundle = resolving.resolve(None)
 
@@ -108,13 +108,13 @@ def answers(looks: Looks, files: Sequence[Path]) -> Found:
         engines.prepare(bundle, build)
         return engines.build(bundle, build, "cpu", threads=1)
 
-    looking = Looking(bundle, looks, built, options=Options(), top_k=1)
+    looking = Cascade(bundle, looks, built, options=Options(), top_k=1)
     entries = [storage.entry(str(file))[:4] for file in files]
     columns = zip(zip(*entries, strict=True), schema.LISTING, strict=True)
     references = pa.table([pa.array(column, field.type) for column, field in columns], schema.LISTING)
     looked = joined(list(looking.over(references, BATCH, Stopwatch())))
     order = np.argsort(looked.predictions["path"].to_numpy().astype(str), kind="stable")
-    return Found(probabilities(looked.logits[order], 1.0), looked.looks[order])
+    return Found(to_probabilities(looked.logits[order], 1.0), looked.looks[order])
 
 
 def on_all_cores(answer: Callable[[Sequence[Path]], Any], pool: ProcessPoolExecutor, files: list[Path]) -> list[Any]:
@@ -144,7 +144,7 @@ def measure(folder: Path, kind: photographs.Kind, number: int, size: tuple[int, 
     files = sorted(folder.rglob("*.jpg"))
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
 
-        def ours(looks: Looks) -> Found:
+        def ours(looks: CascadeSettings) -> Found:
             pieces = on_all_cores(partial(answers, looks), pool, files)
             return Found(*(np.concatenate(column) for column in zip(*pieces, strict=True)))
 
@@ -163,7 +163,7 @@ def route_table(case: Case) -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     for route, found in case.found.items():
-        rows.append(f"| {' | '.join(route)} | {_cells(Agreement.of(found.chances, case.expected))} |")
+        rows.append(f"| {' | '.join(route)} | {_cells(Agreement.of(found.probabilities, case.expected))} |")
     return [*rows, ""]
 
 
@@ -174,10 +174,10 @@ def auto_table(cases: Sequence[Case]) -> list[str]:
         "|---|---|---|---|---|---|---|---|",
     ]
     for case in cases:
-        chances, looks = case.auto
+        probabilities, looks = case.auto
         rows.append(
             f"| {case.name} | {case.files:,} | {(looks > 1).mean():.1%} | {(looks > 2).mean():.1%} "
-            f"| {_cells(Agreement.of(chances, case.expected))} |"
+            f"| {_cells(Agreement.of(probabilities, case.expected))} |"
         )
     return [*rows, ""]
 
@@ -197,10 +197,12 @@ def choice_table(cases: Sequence[Case]) -> list[str]:
     ways: tuple[Way, ...] = ("fast", "exact")
     for case, way in itertools.product(cases, ways):
         half, single = (case.found[Route(way, "openvino", numbers)] for numbers in ("bfloat16", "float32"))
-        rows.append(_choice(f"{case.name} | numbers | {way}", half.chances, single.chances, single.chances))
+        rows.append(
+            _choice(f"{case.name} | numbers | {way}", half.probabilities, single.probabilities, single.probabilities)
+        )
         if way != "exact":
-            exact = case.found[EXACT_ROUTE].chances
-            rows.append(_choice(f"{case.name} | decoding | {way}", single.chances, exact, case.expected))
+            exact = case.found[EXACT_ROUTE].probabilities
+            rows.append(_choice(f"{case.name} | decoding | {way}", single.probabilities, exact, case.expected))
     return [*rows, ""]
 
 

@@ -34,8 +34,8 @@ from pipeline.run.folder import RunFolder
 from pipeline.run.parts import Receipt, this_process, write_part
 from pipeline.run.plan import Plan
 from pipeline.run.selecting import Selection
-from pipeline.run.sharding import SHARDS_PER_WORKER, SMALLEST, Shard
-from workers.ray_executor import RayFleet
+from pipeline.run.sharding import MIN_SHARD_IMAGES, SHARDS_PER_WORKER, Shard
+from workers.ray_executor import RayExecutor
 
 SLEEPS = (1.0, 0.2, 0.05, 0.0)  # seconds a shard, one step each
 SIZES = (64, 1024, 16_384)  # images a shard, of which `planning.shard_size` takes the largest that balances
@@ -69,14 +69,14 @@ class SleepingActor:
 class Step(NamedTuple):
     """What the driver did while the actors slept `sleep` seconds a shard: shards, wall and CPU seconds of its own.
 
-    `staging` are wall seconds inside `publishing.stage`: checking a receipt, and renaming its part durably.
+    `runner` are wall seconds inside `publishing.stage`: checking a receipt, and renaming its part durably.
     """
 
     sleep: float
     shards: int
     seconds: float
     cpu: float
-    staging: float
+    runner: float
 
     @property
     def rate(self) -> float:
@@ -91,7 +91,7 @@ def prepared(folder: RunFolder, shard: Shard) -> Path:
 
 def plan_shards(base: Path, number: int) -> RunFolder:
     """Plan a run of so many shards, the smallest there are, over tiny images."""
-    tiny.write(base / "images", number * SMALLEST)
+    tiny.write(base / "images", number * MIN_SHARD_IMAGES)
     tiny.write_bundle(base / "tiny")
     job = Job.of(str(base / "images"), str(base / "out"), str(base / "tiny"), {"engine": "torch"})
     bundle, folder = bundles.load(base / "tiny"), outputs.new_run(job.output)
@@ -118,8 +118,8 @@ def prepare_part(folder: RunFolder, plan: Plan, shard: Shard) -> None:
         ok=count,
         abstained=0,
         error=0,
-        looked_twice=0,
-        decoded_twice=0,
+        second_pass=0,
+        decoded_again=0,
         worker=this_process("ray"),
         decoders=(),
         flow_run=None,
@@ -143,10 +143,10 @@ def simulate(base: Path, actors: int, number: int) -> list[Step]:
     (folder.path / "sleeps.json").write_text(json.dumps(sleeps), encoding="utf-8")
     with ThreadPoolExecutor(8) as writers:
         list(writers.map(partial(prepare_part, folder, plan), shards))
-    staged = list(stage_all(folder, plan, shards, actors))
+    asynchronous = list(stage_all(folder, plan, shards, actors))
     publishing.decide(folder, plan, None)
-    publishing.reveal(folder)
-    return [step(sleep, [each for each in staged if sleeps[each.shard] == sleep], actors) for sleep in SLEEPS]
+    publishing.publish(folder)
+    return [step(sleep, [each for each in asynchronous if sleeps[each.shard] == sleep], actors) for sleep in SLEEPS]
 
 
 class Staged(NamedTuple):
@@ -155,12 +155,12 @@ class Staged(NamedTuple):
     shard: str
     wall: float
     cpu: float
-    staging: float
+    runner: float
 
 
 def stage_all(folder: RunFolder, plan: Plan, shards: list[Shard], actors: int) -> Iterator[Staged]:
     """What `phases.Run.classify` does, with a clock."""
-    fleet = RayFleet(actors, on_gpu=False, actor=SleepingActor)
+    fleet = RayExecutor(actors, on_gpu=False, actor=SleepingActor)
     for shard, part in fleet.classify(plan, shards, str(actors)):
         start = time.perf_counter()
         publishing.stage(folder, shard, part)
@@ -168,16 +168,16 @@ def stage_all(folder: RunFolder, plan: Plan, shards: list[Shard], actors: int) -
         yield Staged(shard.id, now, time.process_time(), now - start)
 
 
-def step(sleep: float, staged: list[Staged], actors: int) -> Step:
+def step(sleep: float, asynchronous: list[Staged], actors: int) -> Step:
     """One step, without the shards at its ends that actors worked on while others were in another step."""
-    inner = staged[actors:-actors] if len(staged) > 3 * actors else staged
+    inner = asynchronous[actors:-actors] if len(asynchronous) > 3 * actors else asynchronous
     first, last = inner[0], inner[-1]
     return Step(
         sleep,
         len(inner) - 1,
         last.wall - first.wall,
         last.cpu - first.cpu,
-        sum(each.staging for each in inner[1:]),
+        sum(each.runner for each in inner[1:]),
     )
 
 
@@ -188,8 +188,8 @@ def tables(steps: list[Step], actors: int) -> Iterator[str]:
     yield "|---:|---:|---:|---:|---:|---:|"
     for each in steps:
         asked = f"{actors / each.sleep:,.0f}" if each.sleep else "as many as can be"
-        wall, staging, cpu = (1000 * value / each.shards for value in (each.seconds, each.staging, each.cpu))
-        yield f"| {each.sleep:g} s | {asked} | {each.rate:,.0f}/s | {wall:.2f} | {staging:.2f} | {cpu:.2f} |"
+        wall, runner, cpu = (1000 * value / each.shards for value in (each.seconds, each.runner, each.cpu))
+        yield f"| {each.sleep:g} s | {asked} | {each.rate:,.0f}/s | {wall:.2f} | {runner:.2f} | {cpu:.2f} |"
     most = max(each.rate for each in steps)
     yield ""
     yield f"Classifiers that one driver keeps busy at {most:,.0f} shards/s (× images a shard ÷ images/s of one):"

@@ -27,13 +27,13 @@ from PIL import Image
 
 from flows import phases
 from pipeline import schema
-from pipeline.images.batching import BATCH_SIZE, Reading, image_batches
+from pipeline.images.batching import BATCH_SIZE, Decoding, image_batches
 from pipeline.job import Job
 from pipeline.model import bundle
 from pipeline.model.bundle import Bundle
 from pipeline.model.cuda_staging import IN_FLIGHT
 from pipeline.model.engine import Build
-from pipeline.model.engines import fast_numbers
+from pipeline.model.engines import fast_dtype
 from pipeline.model.in_flight import in_flight
 from pipeline.model.torch_engine import TorchEngine
 from pipeline.timing import Stopwatch
@@ -52,7 +52,7 @@ class Roofs(NamedTuple):
 
     decode: float
     model: float
-    staged: float
+    asynchronous: float
 
 
 def make_images(folder: Path, number: int, size: tuple[int, int]) -> Path:
@@ -78,24 +78,24 @@ def make_bundle(folder: Path, network: str) -> Bundle:
     return bundle.load(folder / network)
 
 
-def decode_for(seconds: float, images: Path, reading: Reading) -> float:
+def decode_for(seconds: float, images: Path, decoding: Decoding) -> float:
     """Images per second that one core decodes."""
     paths = sorted(images.iterdir())[:DISTINCT]
     rows = [{"path": str(path), "size_bytes": path.stat().st_size, "modified_at": 0} for path in paths]
     references = pa.Table.from_pylist(rows, schema.LISTING)
-    list(image_batches(references, reading, len(rows), Stopwatch()))  # imports, caches
+    list(image_batches(references, decoding, len(rows), Stopwatch()))  # imports, caches
     done, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
-        done += sum(batch.num_rows for batch in image_batches(references, reading, len(rows), Stopwatch()))
+        done += sum(batch.num_rows for batch in image_batches(references, decoding, len(rows), Stopwatch()))
     return done / (time.perf_counter() - start)
 
 
 def decode_roof(seconds: float, images: Path, model: Bundle) -> float:
     """Images per second of all cores at the same time, a process on each."""
     cores = len(os.sched_getaffinity(0))
-    reading = Reading(model.preprocessing, 10**9, way="fast")
+    decoding = Decoding(model.preprocessing, 10**9, way="fast")
     with multiprocessing.get_context("spawn").Pool(cores) as pool:
-        return sum(pool.starmap(decode_for, [(seconds, images, reading)] * cores))
+        return sum(pool.starmap(decode_for, [(seconds, images, decoding)] * cores))
 
 
 def rate(seconds: float, rows: int, batches: Callable[[Iterator[None]], None]) -> float:
@@ -117,26 +117,26 @@ def model_roofs(seconds: float, model: Bundle, device: str, rows: int) -> tuple[
     """Images per second of the network: its pixels on the device, and with staging copies."""
     import torch
 
-    numbers = fast_numbers(on_gpu=device == "cuda")
-    engine = TorchEngine(model, Build("torch", features=False, numbers=numbers), device, threads=1, staged=True)
+    numbers = fast_dtype(on_gpu=device == "cuda")
+    engine = TorchEngine(model, Build("torch", features=False, numbers=numbers), device, threads=1, asynchronous=True)
     pixels = np.random.default_rng(0).integers(0, 256, (rows, *model.preprocessing.shape), dtype=np.uint8)
-    staging = engine.staging
-    assert staging is not None
+    runner = engine.runner
+    assert runner is not None
     there = torch.from_numpy(pixels).to(device)
 
     def resident(turns: Iterator[None]) -> None:
-        with torch.inference_mode(), staging.computing():
+        with torch.inference_mode(), runner.computing():
             for turn, _ in enumerate(turns):
-                staging.run(there)
+                runner.run(there)
                 if turn % 8 == 7:  # or Python runs far ahead of the device
-                    staging.wait()
-            staging.wait()
+                    runner.wait()
+            runner.wait()
 
-    def staged(turns: Iterator[None]) -> None:
+    def asynchronous(turns: Iterator[None]) -> None:
         for _, finish in in_flight(turns, lambda _: engine.start(pixels), IN_FLIGHT):
             finish()
 
-    return rate(seconds, rows, resident), rate(seconds, rows, staged)
+    return rate(seconds, rows, resident), rate(seconds, rows, asynchronous)
 
 
 @contextmanager
@@ -194,7 +194,7 @@ def rows_for(model: Bundle, images: Path, scratch: Path, roofs: Roofs, chosen: a
     cores = len(os.sched_getaffinity(0))
     known = (
         f"| {model.name} | {images.name} | {roofs.decode:,.0f} ({roofs.decode / cores:,.0f} × {cores}) "
-        f"| {roofs.model:,.0f} | {roofs.staged:,.0f} "
+        f"| {roofs.model:,.0f} | {roofs.asynchronous:,.0f} "
     )
     number = len(list(images.iterdir()))
     for workers in ("inline", "ray"):

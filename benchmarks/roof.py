@@ -34,7 +34,7 @@ from pipeline.model import resolving
 from pipeline.model.bundle import Bundle
 
 BATCHES = (4, 16)
-TURNS = 3  # each phase is measured so many times, in turns: what slows the machine for a while slows all three
+ORIENTATIONS = 3  # each phase is measured so many times, in turns: what slows the machine for a while slows all three
 FILES = 200  # bytes held in memory by each process; the same ones again and again
 TOLERANCE = 0.05
 BICUBIC = ResizeAlg.convolution(FilterType.catmull_rom)
@@ -48,7 +48,7 @@ class Task(NamedTuple):
     files: list[Path]
     model: Path
     batch: int
-    contract: Preprocessing
+    preprocessing: Preprocessing
     seconds: float  # of each phase, all turns together
 
 
@@ -60,31 +60,31 @@ class Count(NamedTuple):
     seconds: float
 
 
-def decode(data: bytes, contract: Preprocessing) -> Pixels:
+def decode(data: bytes, preprocessing: Preprocessing) -> Pixels:
     """JPEG bytes → uint8 [height, width, 3]: the centre of the picture, scaled as the contract says."""
     height, width = simplejpeg.decode_jpeg_header(data)[:2]
-    scaled_width, scaled_height = contract.scaled_size(width, height)
+    scaled_width, scaled_height = preprocessing.scaled_size(width, height)
     enough = {"min_height": ENLARGED * scaled_height, "min_width": ENLARGED * scaled_width}
     stored = simplejpeg.decode_jpeg(data, "RGB", **enough)
     height, width = stored.shape[:2]
     picture = ImageData(width, height, PixelType.U8x3, stored.tobytes())
     x, y = width / scaled_width, height / scaled_height
-    sides = contract.width * x, contract.height * y
+    sides = preprocessing.width * x, preprocessing.height * y
     box = CropBox((width - sides[0]) / 2, (height - sides[1]) / 2, *sides)
-    centre = ImageData(contract.width, contract.height, PixelType.U8x3)
+    centre = ImageData(preprocessing.width, preprocessing.height, PixelType.U8x3)
     Resizer().resize(picture, centre, ResizeOptions(BICUBIC, crop_box=box))
-    return np.frombuffer(centre.get_buffer(), np.uint8).reshape(contract.shape)
+    return np.frombuffer(centre.get_buffer(), np.uint8).reshape(preprocessing.shape)
 
 
 def convert(bundle: Bundle, path: Path) -> None:
     """The network with normalisation inside, for uint8 [batch, height, width, channels], as an OpenVINO model."""
-    contract = bundle.preprocessing
-    shape = (1, contract.channels, contract.height, contract.width)
+    preprocessing = bundle.preprocessing
+    shape = (1, preprocessing.channels, preprocessing.height, preprocessing.width)
     model = openvino.convert_model(bundle.network(), example_input=torch.zeros(shape), input=[list(shape)])
     steps = openvino.preprocess.PrePostProcessor(model)
     steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
     steps.input().model().set_layout(openvino.Layout("NCHW"))
-    mean, scale = ([255 * value for value in values] for values in (contract.mean, contract.std))
+    mean, scale = ([255 * value for value in values] for values in (preprocessing.mean, preprocessing.std))
     steps.input().preprocess().convert_element_type(openvino.Type.f32).mean(mean).scale(scale)
     openvino.save_model(steps.build(), str(path), compress_to_fp16=False)
 
@@ -126,12 +126,12 @@ def turn(phase: str, step: Callable[[], None], batch: int, seconds: float) -> Co
 def work(task: Task, together: Barrier, answers: Any) -> None:
     """One process: all phases in turns, every one begun together with the other processes."""
     files: Iterator[bytes] = cycle([path.read_bytes() for path in task.files])
-    pixels = np.zeros((task.batch, *task.contract.shape), np.uint8)
+    pixels = np.zeros((task.batch, *task.preprocessing.shape), np.uint8)
     network = load(task.model, pixels.shape)
 
     def fill() -> None:
         for index in range(task.batch):
-            pixels[index] = decode(next(files), task.contract)
+            pixels[index] = decode(next(files), task.preprocessing)
 
     def classify() -> None:
         network(pixels)
@@ -142,17 +142,17 @@ def work(task: Task, together: Barrier, answers: Any) -> None:
 
     steps = dict(zip(PHASES, (fill, classify, both), strict=True))
     both()  # the first time is slower
-    for _ in range(TURNS):
+    for _ in range(ORIENTATIONS):
         for phase, step in steps.items():
             together.wait()
-            answers.put(turn(phase, step, task.batch, task.seconds / TURNS))
+            answers.put(turn(phase, step, task.batch, task.seconds / ORIENTATIONS))
 
 
-def fastest(model: Path, contract: Preprocessing) -> int:
+def fastest(model: Path, preprocessing: Preprocessing) -> int:
     """The batch size at which one core classifies most images."""
 
     def rate(batch: int) -> float:
-        pixels = np.zeros((batch, *contract.shape), np.uint8)
+        pixels = np.zeros((batch, *preprocessing.shape), np.uint8)
         network = load(model, pixels.shape)
         network(pixels)
         found = turn("network", lambda: network(pixels), batch, 1)
@@ -187,7 +187,7 @@ def _counts(task: Task, processes: int) -> list[Count]:
     workers = [context.Process(target=work, args=(task, together, answers)) for _ in range(processes)]
     for worker in workers:
         worker.start()
-    counts = [answers.get(timeout=60 + task.seconds) for _ in range(processes * TURNS * len(PHASES))]
+    counts = [answers.get(timeout=60 + task.seconds) for _ in range(processes * ORIENTATIONS * len(PHASES))]
     for worker in workers:
         worker.join()
     return counts

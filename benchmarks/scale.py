@@ -27,13 +27,13 @@ ROOT = Path(__file__).parent.parent
 GOALS = {"planning": 60.0, "nothing new": 15.0}  # seconds, for a million images
 DRIVER_GOAL = 1e9  # bytes
 WARM_UP = 100  # images of a run before, which converts the network for its engine: that is not what is measured
-LOOK_SECONDS = 0.05
+CHECK_SECONDS = 0.05
 WORK = ("read", "decode", "resample", "classify", "second look")  # the stages that are the images' own
 TICKS = os.sysconf("SC_CLK_TCK")
 LOGGED = re.compile(r"(\S+ \S+) INFO shard (\w+), attempt \d+: (written)?")
 
 
-class Reading(NamedTuple):
+class Decoding(NamedTuple):
     """The driver at one moment: which phase it is in, resident and peak bytes, CPU seconds so far."""
 
     phase: str
@@ -47,16 +47,16 @@ class Watched(NamedTuple):
 
     seconds: float
     summary: dict[str, Any] | None
-    readings: list[Reading]
+    readings: list[Decoding]
 
-    def during(self, phase: str) -> list[Reading]:
+    def during(self, phase: str) -> list[Decoding]:
         """The readings of one phase."""
-        return [reading for reading in self.readings if reading.phase == phase]
+        return [decoding for decoding in self.readings if decoding.phase == phase]
 
     @property
     def peak(self) -> int:
         """The most bytes that the driver held."""
-        return max(reading.peak for reading in self.readings)
+        return max(decoding.peak for decoding in self.readings)
 
 
 class Overhead(NamedTuple):
@@ -83,15 +83,15 @@ def classify(images: Path, output: Path, model: Path, workers: str = "ray") -> W
         return Watched(seconds, json.load(printed), readings)
 
 
-def _readings(process: "subprocess.Popen[str]", output: Path) -> Iterator[Reading]:
+def _readings(process: "subprocess.Popen[str]", output: Path) -> Iterator[Decoding]:
     while process.poll() is None:
         status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
         bytes_of = {name: int(kilobytes) * 1024 for name, kilobytes in re.findall(r"(VmRSS|VmHWM):\s+(\d+)", status)}
         if len(bytes_of) == 2:  # a process that is just ending has none
             times = Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
             cpu = (int(times[11]) + int(times[12])) / TICKS
-            yield Reading(_phase(output), bytes_of["VmRSS"], bytes_of["VmHWM"], cpu)
-        time.sleep(LOOK_SECONDS)
+            yield Decoding(_phase(output), bytes_of["VmRSS"], bytes_of["VmHWM"], cpu)
+        time.sleep(CHECK_SECONDS)
 
 
 def _phase(output: Path) -> str:
@@ -184,8 +184,8 @@ def _figures(images: int, first: Watched, again: Watched, output: Path) -> Itera
     yield f"| nothing new | {again.seconds:.1f} s | {_goal(again.seconds, GOALS['nothing new'], '15 s')} |"
 
 
-def _most(readings: list[Reading]) -> int:
-    return max(reading.resident for reading in readings)
+def _most(readings: list[Decoding]) -> int:
+    return max(decoding.resident for decoding in readings)
 
 
 def _mib(number: float) -> str:

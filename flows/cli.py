@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 import typer
 
 from flows import model_commands, run_commands, terminal
+from flows.exit_codes import exit_codes
 from flows.prefect_api import api_is_configured
-from flows.sentences import sentences
 from flows.terminal import tell
 from pipeline.errors import RequestError
 from pipeline.job import Device, EngineName, Job, Options, Precision, Workers
@@ -35,7 +35,7 @@ def _help(option: str) -> str:
 
 
 @app.command()
-@sentences
+@exit_codes
 def classify(
     images: Annotated[str, typer.Argument(help="A directory, one image, or a .txt/.parquet list of paths.")],
     output: Annotated[str, typer.Option("--output", "-o", help="The folder to write to.")],
@@ -122,7 +122,7 @@ def _close(job: Job, summary: Summary | None, as_json: bool) -> None:
 
 
 @app.command()
-@sentences
+@exit_codes
 def query(
     output: Annotated[Path, typer.Argument(help="The output of classify.")],
     sql: Annotated[

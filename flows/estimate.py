@@ -9,7 +9,7 @@ from pipeline.images import batching, listing
 from pipeline.job import Job
 from pipeline.model import bundle as bundles
 from pipeline.model import engine, engines, fingerprint, precision
-from pipeline.model.cascade import Looking
+from pipeline.model.cascade import Cascade
 from pipeline.run import sharding
 from pipeline.run.selecting import Selection
 from pipeline.timing import Stopwatch
@@ -52,7 +52,7 @@ def _images_per_second(job: Job, bundle: bundles.Bundle, todo: Selection) -> flo
     engine = engines.choose(job.options.engine, on_gpu=False)
     looks = precision.looks(job.options.precision, engine, False)
     top_k = fingerprint.top_k_of(job.options, bundle)
-    looking = Looking(bundle, looks, built, options=job.options, top_k=top_k)
+    looking = Cascade(bundle, looks, built, options=job.options, top_k=top_k)
     sample, size = todo.sample(SAMPLE), batching.batch_size(bundle.preprocessing, on_gpu=False)
     list(looking.over(sample.slice(0, size), size, Stopwatch()))  # the first batch warms everything up
     start = time.perf_counter()

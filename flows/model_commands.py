@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from flows.exit_codes import exit_codes
 from flows.prefect_api import api_is_configured
-from flows.sentences import sentences
 from flows.terminal import out, tell
 from pipeline.errors import RequestError
 from pipeline.job import Device, EngineName, Options
@@ -18,7 +18,7 @@ LABELLED_HELP = "A folder per class, or a .csv/.parquet table of path and label 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     for command in (train, evaluate, explain, describe):
-        app.command()(sentences(command))
+        app.command()(exit_codes(command))
 
 
 def train(
@@ -194,8 +194,8 @@ def explain(
         raise RequestError(f"--output {target}: there is no folder {target.absolute().parent}.")
     found = explaining.explain(bundle, explaining.pixels_of(bundle, image, max_pixels), label)
     drawing.draw(found, target, title=Path(image).name)
-    for place in found.chances.argsort()[::-1][:5]:
-        out.print(f"{found.chances[place]:.3f}  {bundle.labels[place]}", highlight=False, markup=False)
+    for place in found.probabilities.argsort()[::-1][:5]:
+        out.print(f"{found.probabilities[place]:.3f}  {bundle.labels[place]}", highlight=False, markup=False)
     tell(f"Picture: {target}")
 
 

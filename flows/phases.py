@@ -11,15 +11,15 @@ from pipeline.job import Job
 from pipeline.model import engines, fingerprint, resolving
 from pipeline.model.bundle import Bundle
 from pipeline.run import outputs, planning, publishing, reporting
-from pipeline.run.accounting import Account, Conditions, Ledger
+from pipeline.run.accounting import Account, AccountBuilder, Conditions
 from pipeline.run.folder import RunFolder
-from pipeline.run.parts import peak_memory, take_spell
+from pipeline.run.parts import peak_memory, take_stage_times
 from pipeline.run.plan import Plan
 from pipeline.run.reporting import Summary
 from pipeline.run.selecting import Selection
 from pipeline.timing import Stopwatch
 from workers import executor
-from workers.executor import Fleet
+from workers.executor import Executor
 
 Tell = Callable[[str], None]
 Progress = Callable[[int, int], None]  # images done, images in all
@@ -48,11 +48,11 @@ class Run(AbstractContextManager["Run"]):
         self._flow_run = flow_run
         self._held = ExitStack()
         self._timed = Stopwatch()
-        self._ledger = Ledger()
+        self._account_builder = AccountBuilder()
         self._began: datetime  # classifying
         self._folder: RunFolder
         self._plan: Plan
-        self._fleet: Fleet | None = None
+        self._executor: Executor | None = None
         self._resumed = 0
 
     def __exit__(self, *error: type[BaseException] | BaseException | TracebackType | None) -> None:
@@ -80,10 +80,10 @@ class Run(AbstractContextManager["Run"]):
             self._began = datetime.now(UTC)
             if not shards:
                 return
-            assert self._fleet is not None
-            with closing(self._fleet.classify(self._plan, shards, self._flow_run)) as parts:
+            assert self._executor is not None
+            with closing(self._executor.classify(self._plan, shards, self._flow_run)) as parts:
                 for shard, part in parts:
-                    self._ledger.note(publishing.stage(self._folder, shard, part), take_spell(part))
+                    self._account_builder.note(publishing.stage(self._folder, shard, part), take_stage_times(part))
                     done += shard.images
                     self._progress(done, total)
 
@@ -92,7 +92,7 @@ class Run(AbstractContextManager["Run"]):
         with self._timed("publish"):
             if self._folder.state == "planned":
                 publishing.decide(self._folder, self._plan, self._job.options.max_error_rate)
-            publishing.reveal(self._folder)
+            publishing.publish(self._folder)
 
     def report(self) -> Summary:
         """Say what was done; write it beside the plan."""
@@ -101,18 +101,18 @@ class Run(AbstractContextManager["Run"]):
             self._folder, self._plan, seconds, peak_memory(), self._resumed, self._account(seconds)
         )
         reporting.write_report(self._folder, summary)
-        publishing.tidy(self._folder)
+        publishing.remove_leftovers(self._folder)
         return summary
 
     def _account(self, seconds: dict[str, float]) -> Account | None:
-        if self._fleet is None:
+        if self._executor is None:
             return None
         looks = self._plan.looks
         precision = self._job.options.precision
         how = Conditions(
-            self._fleet.size, self._fleet.on_gpu, precision, looks.engine, gpu_decoding=looks.first.way == "gpu"
+            self._executor.size, self._executor.on_gpu, precision, looks.engine, gpu_decoding=looks.first.way == "gpu"
         )
-        return self._ledger.close(self._began, seconds, how)
+        return self._account_builder.close(self._began, seconds, how)
 
     def _unfinished(self, bundle: Bundle) -> RunFolder | None:
         """The run to continue. Folders that never got a plan go: no run holds them, since this one has the lock."""
@@ -141,7 +141,7 @@ class Run(AbstractContextManager["Run"]):
         if left:
             if options.gpu_decoding:  # the plan's, whatever is asked for now
                 gpu_decoding.check(options, plan.load_bundle().preprocessing)
-            workers = self._open_fleet(sum(shard.images for shard in left))
+            workers = self._open_executor(sum(shard.images for shard in left))
             gpu_decoding.check_device(options, workers.on_gpu)
         return plan
 
@@ -151,7 +151,7 @@ class Run(AbstractContextManager["Run"]):
         skipped = listing.write_listing(job, folder.listing)
         name = fingerprint.model_name(bundle, fingerprint.model_key(bundle, job.options))
         todo = Selection(job, folder.listing, folder.path, name)
-        if vanished := todo.write_gone(folder.run):
+        if vanished := todo.write_missing(folder.run):
             self._tell(f"{vanished:,} files of earlier runs are gone; `current` no longer shows them.")
         if todo.images == 0:
             folder.discard()
@@ -159,7 +159,7 @@ class Run(AbstractContextManager["Run"]):
             return None
         self._folder = folder
         try:
-            workers = self._open_fleet(todo.images)
+            workers = self._open_executor(todo.images)
             engines.choose(job.options.engine, workers.on_gpu)
             gpu_decoding.check_device(job.options, workers.on_gpu)
         except RequestError:  # only the cluster itself could tell
@@ -174,11 +174,11 @@ class Run(AbstractContextManager["Run"]):
         self._tell(f"Run {plan.run}: {plan.counts.images:,} images in {plan.shards:,} shards, {how}.")
         return plan
 
-    def _open_fleet(self, images: int) -> Fleet:
-        if self._fleet is None:
+    def _open_executor(self, images: int) -> Executor:
+        if self._executor is None:
             with self._timed("start"):
-                self._fleet = self._held.enter_context(executor.opened(self._job.options, images))
-        return self._fleet
+                self._executor = self._held.enter_context(executor.opened(self._job.options, images))
+        return self._executor
 
     def _waiting(self, who: str) -> None:
         self._tell(f"Another run writes to {self._job.output} ({who}); waiting for it to end.")

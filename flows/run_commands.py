@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from flows import terminal
-from flows.sentences import sentences
+from flows.exit_codes import exit_codes
 from flows.terminal import tell
 from pipeline import storage
 from pipeline.errors import RequestError
@@ -21,7 +21,7 @@ Output = Annotated[Path, typer.Argument(help="The output of classify.")]
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     for command in (runs, publish, clean, report):
-        app.command()(sentences(command))
+        app.command()(exit_codes(command))
 
 
 def runs(output: Output) -> None:
@@ -54,8 +54,8 @@ def publish(
             )
         plan = folder.plan()
         publishing.decide(folder, plan, max_error_rate=None)
-        publishing.reveal(folder)
-        publishing.tidy(folder)
+        publishing.publish(folder)
+        publishing.remove_leftovers(folder)
         storage.remove(folder.refused)
         reporting.write_report(folder, summary := reporting.summarize(folder, plan, {}, peak_memory(), plan.shards))
     terminal.show_summary(summary)

@@ -102,7 +102,7 @@ class Child:
             self._start()
         try:
             self._connection.send((function.__module__, function.__name__, arguments))
-            return self._answer(seconds, heard)
+            return self._output(seconds, heard)
         except (EOFError, ConnectionError):
             assert self._process is not None
             raise ChildDiedError(self._process.wait()) from None
@@ -129,11 +129,11 @@ class Child:
         self._connection = Connection(ours.detach())
         try:
             self._connection.send(self._memory)
-            self._answer(START_SECONDS, None)
+            self._output(START_SECONDS, None)
         except (EOFError, ConnectionError, ChildSlowError) as error:
             raise OSError(f"a child process to isolate images in does not start: {error}") from error
 
-    def _answer(self, seconds: float, heard: Tell | None) -> Any:
+    def _output(self, seconds: float, heard: Tell | None) -> Any:
         deadline = time.monotonic() + seconds
         while True:
             self._beat()

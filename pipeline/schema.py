@@ -19,7 +19,7 @@ LISTING = pa.schema(
 )
 
 # One row per published file that a later listing of its folder missed: `run` is the run that listed it.
-GONE = pa.schema([pa.field("path", pa.string(), nullable=False), pa.field("run", pa.string(), nullable=False)])
+MISSING = pa.schema([pa.field("path", pa.string(), nullable=False), pa.field("run", pa.string(), nullable=False)])
 
 # What is known of an image besides its pixels; the image batch and the predictions share these columns.
 FACTS = [

@@ -79,7 +79,7 @@ def local_path(path: str) -> str | None:
     return None if is_uri(path) else path
 
 
-def spellings(folder: str) -> tuple[str, ...]:
+def stored_prefixes(folder: str) -> tuple[str, ...]:
     """The ways in which stored paths below a folder begin: as it is, and escaped for names that are not UTF-8."""
     local = local_path(folder)
     return (folder,) if local is None else (folder, "file://" + urllib.parse.quote(os.fsencode(local)))

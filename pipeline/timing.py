@@ -46,11 +46,11 @@ class Stopwatch:
         self._since = now
 
 
-class Spell(BaseModel):
+class StageTimes(BaseModel):
     """What a worker did with its time between `began` and `ended`: from the part before to this one, without a gap.
 
     `seconds` are wall seconds per stage and add up to that time; `cpu_seconds` are those of the worker's process, all
-    its threads together. A worker on a GPU works at two shards at a time, in two lanes. `elsewhere` has the same of
+    its threads together. A worker on a GPU works at two shards at a time, in two lanes. `remote_seconds` has the same of
     processes that decoded for it, on some of its `cores`.
     """
 
@@ -62,8 +62,8 @@ class Spell(BaseModel):
     cpu_seconds: float
     cores: int
     lane: int = 0
-    elsewhere: dict[str, float] = {}
-    cpu_seconds_elsewhere: float = 0.0
+    remote_seconds: dict[str, float] = {}
+    remote_cpu_seconds: float = 0.0
 
 
 class CpuMeter:
@@ -85,7 +85,7 @@ class CpuMeter:
         return taken
 
 
-class Timesheet:
+class StageTimer:
     """Keeps the time of a worker's lane from its start on and cuts it into spells."""
 
     def __init__(self, cores: int, meter: CpuMeter, lane: int = 0) -> None:
@@ -98,31 +98,31 @@ class Timesheet:
 
     def _begin(self) -> None:
         self.began = datetime.now(UTC)
-        self._elsewhere: defaultdict[str, float] = defaultdict(float)
-        self._cpu_elsewhere = 0.0
+        self._remote: defaultdict[str, float] = defaultdict(float)
+        self._remote_cpu = 0.0
 
-    def add_elsewhere(self, seconds: dict[str, float], cpu_seconds: float) -> None:
+    def add_remote(self, seconds: dict[str, float], cpu_seconds: float) -> None:
         """Note what another process did for this worker."""
         for stage, spent in seconds.items():
-            self._elsewhere[stage] += spent
-        self._cpu_elsewhere += cpu_seconds
+            self._remote[stage] += spent
+        self._remote_cpu += cpu_seconds
 
-    def spell(self) -> Spell:
+    def stage_times(self) -> StageTimes:
         """The spell so far."""
-        return Spell(
+        return StageTimes(
             began=self.began,
             ended=datetime.now(UTC),
             seconds=self.watch.so_far(),
             cpu_seconds=self._meter.read(),
             cores=self.cores,
             lane=self._lane,
-            elsewhere=dict(self._elsewhere),
-            cpu_seconds_elsewhere=self._cpu_elsewhere,
+            remote_seconds=dict(self._remote),
+            remote_cpu_seconds=self._remote_cpu,
         )
 
-    def cut(self) -> Spell:
+    def cut(self) -> StageTimes:
         """The spell that ends now; the next one begins."""
-        spell = self.spell().model_copy(update={"cpu_seconds": self._meter.take()})
+        stage_times = self.stage_times().model_copy(update={"cpu_seconds": self._meter.take()})
         self.watch.seconds.clear()
         self._begin()
-        return spell
+        return stage_times

@@ -16,14 +16,14 @@ def leave_pandas_out() -> None:
     """Have pyarrow find no pandas; whoever imports pandas later gets it. Does nothing where it is there already."""
     if "pandas" in sys.modules:
         return
-    sys.meta_path.insert(0, nowhere := Nowhere())
+    sys.meta_path.insert(0, blocker := PandasBlocker())
     try:
         pa.array([])  # pyarrow looks for it once
     finally:
-        sys.meta_path.remove(nowhere)
+        sys.meta_path.remove(blocker)
 
 
-class Nowhere(MetaPathFinder):
+class PandasBlocker(MetaPathFinder):
     """Says that pandas is not installed."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: object = None) -> None:

@@ -13,15 +13,15 @@ from pipeline.errors import RunError
 from pipeline.run.plan import Plan
 from pipeline.run.retrying import ATTEMPTS, WorkerLostError
 from pipeline.run.sharding import Shard
-from pipeline.run.stalling import LOOK_SECONDS
+from pipeline.run.stalling import CHECK_SECONDS
 from workers import cluster
 from workers.classifier_actor import SHARDS_AT_ONCE
 from workers.decode_tasks import Feed
-from workers.ray_executor import RayFleet
+from workers.ray_executor import RayExecutor
 
 
 @dataclass(eq=False)
-class Hand:
+class PooledActor:
     """An actor that holds its network, and how many shards it works at."""
 
     actor: Any
@@ -34,36 +34,36 @@ class Hand:
         return part
 
 
-Running = dict["ray.ObjectRef[Path]", tuple[Shard, Hand]]
+Running = dict["ray.ObjectRef[Path]", tuple[Shard, PooledActor]]
 
 
-class Crew:
-    """The actors of a run: on their way (`hired`), or there, at work or waiting for a shard.
+class ActorPool:
+    """The actors of a run: on their way (`starting`), or there, at work or waiting for a shard.
 
     Only an actor that has been placed and holds its network gets a shard: a cluster that is full, or lost a node, may
     place it late or never, and the others must not wait for it.
     """
 
-    def __init__(self, fleet: RayFleet, plan: Plan, flow_run: str | None) -> None:
-        self._at_once = SHARDS_AT_ONCE if fleet.on_gpu else 1
-        place = {"num_cpus": 0, "num_gpus": 1} if fleet.on_gpu else {"num_cpus": 1, "num_gpus": 0}
+    def __init__(self, executor: RayExecutor, plan: Plan, flow_run: str | None) -> None:
+        self._at_once = SHARDS_AT_ONCE if executor.on_gpu else 1
+        place = {"num_cpus": 0, "num_gpus": 1} if executor.on_gpu else {"num_cpus": 1, "num_gpus": 0}
         place["max_concurrency"] = self._at_once
-        feed = _feed(fleet.size) if fleet.on_gpu else None
-        self._start = partial(ray.remote(fleet.actor).options(**place).remote, plan, feed, flow_run)
+        feed = _feed(executor.size) if executor.on_gpu else None
+        self._start = partial(ray.remote(executor.actor).options(**place).remote, plan, feed, flow_run)
         self._lost = 0  # actors in a row that did not come
-        self._there: list[Hand] = []
-        self.hired: dict[ray.ObjectRef[None], Any] = {}
+        self._there: list[PooledActor] = []
+        self.starting: dict[ray.ObjectRef[None], Any] = {}
 
-    def hire(self, number: int) -> None:
+    def start(self, number: int) -> None:
         """Start so many actors, each on a GPU or a core of its own."""
         for _ in range(number):
             actor = self._start()
-            self.hired[actor.ready.remote()] = actor
+            self.starting[actor.ready.remote()] = actor
 
-    def welcome(self, ended: list[Any]) -> None:
+    def collect_started(self, ended: list[Any]) -> None:
         """Let those that came wait for a shard; replace those that died on the way, a bounded number of times."""
-        for ready in [ref for ref in self.hired if ref in ended]:
-            actor = self.hired.pop(ready)
+        for ready in [ref for ref in self.starting if ref in ended]:
+            actor = self.starting.pop(ready)
             try:
                 ray.get(ready)
             except RayError as error:
@@ -71,32 +71,32 @@ class Crew:
                 if self._lost >= ATTEMPTS:
                     reason = " ".join(str(error).split())[-400:]
                     raise RunError(f"No worker could be started; the last reason: {reason}") from error
-                self.hire(1)
+                self.start(1)
             else:
                 self._lost = 0
-                self._there.append(Hand(actor))
+                self._there.append(PooledActor(actor))
 
-    def freest(self) -> Hand | None:
+    def least_busy(self) -> PooledActor | None:
         """The actor with the fewest shards, if it can take one more."""
-        hand = min(self._there, key=lambda each: each.shards, default=None)
-        return hand if hand is not None and hand.shards < self._at_once else None
+        actor = min(self._there, key=lambda each: each.shards, default=None)
+        return actor if actor is not None and actor.shards < self._at_once else None
 
-    def replace(self, hand: Hand, error: Exception) -> bool:
+    def replace(self, actor: PooledActor, error: Exception) -> bool:
         """End an actor on which an attempt failed and hire another in its place, once; whether it was done now.
 
         Its other attempts end with it. Where they have no part in the error, because it was the world's or a decode
         task's, it stays for them.
         """
-        if hand not in self._there or (hand.shards and isinstance(error, OSError | DecoderLostError)):
+        if actor not in self._there or (actor.shards and isinstance(error, OSError | DecoderLostError)):
             return False
-        self._there.remove(hand)
-        ray.kill(hand.actor)
-        self.hire(1)
+        self._there.remove(actor)
+        ray.kill(actor.actor)
+        self.start(1)
         return True
 
-    def dismiss(self) -> None:
+    def stop(self) -> None:
         """End all actors."""
-        for actor in (*(hand.actor for hand in self._there), *self.hired.values()):
+        for actor in (*(actor.actor for actor in self._there), *self.starting.values()):
             ray.kill(actor)
 
 
@@ -109,19 +109,19 @@ class DecoderLostError(WorkerLostError):
     """A decode task died; the classifier that waited for its batch lives."""
 
 
-def _innocent(hand: Hand, running: Running, ended: list[Any], stalled: list[Shard]) -> list[Shard]:
+def _beside(actor: PooledActor, running: Running, ended: list[Any], stalled: list[Shard]) -> list[Shard]:
     """Take away the shards whose attempts were under way beside the one that an actor was ended for."""
-    beside = [ref for ref, (shard, at) in running.items() if at is hand and ref not in ended and shard not in stalled]
+    beside = [ref for ref, (shard, at) in running.items() if at is actor and ref not in ended and shard not in stalled]
     return [running.pop(ref)[0] for ref in beside]
 
 
 def _ended(running: list[Any]) -> list[Any]:
     """Wait for one of these, not for long; what a signal's handler raises meanwhile (Prefect's) comes through."""
     if not running:  # every shard that is left waits for its time
-        time.sleep(LOOK_SECONDS)
+        time.sleep(CHECK_SECONDS)
         return []
     try:
-        ended, _ = ray.wait(running, num_returns=1, timeout=LOOK_SECONDS)
+        ended, _ = ray.wait(running, num_returns=1, timeout=CHECK_SECONDS)
     except SystemError as error:  # Ray's way of saying that an exception it does not know came up while it waited
         raise error.__cause__ or error from None
     return list(ended)

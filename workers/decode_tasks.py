@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import ray
 
-from pipeline.images.batching import Reading, batch_bytes, image_batches, took
+from pipeline.images.batching import Decoding, batch_bytes, image_batches, took
 from pipeline.model.cascade import Decode
 from pipeline.run.attempts import DECODER
 from pipeline.run.parts import this_process
@@ -17,16 +17,16 @@ from pipeline.timing import Stopwatch
 from pipeline.without_pandas import leave_pandas_out
 
 
-def decode_batch(references: pa.Table, reading: Reading) -> pa.Table:
+def decode_batch(references: pa.Table, decoding: Decoding) -> pa.Table:
     """Decode one batch of references (`schema.LISTING`) to one image batch that names this process in its metadata."""
     leave_pandas_out()
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # zero GPUs asked for does not hide them
     watch, cpu_before = Stopwatch("gather"), time.process_time()
-    (batch,) = image_batches(references, reading, references.num_rows, watch)
+    (batch,) = image_batches(references, decoding, references.num_rows, watch)
     context = ray.get_runtime_context()
     worker = this_process("ray", context.get_task_id(), tuple(context.get_accelerator_ids().get("GPU", ())))
-    decoding = took(watch.so_far(), time.process_time() - cpu_before)
-    return batch.replace_schema_metadata({DECODER: worker.model_dump_json(), **decoding})
+    timings = took(watch.so_far(), time.process_time() - cpu_before)
+    return batch.replace_schema_metadata({DECODER: worker.model_dump_json(), **timings})
 
 
 class Feed(NamedTuple):
@@ -42,15 +42,15 @@ class Feed(NamedTuple):
         alone has one for every core.
         """
 
-        def batches(references: pa.Table, reading: Reading, batch_size: int, _watch: Stopwatch) -> Iterator[pa.Table]:
-            ahead = self.ahead(batch_bytes(references, reading, batch_size), shards)
+        def batches(references: pa.Table, decoding: Decoding, batch_size: int, _watch: Stopwatch) -> Iterator[pa.Table]:
+            ahead = self.ahead(batch_bytes(references, decoding, batch_size), shards)
             decode = ray.remote(num_cpus=1, num_gpus=0, max_retries=0)(decode_batch)
             waiting: deque[ray.ObjectRef[pa.Table]] = deque()
             for start in range(0, references.num_rows, batch_size):
                 if len(waiting) == ahead:
                     yield ray.get(waiting.popleft())
                 piece = references.slice(start, batch_size).combine_chunks()
-                waiting.append(decode.remote(piece, reading))
+                waiting.append(decode.remote(piece, decoding))
             while waiting:
                 yield ray.get(waiting.popleft())
 

@@ -13,7 +13,7 @@ from pipeline.run.sharding import Shard
 INLINE_UP_TO = 500  # images: below it, starting Ray takes longer than classifying
 
 
-class Fleet(Protocol):
+class Executor(Protocol):
     """Classifiers side by side: `size` of them, `on_gpu` or not."""
 
     size: int
@@ -34,9 +34,9 @@ def check(options: Options) -> None:
 
         cluster.check_reachable(options.ray_address)
     elif options.device == "cuda":
-        from workers.inline import fleet
+        from workers.inline import executor
 
-        with fleet(options):
+        with executor(options):
             pass
 
 
@@ -46,12 +46,12 @@ def import_ahead(options: Options) -> None:
         threading.Thread(target=importlib.import_module, args=("workers.dispatch",), daemon=True).start()
 
 
-def opened(options: Options, images: int) -> AbstractContextManager[Fleet]:
+def opened(options: Options, images: int) -> AbstractContextManager[Executor]:
     """The fleet for `--workers`; `auto` stays in this process for a few hundred images. Raises `RequestError`."""
     inline = options.workers == "inline" or (
         options.workers == "auto" and images <= INLINE_UP_TO and options.ray_address is None
     )
     # Ray takes a second to import: only where it is used.
     module = importlib.import_module("workers.inline" if inline else "workers.dispatch")
-    fleet: AbstractContextManager[Fleet] = module.fleet(options)
-    return fleet
+    executor: AbstractContextManager[Executor] = module.executor(options)
+    return executor

@@ -20,7 +20,7 @@ from pipeline.run.retrying import ATTEMPTS, check_retry
 from pipeline.run.sharding import Shard
 
 
-class InlineFleet:
+class InlineExecutor:
     """Classifies shard after shard in the calling thread: the network on all cores, or on the GPU fed by threads."""
 
     size = 1
@@ -29,7 +29,7 @@ class InlineFleet:
         self.on_gpu = on_gpu
 
     def classify(self, plan: Plan, shards: list[Shard], flow_run: str | None) -> Parts:
-        """See `workers.fleet.Fleet`."""
+        """See `workers.executor.Executor`."""
 
         def alarm() -> None:
             """End this process where it stalls in native code: the next run then isolates the shard."""
@@ -63,18 +63,18 @@ def _decoding(on_gpu: bool) -> Iterator[Decode]:
 
 
 def _attempt(classifier: ShardClassifier, shard: Shard, decode: Decode) -> Path:
-    for tried in range(1, ATTEMPTS + 1):
+    for attempts in range(1, ATTEMPTS + 1):
         try:
-            return classifier.attempt(shard, tried, decode)
+            return classifier.attempt(shard, attempts, decode)
         except Exception as error:  # noqa: BLE001  judged there
-            time.sleep(check_retry(shard, tried, error))
+            time.sleep(check_retry(shard, attempts, error))
     raise AssertionError("the last attempt returns or raises")
 
 
 @contextmanager
-def fleet(options: Options) -> Iterator[InlineFleet]:
+def executor(options: Options) -> Iterator[InlineExecutor]:
     """The inline fleet. Raises `RequestError` for a GPU that is not there."""
     on_gpu = options.device != "cpu" and has_gpu()
     if options.device == "cuda" and not on_gpu:
         raise RequestError("--device cuda: this machine has no GPU that torch can use. Use --device cpu or auto.")
-    yield InlineFleet(on_gpu)
+    yield InlineExecutor(on_gpu)

@@ -9,15 +9,15 @@ from contextlib import contextmanager
 from pipeline.job import Options
 from pipeline.run.attempts import Parts
 from pipeline.run.plan import Plan
-from pipeline.run.retrying import Work, WorkerLostError
+from pipeline.run.retrying import ShardQueue, WorkerLostError
 from pipeline.run.sharding import Shard
-from pipeline.run.stalling import Watchman
+from pipeline.run.stalling import StallDetector
 from workers import cluster
-from workers.actor_pool import Crew, Running, _ended, _innocent, _part
+from workers.actor_pool import ActorPool, Running, _beside, _ended, _part
 from workers.classifier_actor import ClassifierActor
 
 
-class RayFleet:
+class RayExecutor:
     """One actor per GPU or per core of the connected cluster."""
 
     def __init__(self, size: int, on_gpu: bool, actor: type = ClassifierActor) -> None:
@@ -27,42 +27,42 @@ class RayFleet:
         self.actor = actor
 
     def classify(self, plan: Plan, shards: list[Shard], flow_run: str | None) -> Parts:
-        """See `workers.fleet.Fleet`."""
-        work, watchman, crew = Work(plan, shards), Watchman(plan), Crew(self, plan, flow_run)
+        """See `workers.executor.Executor`."""
+        work, detector, pool = ShardQueue(plan, shards), StallDetector(plan), ActorPool(self, plan, flow_run)
         running: Running = {}
         try:
-            crew.hire(min(self.size, len(shards)))
+            pool.start(min(self.size, len(shards)))
             while work.is_left or running:
-                while (hand := crew.freest()) is not None and (shard := work.take()) is not None:
-                    watchman.started(shard)
-                    running[hand.attempt(shard, work.tried[shard.id])] = (shard, hand)
-                ended = _ended([*running, *crew.hired])
+                while (actor := pool.least_busy()) is not None and (shard := work.take()) is not None:
+                    detector.started(shard)
+                    running[actor.attempt(shard, work.attempts[shard.id])] = (shard, actor)
+                ended = _ended([*running, *pool.starting])
                 if not ended:
                     cluster.check_alive()
-                crew.welcome(ended)
-                stalled = watchman.stalled()
+                pool.collect_started(ended)
+                stalled = detector.stalled()
                 for attempt in [ref for ref, (shard, _) in running.items() if ref in ended or shard in stalled]:
-                    shard, hand = running.pop(attempt)
-                    watchman.ended(shard)
-                    hand.shards -= 1
+                    shard, actor = running.pop(attempt)
+                    detector.ended(shard)
+                    actor.shards -= 1
                     try:
                         part = _part(attempt, ended=attempt in ended)
                     except Exception as error:  # noqa: BLE001  judged there
                         died = isinstance(error, WorkerLostError) and attempt in ended
-                        if crew.replace(hand, error) and not died:
-                            for beside in _innocent(hand, running, ended, stalled):
-                                watchman.ended(beside)
-                                work.spare(beside)
-                        work.give_back(shard, error)
+                        if pool.replace(actor, error) and not died:
+                            for beside in _beside(actor, running, ended, stalled):
+                                detector.ended(beside)
+                                work.requeue_uncounted(beside)
+                        work.requeue(shard, error)
                     else:
                         yield shard, part
         finally:
-            crew.dismiss()
+            pool.stop()
             work.end(shard for shard, _ in running.values())
 
 
 @contextmanager
-def fleet(options: Options) -> Iterator[RayFleet]:
+def executor(options: Options) -> Iterator[RayExecutor]:
     """The fleet of a Ray cluster: the one at `--ray-address`, or one on this machine for as long as this lasts."""
     with cluster.connected(options.ray_address):
-        yield RayFleet(*cluster.size(options.device))
+        yield RayExecutor(*cluster.size(options.device))

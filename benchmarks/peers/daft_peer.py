@@ -30,14 +30,14 @@ class Classifier:
 
     def __init__(self) -> None:
         bundle = resolving.resolve(None)
-        contract = bundle.preprocessing
+        preprocessing = bundle.preprocessing
         self._labels, self._network = bundle.labels, bundle.network()
         self._transform = create_transform(
-            (contract.channels, contract.height, contract.width),
-            crop_pct=contract.crop_pct,
-            interpolation=contract.interpolation,
-            mean=contract.mean,
-            std=contract.std,
+            (preprocessing.channels, preprocessing.height, preprocessing.width),
+            crop_pct=preprocessing.crop_pct,
+            interpolation=preprocessing.interpolation,
+            mean=preprocessing.mean,
+            std=preprocessing.std,
         )
 
     @daft.method.batch(return_dtype=ANSWER, batch_size=64)  # type: ignore[untyped-decorator]

@@ -31,13 +31,13 @@ BATCH = 64
 class Transform:
     """timm's evaluation transform, one picture at a time."""
 
-    def __init__(self, contract: Preprocessing) -> None:
+    def __init__(self, preprocessing: Preprocessing) -> None:
         self._transform = create_transform(
-            (contract.channels, contract.height, contract.width),
-            crop_pct=contract.crop_pct,
-            interpolation=contract.interpolation,
-            mean=contract.mean,
-            std=contract.std,
+            (preprocessing.channels, preprocessing.height, preprocessing.width),
+            crop_pct=preprocessing.crop_pct,
+            interpolation=preprocessing.interpolation,
+            mean=preprocessing.mean,
+            std=preprocessing.std,
         )
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pipeline.model.bundle import Bundle
 ROWS = 40  # layers shown at most, unless a depth is asked for
 
 
-class Layer(NamedTuple):
+class LayerRow(NamedTuple):
     """One line: `depth` counts from 1, `output` is without the batch, `multiply_adds` are for one image."""
 
     name: str
@@ -26,7 +26,7 @@ class Layer(NamedTuple):
 class Description(NamedTuple):
     """The table and its totals; `mlp` is hidden units, parameters and multiply-adds of the perceptron."""
 
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerRow, ...]
     input: tuple[int, ...]
     outputs: int
     parameters: int
@@ -41,14 +41,14 @@ def describe(bundle: Bundle, depth: int | None = None) -> Description:
     except ImportError:
         raise RequestError("Describing needs the package torchinfo: pip install 'shardseer[train]'.") from None
 
-    contract = bundle.preprocessing
+    preprocessing = bundle.preprocessing
     net: Any = bundle.network()
-    size = (1, contract.channels, contract.height, contract.width)
+    size = (1, preprocessing.channels, preprocessing.height, preprocessing.width)
     counted = summary(net, input_size=size, depth=99, verbose=0, device="cpu", mode="eval").summary_list
     deepest = max(layer.depth for layer in counted)
     depths = [depth] if depth else range(deepest, 0, -1)
     layers = next((found for at in depths if len(found := _cut(counted, at)) <= ROWS or depth), _cut(counted, 1))
-    pixels = contract.channels * contract.height * contract.width
+    pixels = preprocessing.channels * preprocessing.height * preprocessing.width
     hidden = int(getattr(net, "head_hidden_size", None) or net.num_features)
     return Description(
         layers=tuple(layers),
@@ -64,7 +64,7 @@ def describe(bundle: Bundle, depth: int | None = None) -> Description:
     )
 
 
-def _cut(counted: list[Any], depth: int) -> list[Layer]:
+def _cut(counted: list[Any], depth: int) -> list[LayerRow]:
     """The layers down to `depth`; a layer that has others in it is one line where its own are not shown."""
     found = []
     for place, layer in enumerate(counted):
@@ -78,7 +78,7 @@ def _cut(counted: list[Any], depth: int) -> list[Layer]:
         if inside and layer.depth < depth and not _is_whole(layer):
             continue
         found.append(
-            Layer(
+            LayerRow(
                 name=_path(layer),
                 kind=layer.class_name,
                 depth=layer.depth,

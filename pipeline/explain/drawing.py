@@ -38,7 +38,7 @@ def draw(found: Explanation, target: Path, title: str) -> None:
 
 def _subtitle(found: Explanation) -> str:
     bundle = found.bundle
-    sure = f"{bundle.labels[found.explained]}: {found.chances[found.explained]:.1%}"
+    sure = f"{bundle.labels[found.explained]}: {found.probabilities[found.explained]:.1%}"
     calibrated = f"calibrated, T = {bundle.temperature:g}" if bundle.temperature else "not calibrated"
     return f"{bundle.name} ({bundle.architecture}) says {sure} ({calibrated}). Read from top to bottom."
 
@@ -175,7 +175,7 @@ def _head(made: Any, found: Explanation, top: float, height: float) -> None:
 def _output(found: Explanation) -> str:
     if found.bundle.is_logistic:
         return "one logistic output p, and 1 − p"
-    return f"fully connected → softmax over {len(found.chances):,} classes"
+    return f"fully connected → softmax over {len(found.probabilities):,} classes"
 
 
 def _pixels(axes: Any, picture: Any) -> None:
@@ -201,9 +201,9 @@ def _blended(pixels: Pixels, heat: Array) -> npt.NDArray[np.uint8]:
 
 
 def _bars(axes: Any, found: Explanation) -> None:
-    order = np.argsort(-found.chances, kind="stable")[:SHOWN_CLASSES]
+    order = np.argsort(-found.probabilities, kind="stable")[:SHOWN_CLASSES]
     names = [_shortened(found.bundle.labels[each], 24) for each in order]
-    values = [float(found.chances[each]) for each in order]
+    values = [float(found.probabilities[each]) for each in order]
     colours = ["#e07a1f" if each == found.explained else "#2563a8" for each in order]
     axes.barh(range(len(order)), values, color=colours, height=0.62)
     axes.set_yticks(range(len(order)), names)

@@ -16,7 +16,7 @@ from pipeline.errors import RequestError
 from pipeline.images.decoding import ImageError, decode, open_image
 from pipeline.images.preprocessing import Pixels
 from pipeline.model.bundle import Bundle
-from pipeline.model.probabilities import probabilities
+from pipeline.model.probabilities import to_probabilities
 
 Array = npt.NDArray[np.float32]
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.Hardswish, nn.ELU, nn.PReLU)
@@ -33,11 +33,11 @@ class Maps(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """All that the picture shows. `chances` are calibrated, per class; `heat` is 0…1 over the input's pixels."""
+    """All that the picture shows. `probabilities` are calibrated, per class; `heat` is 0…1 over the input's pixels."""
 
     bundle: Bundle
     pixels: Pixels
-    chances: Array
+    probabilities: Array
     explained: int
     heat: Array
     filters: Array | None  # [filters, channels, height, width] of the first layer
@@ -62,8 +62,8 @@ def pixels_of(bundle: Bundle, path: str, max_pixels: int) -> Pixels:
 
 def network_input(bundle: Bundle, pixels: Pixels) -> Tensor:
     """Normalised pixels [1, channels, height, width]."""
-    contract = bundle.preprocessing
-    mean, std = (255 * torch.tensor(each).view(1, -1, 1, 1) for each in (contract.mean, contract.std))
+    preprocessing = bundle.preprocessing
+    mean, std = (255 * torch.tensor(each).view(1, -1, 1, 1) for each in (preprocessing.mean, preprocessing.std))
     return (torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() - mean) / std
 
 
@@ -73,8 +73,8 @@ def explain(bundle: Bundle, pixels: Pixels, label: str | None = None) -> Explana
         raise RequestError(f"--label {label!r} is not a class of {bundle.name}: {', '.join(bundle.labels[:10])}…")
     net, x = bundle.network(), network_input(bundle, pixels)
     layers, logits = _layers(net, x)
-    chances = probabilities(logits, bundle.temperature or 1.0)[0]
-    explained = int(chances.argmax()) if label is None else bundle.labels.index(label)
+    probabilities = to_probabilities(logits, bundle.temperature or 1.0)[0]
+    explained = int(probabilities.argmax()) if label is None else bundle.labels.index(label)
     first = next((place for place, layer in enumerate(layers) if isinstance(layer.module, nn.Conv2d)), None)
     activated = pooled = None
     same_maps = False
@@ -91,7 +91,7 @@ def explain(bundle: Bundle, pixels: Pixels, label: str | None = None) -> Explana
     return Explanation(
         bundle=bundle,
         pixels=pixels,
-        chances=chances,
+        probabilities=probabilities,
         explained=explained,
         heat=heat_map(net, x, explained, bundle.is_logistic),
         filters=weight.detach().numpy() if isinstance(weight, Tensor) else None,

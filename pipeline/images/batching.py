@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from pipeline import schema, storage
 from pipeline.images.decoding import ImageError, check_strictly, content_hash, decode_cause, open_image, stored_size
 from pipeline.images.fast_decoding import Way, decode_by
-from pipeline.images.gpu_decoding import COMPRESSED, SKETCH, sketch_for
+from pipeline.images.gpu_decoding import COMPRESSED, THUMBNAIL, thumbnail_for
 from pipeline.images.preprocessing import Pixels, Preprocessing
 from pipeline.timing import Stopwatch
 
@@ -28,7 +28,7 @@ DECODING = b"shardseer.decoding"  # in an image batch's metadata: how long it to
 LARGEST_SIDE = 2**31 - 1  # of the columns width and height, int32
 
 
-class Reading(NamedTuple):
+class Decoding(NamedTuple):
     """How files become pixels: for which network, which way, and what is refused."""
 
     preprocessing: Preprocessing
@@ -37,40 +37,40 @@ class Reading(NamedTuple):
     way: Way = "exact"
 
 
-def image_batches(references: pa.Table, reading: Reading, batch_size: int, watch: Stopwatch) -> Iterator[pa.Table]:
+def image_batches(references: pa.Table, decoding: Decoding, batch_size: int, watch: Stopwatch) -> Iterator[pa.Table]:
     """Decode `references` (`schema.LISTING`) to tables of at most `batch_size` rows (`schema.image_batch`)."""
 
     def into(slot: Pixels, reference: Row) -> Row:
-        return image_row(reference, reading, slot, watch)
+        return image_row(reference, decoding, slot, watch)
 
-    return filled_batches(references, reading, batch_size, into)
+    return filled_batches(references, decoding, batch_size, into)
 
 
 def filled_batches(
-    references: pa.Table, reading: Reading, batch_size: int, into: Callable[[Pixels, Row], Row]
+    references: pa.Table, decoding: Decoding, batch_size: int, into: Callable[[Pixels, Row], Row]
 ) -> Iterator[pa.Table]:
     """Image batches whose pixels and facts `into(slot, reference)` gives, image after image."""
-    layout = schema.image_batch(*reading.preprocessing.shape)
+    layout = schema.image_batch(*decoding.preprocessing.shape)
     # As integers: a file system can hold times that Python's dates cannot.
     microseconds = references["modified_at"].cast(pa.int64())
     references = references.set_column(references.column_names.index("modified_at"), "modified_at", microseconds)
     for start in range(0, references.num_rows, batch_size):
         batch = references.slice(start, batch_size).to_pylist()
-        pixels = np.zeros((len(batch), *reading.preprocessing.shape), dtype=np.uint8)
+        pixels = np.zeros((len(batch), *decoding.preprocessing.shape), dtype=np.uint8)
         rows = [into(slot, reference) for slot, reference in zip(pixels, batch, strict=True)]
         facts = pa.Table.from_pylist(rows, schema=pa.schema(schema.FACTS))
         image = pa.FixedShapeTensorArray.from_numpy_ndarray(pixels)
         table = facts.append_column(layout.field("image"), image)
-        if reading.way == "gpu":
-            for name in (COMPRESSED, SKETCH):
+        if decoding.way == "gpu":
+            for name in (COMPRESSED, THUMBNAIL):
                 table = table.append_column(name, pa.array([row.get(name) for row in rows], pa.binary()))
         yield table
 
 
-def batch_bytes(references: pa.Table, reading: Reading, rows: int) -> int:
+def batch_bytes(references: pa.Table, decoding: Decoding, rows: int) -> int:
     """Bytes of a batch of so many of the references: their pixels, and their files where those stay compressed."""
-    each = math.prod(reading.preprocessing.shape)
-    if reading.way == "gpu":
+    each = math.prod(decoding.preprocessing.shape)
+    if decoding.way == "gpu":
         each += int(pc.mean(references["size_bytes"]).as_py() or 0)
     return rows * each
 
@@ -81,7 +81,7 @@ def known_facts(reference: Row) -> Row:
 
 
 def image_row(
-    reference: Row, reading: Reading, slot: Pixels, watch: Stopwatch, tell: Callable[[Row], None] | None = None
+    reference: Row, decoding: Decoding, slot: Pixels, watch: Stopwatch, tell: Callable[[Row], None] | None = None
 ) -> Row:
     """Read and decode one image into `slot`; return its facts, with `error_stage` and `error` where it failed.
 
@@ -105,15 +105,17 @@ def image_row(
                 row |= {"width": width, "height": height}
             if tell is not None:
                 tell(row)
-            sketch = None
-            if reading.way == "gpu":
-                sketch = sketch_for(image, content.data, reading.preprocessing, reading.max_pixels)
-            if sketch is None:
-                slot[:] = decode_by(reading.way, content.data, image, reading.preprocessing, reading.max_pixels, watch)
-                if reading.strict:
+            thumbnail = None
+            if decoding.way == "gpu":
+                thumbnail = thumbnail_for(image, content.data, decoding.preprocessing, decoding.max_pixels)
+            if thumbnail is None:
+                slot[:] = decode_by(
+                    decoding.way, content.data, image, decoding.preprocessing, decoding.max_pixels, watch
+                )
+                if decoding.strict:
                     check_strictly(content.data, image)
             else:  # which was drawn as strictly
-                row |= {COMPRESSED: content.data, SKETCH: sketch}
+                row |= {COMPRESSED: content.data, THUMBNAIL: thumbnail}
     except ImageError as error:
         row |= {"error_stage": error.stage, "error": error.reason}
     return row

@@ -137,11 +137,11 @@ def stored_size(image: Image.Image) -> tuple[int, int]:
 def upright(image: Image.Image) -> Image.Image:
     """Load an image and turn it as its EXIF orientation asks."""
     image.load()  # before its EXIF is looked at: parsers find some of it only then
-    turn = turn_of(image)
+    turn = orientation_of(image)
     return image if turn is None else image.transpose(turn)
 
 
-def turn_of(image: Image.Image) -> Image.Transpose | None:
+def orientation_of(image: Image.Image) -> Image.Transpose | None:
     """How to turn an image upright, by its EXIF orientation. Corrupt EXIF means: as stored."""
     try:
         orientation = image.getexif().get(ORIENTATION_TAG)

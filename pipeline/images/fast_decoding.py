@@ -14,7 +14,7 @@ import simplejpeg
 from cykooz_resizer import CropBox, FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
 from PIL import Image
 
-from pipeline.images.decoding import check_pixels, decode, in_mode, turn_of, typed_failures
+from pipeline.images.decoding import check_pixels, decode, in_mode, orientation_of, typed_failures
 from pipeline.images.preprocessing import WIDEST, Pixels, Preprocessing
 from pipeline.timing import Stopwatch
 
@@ -22,9 +22,9 @@ Way = Literal["exact", "fast", "gpu"]  # gpu: some JPEGs are left to a GPU, the 
 Pair = tuple[int, int]  # x, y
 JPEGS = ("JPEG", "MPO")
 REDUCTIONS = (8, 4, 2)  # those of libjpeg that have SIMD code
-LEFT = 2  # times the network's pixels that are left at least
+MIN_OVERSAMPLING = 2  # times the network's pixels that are left at least
 COLOURS = {"L": "GRAY", "RGB": "RGB"}  # the modes of JPEGs that take this way, as simplejpeg names them
-KERNELS = {  # Pillow's bicubic is Catmull and Rom's, a = −0.5
+FILTERS = {  # Pillow's bicubic is Catmull and Rom's, a = −0.5
     "bilinear": FilterType.bilinear,
     "bicubic": FilterType.catmull_rom,
     "lanczos": FilterType.lanczos3,
@@ -33,7 +33,7 @@ KERNELS = {  # Pillow's bicubic is Catmull and Rom's, a = −0.5
 
 def is_shorter(way: Way, preprocessing: Preprocessing) -> bool:
     """Whether JPEGs for this network are decoded otherwise than exactly."""
-    return way != "exact" and preprocessing.is_known and preprocessing.interpolation in KERNELS
+    return way != "exact" and preprocessing.is_known and preprocessing.interpolation in FILTERS
 
 
 def decode_by(
@@ -48,7 +48,7 @@ def decode_by(
     return decode(image, preprocessing, max_pixels, watch) if pixels is None else pixels
 
 
-class Turn(NamedTuple):
+class Orientation(NamedTuple):
     """From a stored picture to the upright one: flip its axes, then swap them."""
 
     flip_x: bool
@@ -60,26 +60,26 @@ class Turn(NamedTuple):
         return (pair[1], pair[0]) if self.swap else pair
 
 
-TURNS = {
-    None: Turn(False, False, False),
-    Image.Transpose.FLIP_LEFT_RIGHT: Turn(True, False, False),
-    Image.Transpose.ROTATE_180: Turn(True, True, False),
-    Image.Transpose.FLIP_TOP_BOTTOM: Turn(False, True, False),
-    Image.Transpose.TRANSPOSE: Turn(False, False, True),
-    Image.Transpose.ROTATE_270: Turn(False, True, True),
-    Image.Transpose.TRANSVERSE: Turn(True, True, True),
-    Image.Transpose.ROTATE_90: Turn(True, False, True),
+ORIENTATIONS = {
+    None: Orientation(False, False, False),
+    Image.Transpose.FLIP_LEFT_RIGHT: Orientation(True, False, False),
+    Image.Transpose.ROTATE_180: Orientation(True, True, False),
+    Image.Transpose.FLIP_TOP_BOTTOM: Orientation(False, True, False),
+    Image.Transpose.TRANSPOSE: Orientation(False, False, True),
+    Image.Transpose.ROTATE_270: Orientation(False, True, True),
+    Image.Transpose.TRANSVERSE: Orientation(True, True, True),
+    Image.Transpose.ROTATE_90: Orientation(True, False, True),
 }
 
 
-class View(NamedTuple):
+class CropGeometry(NamedTuple):
     """What the network sees of a picture, on the grid of the picture as it is stored. All pairs are (x, y).
 
     The crop is resampled before it is turned: a reduced picture's last pixel may reach beyond the full one, and would
     move the grid if it became the first.
     """
 
-    turn: Turn
+    turn: Orientation
     full: Pair  # the stored picture
     scaled: Pair  # the same, scaled as the network asks
     corner: Pair  # of the crop in the scaled picture
@@ -87,9 +87,9 @@ class View(NamedTuple):
     reduction: int
 
     @classmethod
-    def of(cls, image: Image.Image, preprocessing: Preprocessing) -> "View":
+    def of(cls, image: Image.Image, preprocessing: Preprocessing) -> "CropGeometry":
         """The view of an opened image."""
-        turn = TURNS[turn_of(image)]
+        turn = ORIENTATIONS[orientation_of(image)]
         scaled = preprocessing.scaled_size(*turn.swapped(image.size))
         corner = turn.swapped(preprocessing.crop_corner(*scaled))
         crop, scaled = turn.swapped((preprocessing.width, preprocessing.height)), turn.swapped(scaled)
@@ -105,13 +105,17 @@ class View(NamedTuple):
 
 def reduction_of(size: Pair, scaled: Pair) -> int:
     """How many times smaller to decode a picture of `size` that becomes `scaled` (both width, height)."""
-    fits = (each for each in REDUCTIONS if all(of >= LEFT * each * to for of, to in zip(size, scaled, strict=True)))
+    fits = (
+        each
+        for each in REDUCTIONS
+        if all(of >= MIN_OVERSAMPLING * each * to for of, to in zip(size, scaled, strict=True))
+    )
     return next(fits, 1)
 
 
 def _shorter(data: bytes, image: Image.Image, preprocessing: Preprocessing, watch: Stopwatch) -> Pixels | None:
     """None for a JPEG that libjpeg decodes only with warnings: what is to be made of it, the exact way knows."""
-    view = View.of(image, preprocessing)
+    view = CropGeometry.of(image, preprocessing)
     least_width, least_height = (math.ceil(side / view.reduction) for side in view.full)
     try:
         stored = simplejpeg.decode_jpeg(data, COLOURS[image.mode], min_width=least_width, min_height=least_height)
@@ -124,14 +128,14 @@ def _shorter(data: bytes, image: Image.Image, preprocessing: Preprocessing, watc
         return view.upright(_resampled(stored, preprocessing, view))
 
 
-def _resampled(stored: Pixels, preprocessing: Preprocessing, view: View) -> Pixels:
+def _resampled(stored: Pixels, preprocessing: Preprocessing, view: CropGeometry) -> Pixels:
     """The crop [height, width, channels] of a picture, reduced or not, as it is stored.
 
     In two calls: each pass rounds, so that their order shows, and Pillow takes most pictures across first once they are
     upright. One call goes down first; it also reads far beside the picture (fast_image_resize 6.1) where it enlarges
     and a kernel's zero falls on the edge.
     """
-    kernel = ResizeAlg.convolution(KERNELS[preprocessing.interpolation])
+    kernel = ResizeAlg.convolution(FILTERS[preprocessing.interpolation])
     pixel = PixelType.U8 if preprocessing.channels == 1 else PixelType.U8x3
 
     def resized(picture: ImageData, width: int, height: int, box: CropBox) -> ImageData:

@@ -26,7 +26,7 @@ from PIL import Image
 from pipeline import schema
 from pipeline.errors import RequestError, RunError
 from pipeline.images.decoding import ImageError, check_pixels, open_image, typed_failures
-from pipeline.images.fast_decoding import JPEGS, View, decode_by
+from pipeline.images.fast_decoding import JPEGS, CropGeometry, decode_by
 from pipeline.images.preprocessing import Pixels, Preprocessing
 from pipeline.job import Options
 from pipeline.timing import Stopwatch
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     import torch
 
 COMPRESSED = "jpeg"  # the column of an image batch with the bytes that are still to be decoded
-SKETCH = "sketch"  # and the one with what the picture looks like, `SKETCHED`² levels of grey, row by row
-SKETCHED = 4
-UNLIKE = 16  # levels between a sketch and the picture's: rounding and another decoder's chroma make one or two
-SMALLEST = 64  # pixels on a side: below, there is no sketch to speak of
+THUMBNAIL = "sketch"  # and the one with what the picture looks like, `THUMBNAIL_SIDE`² levels of grey, row by row
+THUMBNAIL_SIDE = 4
+MAX_DIFFERENCE = 16  # levels between a sketch and the picture's: rounding and another decoder's chroma make one or two
+MIN_SIDE = 64  # pixels on a side: below, there is no sketch to speak of
 MODES = {"L": "GRAY", "RGB": "RGB"}  # of pictures and networks, as torchcodec names them
-KERNELS = ("bilinear", "bicubic")  # that torch has with antialiasing
+INTERPOLATIONS = ("bilinear", "bicubic")  # that torch has with antialiasing
 LUMA = (0.299, 0.587, 0.114)  # of R, G, B (ITU-T T.871, 7)
 EXIF = re.compile(rb"\xff\xe1..Exif\0\0", re.DOTALL)
 APP15 = 0xEF  # the second byte of a marker that nobody reads
@@ -79,34 +79,34 @@ def check_device(options: Options, on_gpu: bool) -> None:
 
 
 def _suits(preprocessing: Preprocessing) -> bool:
-    return preprocessing.is_known and preprocessing.interpolation in KERNELS
+    return preprocessing.is_known and preprocessing.interpolation in INTERPOLATIONS
 
 
-def sketch_for(image: Image.Image, data: bytes, preprocessing: Preprocessing, max_pixels: int) -> bytes | None:
+def thumbnail_for(image: Image.Image, data: bytes, preprocessing: Preprocessing, max_pixels: int) -> bytes | None:
     """The sketch of an opened image that is left to the GPU; None for one that is not.
 
     Raises `ImageError` for too many pixels.
     """
     ours = image.mode == preprocessing.mode and image.info.get("adobe_transform", 1) != 0  # 0: R, G, B as they are
-    if not (image.format in JPEGS and ours and min(image.size) >= SMALLEST and _suits(preprocessing)):
+    if not (image.format in JPEGS and ours and min(image.size) >= MIN_SIDE and _suits(preprocessing)):
         return None
     check_pixels(image, max_pixels)
     with typed_failures():
-        width, height = View.of(image, preprocessing).scaled
+        width, height = CropGeometry.of(image, preprocessing).scaled
     if width * height > WIDEST_SCALED * preprocessing.width * preprocessing.height:
         return None
     try:
         small = simplejpeg.decode_jpeg(data, "GRAY", min_height=1, min_width=1, strict=True)
     except (ValueError, RuntimeError):
         return None
-    return Image.fromarray(small[..., 0]).resize((SKETCHED, SKETCHED), Image.Resampling.BOX).tobytes()
+    return Image.fromarray(small[..., 0]).resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX).tobytes()
 
 
 def finished(batch: pa.Table, preprocessing: Preprocessing, max_pixels: int, device: str, watch: Stopwatch) -> pa.Table:
     """An image batch with what was left compressed decoded into its pixels, on `device`: `cuda` or `cpu`."""
     left = {row: data for row, data in enumerate(batch[COMPRESSED].to_pylist()) if data is not None}
-    sketches = batch[SKETCH].to_pylist()
-    batch = batch.drop_columns([COMPRESSED, SKETCH])
+    thumbnails = batch[THUMBNAIL].to_pylist()
+    batch = batch.drop_columns([COMPRESSED, THUMBNAIL])
     if not left:
         return batch
     images = {row: open_image(data) for row, data in left.items()}
@@ -118,7 +118,7 @@ def finished(batch: pa.Table, preprocessing: Preprocessing, max_pixels: int, dev
             pictures = _decoded([left[row] for row in rows], preprocessing.mode, device)
             for row in rows:
                 picture = pictures.pop(0)  # its memory is the device's again before the next piece
-                crop = None if picture is None else _cropped(picture, images[row], sketches[row], preprocessing)
+                crop = None if picture is None else _cropped(picture, images[row], thumbnails[row], preprocessing)
                 unlike += picture is not None and crop is None
                 try:
                     if crop is None:
@@ -179,21 +179,23 @@ def _decoded(compressed: Sequence[bytes], mode: str, device: str) -> "list[torch
 
 
 def _as_stored(data: bytes) -> bytes:
-    """A JPEG without its EXIF: torchcodec would turn the picture, which `View` does after resampling."""
+    """A JPEG without its EXIF: torchcodec would turn the picture, which `CropGeometry` does after resampling."""
     stored = bytearray(data)
     for found in EXIF.finditer(data):
         stored[found.start() + 1] = APP15
     return bytes(stored)
 
 
-def _cropped(picture: "torch.Tensor", image: Image.Image, sketch: bytes, preprocessing: Preprocessing) -> Pixels | None:
+def _cropped(
+    picture: "torch.Tensor", image: Image.Image, thumbnail: bytes, preprocessing: Preprocessing
+) -> Pixels | None:
     """The crop of a picture [channels, height, width], upright, from the device.
 
     None where the picture is not like its sketch, and where there is no room for resampling.
     """
     import torch
 
-    view = View.of(image, preprocessing)
+    view = CropGeometry.of(image, preprocessing)
     (width, height), (x, y), (wide, tall) = view.scaled, view.corner, view.crop
     resample = partial(torch.nn.functional.interpolate, mode=preprocessing.interpolation, antialias=True)
     if picture.shape != (preprocessing.channels, image.height, image.width):
@@ -201,23 +203,23 @@ def _cropped(picture: "torch.Tensor", image: Image.Image, sketch: bytes, preproc
     try:
         with torch.inference_mode():
             exact = picture[None].float()
-            seen = torch.nn.functional.adaptive_avg_pool2d(exact, SKETCHED)[0].cpu().numpy()
+            seen = torch.nn.functional.adaptive_avg_pool2d(exact, THUMBNAIL_SIDE)[0].cpu().numpy()
             crop = resample(exact, (height, width))[0, :, y : y + tall, x : x + wide]
             pixels: Pixels = crop.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
     except RuntimeError:
         return None
     grey = seen[0] if len(seen) == 1 else np.tensordot(LUMA, seen, 1)
-    expected = np.frombuffer(sketch, np.uint8).reshape(SKETCHED, SKETCHED)
-    return view.upright(pixels) if np.abs(grey - expected).max() < UNLIKE else None
+    expected = np.frombuffer(thumbnail, np.uint8).reshape(THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+    return view.upright(pixels) if np.abs(grey - expected).max() < MAX_DIFFERENCE else None
 
 
 def on_device(decode: Callable[..., Iterator[pa.Table]], device: str) -> Callable[..., Iterator[pa.Table]]:
     """`decode` (as `batching.image_batches`) with what it left decoded on a device."""
 
-    def batches(references: pa.Table, reading: Any, batch_size: int, watch: Stopwatch) -> Iterator[pa.Table]:
-        for batch in decode(references, reading, batch_size, watch):
+    def batches(references: pa.Table, decoding: Any, batch_size: int, watch: Stopwatch) -> Iterator[pa.Table]:
+        for batch in decode(references, decoding, batch_size, watch):
             if COMPRESSED in batch.column_names:
-                yield finished(batch, reading.preprocessing, reading.max_pixels, device, watch)
+                yield finished(batch, decoding.preprocessing, decoding.max_pixels, device, watch)
             else:
                 yield batch
 

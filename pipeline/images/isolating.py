@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.child_process import Beat, Child, ChildDiedError, ChildError, ChildSlowError, Tell
-from pipeline.images.batching import Reading, Row, filled_batches, image_row, known_facts
+from pipeline.images.batching import Decoding, Row, filled_batches, image_row, known_facts
 from pipeline.images.preprocessing import Pixels
 from pipeline.timing import Stopwatch
 
@@ -30,26 +30,28 @@ class IsolatedDecoder:
         self._child = Child(beat, memory=decoding_memory(max_pixels), environment=alone)
         self._seconds = seconds
 
-    def batches(self, references: pa.Table, reading: Reading, batch_size: int, watch: Stopwatch) -> Iterator[pa.Table]:
+    def batches(
+        self, references: pa.Table, decoding: Decoding, batch_size: int, watch: Stopwatch
+    ) -> Iterator[pa.Table]:
         """As `batching.image_batches`, nothing left to a GPU."""
-        reading = reading._replace(way="fast" if reading.way == "gpu" else reading.way)
+        decoding = decoding._replace(way="fast" if decoding.way == "gpu" else decoding.way)
 
         def into(slot: Pixels, reference: Row) -> Row:
             with watch("decode"):
-                return self._into(slot, reference, reading)
+                return self._into(slot, reference, decoding)
 
-        return filled_batches(references, reading, batch_size, into)
+        return filled_batches(references, decoding, batch_size, into)
 
     def close(self) -> None:
         """End the child."""
         self._child.close()
 
-    def _into(self, slot: Pixels, reference: Row, reading: Reading) -> Row:
+    def _into(self, slot: Pixels, reference: Row, decoding: Decoding) -> Row:
         facts = [known_facts(reference)]
         for last_try in (False, True):
             try:
                 row: Row
-                row, pixels = self._child.ask(self._seconds, decode_here, reference, reading, heard=facts.append)
+                row, pixels = self._child.ask(self._seconds, decode_here, reference, decoding, heard=facts.append)
             except ChildSlowError:
                 return facts[-1] | {"error_stage": "timeout", "error": f"no pixel after {self._seconds:g} s"}
             except ChildDiedError as death:
@@ -71,8 +73,8 @@ class IsolatedDecoder:
         raise AssertionError("the last try returns")
 
 
-def decode_here(tell: Tell, reference: Row, reading: Reading) -> tuple[Row, Pixels | None]:
+def decode_here(tell: Tell, reference: Row, decoding: Decoding) -> tuple[Row, Pixels | None]:
     """In the child: one image's facts and, where it has no error, its pixels."""
-    slot = np.zeros(reading.preprocessing.shape, dtype=np.uint8)
-    row = image_row(reference, reading, slot, Stopwatch(), tell)
+    slot = np.zeros(decoding.preprocessing.shape, dtype=np.uint8)
+    row = image_row(reference, decoding, slot, Stopwatch(), tell)
     return row, None if "error_stage" in row else slot

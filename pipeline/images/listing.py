@@ -30,7 +30,7 @@ class Listing:
     def __init__(self, images: str, options: Options) -> None:
         self.skipped: Counter[str] = Counter()
         self._images = images
-        self._bases = storage.spellings(images)
+        self._bases = storage.stored_prefixes(images)
         self._options = options
 
     def __iter__(self) -> Iterator[storage.Entry]:

@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from pipeline.images.batching import Reading, batch_bytes, image_batches, took
+from pipeline.images.batching import Decoding, batch_bytes, image_batches, took
 from pipeline.timing import Stopwatch
 
 BYTES_AHEAD = 2 << 30  # of decoded pixels, those being decoded included
-AT_ONCE = 16  # images that a thread takes: enough to be worth its while, few enough for all to share one batch
+IMAGES_PER_TASK = 16  # images that a thread takes: enough to be worth its while, few enough for all to share one batch
 
 
 class Piece(NamedTuple):
@@ -40,15 +40,17 @@ class ThreadedDecoder:
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def batches(self, references: pa.Table, reading: Reading, batch_size: int, _watch: Stopwatch) -> Iterator[pa.Table]:
+    def batches(
+        self, references: pa.Table, decoding: Decoding, batch_size: int, _watch: Stopwatch
+    ) -> Iterator[pa.Table]:
         """As `batching.image_batches`; each batch says how long the threads took, see `batching.took`."""
-        ahead = self.ahead(batch_size, batch_bytes(references, reading, batch_size))
+        ahead = self.ahead(batch_size, batch_bytes(references, decoding, batch_size))
         waiting: deque[list[Future[Piece]]] = deque()
         try:
             for start in range(0, references.num_rows, batch_size):
                 if len(waiting) == ahead:
                     yield _whole(waiting.popleft())
-                waiting.append(self._begun(references.slice(start, batch_size), reading))
+                waiting.append(self._begun(references.slice(start, batch_size), decoding))
             while waiting:
                 yield _whole(waiting.popleft())
         finally:
@@ -57,17 +59,17 @@ class ThreadedDecoder:
 
     def ahead(self, batch_size: int, batch_bytes: int) -> int:
         """Batches ahead: as many as keep every thread busy while one is waited for, as far as they fit."""
-        busy = -(-2 * self._threads * AT_ONCE // batch_size) + 1
+        busy = -(-2 * self._threads * IMAGES_PER_TASK // batch_size) + 1
         return max(1, min(busy, self._bytes_ahead // batch_bytes))
 
-    def _begun(self, references: pa.Table, reading: Reading) -> list[Future[Piece]]:
-        pieces = (references.slice(start, AT_ONCE) for start in range(0, references.num_rows, AT_ONCE))
-        return [self._pool.submit(_decoded, piece, reading) for piece in pieces]
+    def _begun(self, references: pa.Table, decoding: Decoding) -> list[Future[Piece]]:
+        pieces = (references.slice(start, IMAGES_PER_TASK) for start in range(0, references.num_rows, IMAGES_PER_TASK))
+        return [self._pool.submit(_decoded, piece, decoding) for piece in pieces]
 
 
-def _decoded(references: pa.Table, reading: Reading) -> Piece:
+def _decoded(references: pa.Table, decoding: Decoding) -> Piece:
     watch = Stopwatch()
-    (rows,) = image_batches(references, reading, references.num_rows, watch)
+    (rows,) = image_batches(references, decoding, references.num_rows, watch)
     return Piece(rows, watch)
 
 

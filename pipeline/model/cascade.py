@@ -12,28 +12,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import schema
-from pipeline.images.batching import Reading, image_batches
+from pipeline.images.batching import Decoding, image_batches
 from pipeline.job import Options
 from pipeline.model.bundle import Bundle
-from pipeline.model.classifying import Classifier, Looked
+from pipeline.model.classifying import ClassifiedBatch, Classifier
 from pipeline.model.engine import Build, Engine
-from pipeline.model.precision import EXACT, Looks
+from pipeline.model.precision import EXACT, CascadeSettings
 from pipeline.timing import Stopwatch
 
 AGAIN = 32  # images that are decoded in one piece for the second look: their shard waits for each
 
 WORLD = ("timeout", "worker")  # stages of errors that say nothing of the image
-Decode = Callable[[pa.Table, Reading, int, Stopwatch], Iterator[pa.Table]]  # as `image_batches`
+Decode = Callable[[pa.Table, Decoding, int, Stopwatch], Iterator[pa.Table]]  # as `image_batches`
 
 
-class Looking:
+class Cascade:
     """One network, held once for each look that is planned."""
 
     def __init__(
-        self, bundle: Bundle, looks: Looks, built: Callable[[Build], Engine], *, options: Options, top_k: int
+        self, bundle: Bundle, looks: CascadeSettings, built: Callable[[Build], Engine], *, options: Options, top_k: int
     ) -> None:
         """`built` makes an engine as it is told."""
-        self._reading = Reading(bundle.preprocessing, options.max_pixels, options.strict, looks.first.way)
+        self._reading = Decoding(bundle.preprocessing, options.max_pixels, options.strict, looks.first.way)
         first, *others = [built(build) for build in looks.builds(features=options.embeddings)]
         exact = others[0] if others else None
         classifier = partial(Classifier, bundle, top_k=top_k, abstain_below=options.abstain_below)
@@ -42,7 +42,7 @@ class Looking:
 
     def over(
         self, references: pa.Table, batch_size: int, watch: Stopwatch, decode: Decode = image_batches
-    ) -> Iterator[Looked]:
+    ) -> Iterator[ClassifiedBatch]:
         """Look at every reference (`schema.LISTING`); rows decoded again come after those around them."""
         looked = self._first.classify(decode(references, self._reading, batch_size, watch), watch)
         classifier = self._again
@@ -50,7 +50,7 @@ class Looking:
             return looked
         exact = self._reading._replace(way=EXACT.way)
 
-        def again(first: Looked) -> Iterator[Looked]:
+        def again(first: ClassifiedBatch) -> Iterator[ClassifiedBatch]:
             batches = decode(_listed(first.predictions), exact, min(AGAIN, batch_size), Stopwatch())
             looks, done = classifier.classify(batches, Stopwatch()), 0
             while done < len(first.close):  # piece by piece, each a sign of life
@@ -64,10 +64,10 @@ class Looking:
 
 
 def _decoded_again(
-    looked: Iterable[Looked], batch_size: int, again: Callable[[Looked], Iterable[Looked]]
-) -> Iterator[Looked]:
+    looked: Iterable[ClassifiedBatch], batch_size: int, again: Callable[[ClassifiedBatch], Iterable[ClassifiedBatch]]
+) -> Iterator[ClassifiedBatch]:
     """Pass on what is sure; the rest is looked at again when there is a batch of it, or at the end."""
-    waiting: list[Looked] = []
+    waiting: list[ClassifiedBatch] = []
     for each in looked:
         yield each.only(~each.close)
         waiting.append(each.only(each.close))
@@ -84,7 +84,7 @@ def _listed(predictions: pa.Table) -> pa.Table:
     return known.append_column("list_error", pa.nulls(known.num_rows, pa.string())).cast(schema.LISTING)
 
 
-def _settled(first: Looked, second: Looked) -> Iterator[Looked]:
+def _settled(first: ClassifiedBatch, second: ClassifiedBatch) -> Iterator[ClassifiedBatch]:
     """The second look's rows, but the first's where the bytes changed in between, or the world failed the second."""
     hashes = (each.predictions["content_hash"].combine_chunks() for each in (first, second))
     same = pc.equal(*hashes).fill_null(False).to_numpy(zero_copy_only=False)
@@ -93,9 +93,9 @@ def _settled(first: Looked, second: Looked) -> Iterator[Looked]:
     yield first.only(~same)
 
 
-def joined(looked: list[Looked]) -> Looked:
+def joined(looked: list[ClassifiedBatch]) -> ClassifiedBatch:
     """Several batches as one. Not for none."""
-    return Looked(
+    return ClassifiedBatch(
         pa.concat_tables([each.predictions for each in looked]),
         np.concatenate([each.logits for each in looked]),
         np.concatenate([each.close for each in looked]),

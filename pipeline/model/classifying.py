@@ -18,21 +18,21 @@ from pipeline import schema, storage
 from pipeline.errors import EngineError
 from pipeline.images.preprocessing import Pixels
 from pipeline.model.bundle import Bundle
-from pipeline.model.engine import Answer, Engine, Floats, Pipelined
+from pipeline.model.engine import AsyncEngine, Engine, EngineOutput, Floats
 from pipeline.model.in_flight import in_flight
-from pipeline.model.precision import Looks
-from pipeline.model.probabilities import is_close, probabilities, top
+from pipeline.model.precision import CascadeSettings
+from pipeline.model.probabilities import is_close, to_probabilities, top
 from pipeline.timing import Stopwatch
 
 
-class Verdicts(NamedTuple):
+class EngineResult(NamedTuple):
     """The network's answer, and why it has none for some rows: stage and reason by row number."""
 
-    answer: Answer
+    answer: EngineOutput
     failures: dict[int, tuple[str, str]]
 
 
-class Looked(NamedTuple):
+class ClassifiedBatch(NamedTuple):
     """A batch that the network has looked at.
 
     `predictions` (`schema.PREDICTIONS`), the `logits` [rows, outputs] behind them, which rows are `close` (their two
@@ -45,14 +45,18 @@ class Looked(NamedTuple):
     close: npt.NDArray[np.bool_]
     looks: npt.NDArray[np.int8]
 
-    def slice(self, start: int, rows: int) -> "Looked":
+    def slice(self, start: int, rows: int) -> "ClassifiedBatch":
         """So many rows from one on."""
         part = slice(start, start + rows)
-        return Looked(self.predictions.slice(start, rows), self.logits[part], self.close[part], self.looks[part])
+        return ClassifiedBatch(
+            self.predictions.slice(start, rows), self.logits[part], self.close[part], self.looks[part]
+        )
 
-    def only(self, rows: npt.NDArray[np.bool_]) -> "Looked":
+    def only(self, rows: npt.NDArray[np.bool_]) -> "ClassifiedBatch":
         """Some of the rows."""
-        return Looked(self.predictions.filter(pa.array(rows)), self.logits[rows], self.close[rows], self.looks[rows])
+        return ClassifiedBatch(
+            self.predictions.filter(pa.array(rows)), self.logits[rows], self.close[rows], self.looks[rows]
+        )
 
 
 class Classifier:
@@ -66,7 +70,7 @@ class Classifier:
         top_k: int,
         abstain_below: float | None,
         exact: Engine | None = None,
-        looks: Looks | None = None,
+        looks: CascadeSettings | None = None,
     ) -> None:
         """`top_k` is at most the number of classes; `exact` looks again where `looks` has a margin for it."""
         self._bundle = bundle
@@ -74,16 +78,16 @@ class Classifier:
         self._exact = exact
         self._looks = looks
         self._start, self._in_flight = (
-            (engine.start, engine.in_flight) if isinstance(engine, Pipelined) else (self._at_once, 1)
+            (engine.start, engine.in_flight) if isinstance(engine, AsyncEngine) else (self._at_once, 1)
         )
         self._top_k = top_k
         self._abstain_below = abstain_below
         self._labels = np.array(bundle.labels, dtype=object)
 
-    def classify(self, batches: Iterable[pa.Table], watch: Stopwatch) -> Iterator[Looked]:
+    def classify(self, batches: Iterable[pa.Table], watch: Stopwatch) -> Iterator[ClassifiedBatch]:
         """Look at each image batch (`schema.image_batch`), in order."""
 
-        def start(batch: pa.Table) -> Callable[[], Verdicts]:
+        def start(batch: pa.Table) -> Callable[[], EngineResult]:
             with watch("classify"):
                 return self._started(_pixels(batch))
 
@@ -92,84 +96,84 @@ class Classifier:
                 first = verdicts()
             yield self._looked(batch, first, watch)
 
-    def _looked(self, batch: pa.Table, verdicts: Verdicts, watch: Stopwatch) -> Looked:
+    def _looked(self, batch: pa.Table, verdicts: EngineResult, watch: Stopwatch) -> ClassifiedBatch:
         """Judge the first look, take the second where it is due, and make rows of it."""
         with watch("classify"):
             answer, failures = verdicts
             open_rows = batch["error_stage"].is_null().to_numpy()  # they have pixels
             open_rows[list(failures)] = False
             numbers, decoding = self._margins(batch)
-            chances = self._chances(answer)
-            torn = self._close(answer, chances, numbers) & open_rows
-        if self._exact is not None and torn.any():
+            probabilities = self._probabilities(answer)
+            close = self._close(answer, probabilities, numbers) & open_rows
+        if self._exact is not None and close.any():
             with watch("second look"):
-                second = self._verdicts(self._exact, _pixels(batch)[torn])
-                answer = _merged(answer, torn, second.answer)
-                rows = np.flatnonzero(torn)
+                second = self._result(self._exact, _pixels(batch)[close])
+                answer = _merged(answer, close, second.answer)
+                rows = np.flatnonzero(close)
                 failures = failures | {int(rows[row]): why for row, why in second.failures.items()}
-                chances = self._chances(answer)
+                probabilities = self._probabilities(answer)
         with watch("classify"):
             if not np.isfinite(answer.logits).all():
                 failures = failures | self._not_numbers(answer)
-                answer = Answer(np.nan_to_num(answer.logits), answer.features)
-            told = self._predictions(schema.with_failures(batch, failures), chances, answer.features)
+                answer = EngineOutput(np.nan_to_num(answer.logits), answer.features)
+            told = self._predictions(schema.with_failures(batch, failures), probabilities, answer.features)
             open_rows[list(failures)] = False
-            looks = 1 + torn.astype(np.int8) * (self._exact is not None)
-            return Looked(told, answer.logits, self._close(answer, chances, decoding) & open_rows, looks)
+            looks = 1 + close.astype(np.int8) * (self._exact is not None)
+            return ClassifiedBatch(told, answer.logits, self._close(answer, probabilities, decoding) & open_rows, looks)
 
     def _margins(self, batch: pa.Table) -> tuple[Floats, Floats]:
         if self._looks is None:
             return (np.zeros(batch.num_rows),) * 2
         return self._looks.margins(batch, self._bundle.preprocessing)
 
-    def _chances(self, answer: Answer) -> Floats:
-        return probabilities(np.nan_to_num(answer.logits), self._bundle.temperature or 1.0)
+    def _probabilities(self, answer: EngineOutput) -> Floats:
+        return to_probabilities(np.nan_to_num(answer.logits), self._bundle.temperature or 1.0)
 
-    def _close(self, answer: Answer, chances: Floats, margins: Floats) -> npt.NDArray[np.bool_]:
+    def _close(self, answer: EngineOutput, probabilities: Floats, margins: Floats) -> npt.NDArray[np.bool_]:
         """Rows within their margin, and those that are no numbers: half precision may have been too narrow."""
         if not margins.any():
             return np.zeros(len(margins), dtype=np.bool_)
         broken = ~np.isfinite(answer.logits).all(axis=1)
-        return is_close(chances, margins, self._abstain_below) | (broken & (margins > 0))
+        return is_close(probabilities, margins, self._abstain_below) | (broken & (margins > 0))
 
-    def _at_once(self, pixels: Pixels) -> Callable[[], Answer]:
+    def _at_once(self, pixels: Pixels) -> Callable[[], EngineOutput]:
         answer = self._engine(pixels)
         return lambda: answer
 
-    def _started(self, pixels: Pixels) -> Callable[[], Verdicts]:
+    def _started(self, pixels: Pixels) -> Callable[[], EngineResult]:
         """Begin with a batch; what is returned waits for the answer, and halves the batch where there is none."""
         try:
             finish = self._start(pixels)
-        except Exception as error:  # noqa: BLE001  as in `_verdicts`
+        except Exception as error:  # noqa: BLE001  as in `_result`
             failed = _told(error)
             return lambda: self._halved(self._engine, pixels, *failed)
-        return lambda: self._verdicts(self._engine, pixels, finish)
+        return lambda: self._result(self._engine, pixels, finish)
 
-    def _verdicts(self, engine: Engine, pixels: Pixels, finish: Callable[[], Answer] | None = None) -> Verdicts:
+    def _result(self, engine: Engine, pixels: Pixels, finish: Callable[[], EngineOutput] | None = None) -> EngineResult:
         """Answer a batch; where the network fails on it, its halves. Raises `EngineError`."""
         try:
-            return Verdicts(engine(pixels) if finish is None else finish(), {})
+            return EngineResult(engine(pixels) if finish is None else finish(), {})
         except Exception as error:  # noqa: BLE001  judged below, when its traceback no longer holds device memory
             failed = _told(error)
         return self._halved(engine, pixels, *failed)
 
-    def _halved(self, engine: Engine, pixels: Pixels, stage: str, reason: str) -> Verdicts:
+    def _halved(self, engine: Engine, pixels: Pixels, stage: str, reason: str) -> EngineResult:
         """Answer the halves of a batch that failed as a whole. Raises `EngineError`."""
         if len(pixels) == 1:
-            return Verdicts(self._black(engine, reason), {0: (stage, reason)})
+            return EngineResult(self._black(engine, reason), {0: (stage, reason)})
         half = len(pixels) // 2
-        first, second = (self._verdicts(engine, part) for part in (pixels[:half], pixels[half:]))
+        first, second = (self._result(engine, part) for part in (pixels[:half], pixels[half:]))
         failures = first.failures | {half + row: why for row, why in second.failures.items()}
-        return Verdicts(_joined(first.answer, second.answer), failures)
+        return EngineResult(_joined(first.answer, second.answer), failures)
 
-    def _black(self, engine: Engine, reason: str) -> Answer:
+    def _black(self, engine: Engine, reason: str) -> EngineOutput:
         """The answer for a black image: where there is none either, the network is to blame. Raises `EngineError`."""
         try:
             return engine(np.zeros((1, *self._bundle.preprocessing.shape), dtype=np.uint8))
         except Exception as error:
             raise EngineError(f"the network fails even on a black image: {reason}") from error
 
-    def _not_numbers(self, answer: Answer) -> dict[int, tuple[str, str]]:
+    def _not_numbers(self, answer: EngineOutput) -> dict[int, tuple[str, str]]:
         """The rows whose logits are not finite. Raises `EngineError` where a black image has none either."""
         reason = "the network's answer is not a number"
         if not np.isfinite(self._black(self._exact or self._engine, reason).logits).all():
@@ -177,13 +181,13 @@ class Classifier:
         rows = np.flatnonzero(~np.isfinite(answer.logits).all(axis=1)).tolist()
         return dict.fromkeys(rows, ("classify", reason))
 
-    def _predictions(self, batch: pa.Table, chances: Floats, features: Floats | None) -> pa.Table:
+    def _predictions(self, batch: pa.Table, probabilities: Floats, features: Floats | None) -> pa.Table:
         failed = batch["error_stage"].is_valid().to_numpy()
         unsure = np.zeros_like(failed)
         if self._abstain_below is not None:
-            unsure = ~failed & (chances.max(axis=1) < self._abstain_below)
-        best = top(chances, self._top_k)
-        confidences = np.take_along_axis(chances, best, axis=1)
+            unsure = ~failed & (probabilities.max(axis=1) < self._abstain_below)
+        best = top(probabilities, self._top_k)
+        confidences = np.take_along_axis(probabilities, best, axis=1)
         columns = {column: batch[column] for column in batch.column_names if column != "image"} | {
             "status": pa.array(np.select([failed, unsure], ["error", "abstained"], "ok")),
             "label": pa.array(self._labels[best[:, 0]], mask=failed | unsure),
@@ -208,14 +212,14 @@ def _pixels(batch: pa.Table) -> Pixels:
     return pixels
 
 
-def _merged(first: Answer, rows: npt.NDArray[np.bool_], second: Answer) -> Answer:
+def _merged(first: EngineOutput, rows: npt.NDArray[np.bool_], second: EngineOutput) -> EngineOutput:
     """The first answer with the second's in some rows."""
     merged = [each if each is None else each.copy() for each in first]
     for whole, part in zip(merged, second, strict=True):
         if whole is not None:
             whole[rows] = part
     assert merged[0] is not None
-    return Answer(merged[0], merged[1])
+    return EngineOutput(merged[0], merged[1])
 
 
 def _told(error: Exception) -> tuple[str, str]:
@@ -223,11 +227,11 @@ def _told(error: Exception) -> tuple[str, str]:
     return getattr(error, "stage", "classify"), storage.cause(error)
 
 
-def _joined(first: Answer, second: Answer) -> Answer:
+def _joined(first: EngineOutput, second: EngineOutput) -> EngineOutput:
     features = None
     if first.features is not None and second.features is not None:
         features = np.concatenate([first.features, second.features])
-    return Answer(np.concatenate([first.logits, second.logits]), features)
+    return EngineOutput(np.concatenate([first.logits, second.logits]), features)
 
 
 def _embeddings(features: Floats | None, failed: npt.NDArray[np.bool_]) -> pa.Array:

@@ -1,8 +1,9 @@
 """The network as CUDA graphs, one per batch shape: launched at once instead of kernel by kernel."""
 
+import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipeline.model.cuda_staging import log
+log = logging.getLogger("shardseer")
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +26,7 @@ class Graphs:
 
     def __init__(self, network: "torch.nn.Module", lanes: Any) -> None:
         self._network = network
-        self._lanes = lanes
+        self._streams = lanes
         self._seen = set[int]()
         self._captured: dict[int, Captured] = {}
         self._pool: Any = None
@@ -53,7 +54,7 @@ class Graphs:
         self._network(static)  # cuDNN's handles and choices are each thread's own: none may be made while capturing
         try:
             # On a stream of its own: what another lane frees meanwhile is noted on the compute stream.
-            apart = self._lanes.capturing
+            apart = self._streams.capturing
             with torch.cuda.graph(graph, pool=self._pool, stream=apart, capture_error_mode="thread_local"):
                 outputs = self._network(static)
         except RuntimeError as error:  # out of memory is one too: graphs need some of their own

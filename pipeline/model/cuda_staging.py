@@ -33,7 +33,7 @@ def padded(images: int) -> int:
     return 1 << (images - 1).bit_length()
 
 
-class Slot:
+class StagingBuffer:
     """A staging buffer, its counterpart on the device, and the event after which both may be filled again."""
 
     def __init__(self, rows: int, shape: tuple[int, ...], device: "torch.device", free: Any) -> None:
@@ -46,7 +46,7 @@ class Slot:
         self.free = free
 
 
-class Staging:
+class AsyncRunner:
     """Runs a network on one device, batch after batch, without waiting for its answers.
 
     Several loops may share it, each in a thread of its own.
@@ -56,9 +56,9 @@ class Staging:
         """`network` maps uint8 [rows, height, width, channels] on `device` to a tuple of outputs [rows, …]."""
         self._network = network
         self._device = device
-        self._lanes = CudaLanes(device) if device.type == "cuda" else Lanes()
-        self._slots: deque[Slot] = deque()
-        self._graphs = Graphs(network, self._lanes) if device.type == "cuda" else None
+        self._streams = CudaStreams(device) if device.type == "cuda" else DeviceStreams()
+        self._slots: deque[StagingBuffer] = deque()
+        self._graphs = Graphs(network, self._streams) if device.type == "cuda" else None
 
     def start(self, pixels: Pixels) -> Callable[[], Outputs]:
         """Begin with any number of images from one up; what is returned waits for their outputs, float32.
@@ -72,12 +72,12 @@ class Staging:
             slot = self._next_slot(rows, pixels.shape[1:])
             slot.host[: len(pixels)].copy_(as_tensor(pixels))
             slot.host[len(pixels) : rows].zero_()
-            self._lanes.copy(slot, rows)
-            with self._lanes.computing():
+            self._streams.copy(slot, rows)
+            with self._streams.computing():
                 outputs = self.run(slot.device[:rows])
                 slot.free.record()
-                fetched = [self._lanes.fetch(output[: len(pixels)].float()) for output in outputs]
-                done = self._lanes.event()
+                fetched = [self._streams.fetch(output[: len(pixels)].float()) for output in outputs]
+                done = self._streams.event()
                 done.record()
 
         def finish() -> Outputs:
@@ -94,15 +94,15 @@ class Staging:
 
     def computing(self) -> AbstractContextManager[Any]:
         """Where `run` belongs."""
-        return self._lanes.computing()
+        return self._streams.computing()
 
     def wait(self) -> None:
         """Wait for all that runs in the current stream."""
-        now = self._lanes.event()
+        now = self._streams.event()
         now.record()
         now.synchronize()
 
-    def _next_slot(self, rows: int, shape: tuple[int, ...]) -> Slot:
+    def _next_slot(self, rows: int, shape: tuple[int, ...]) -> StagingBuffer:
         """The slot that was filled longest ago, once the device has done with it."""
         oldest = self._slots[0] if self._slots else None
         if oldest is not None and (len(self._slots) == SLOTS or (oldest.rows >= rows and oldest.free.query())):
@@ -111,11 +111,11 @@ class Staging:
             if oldest.rows >= rows:
                 self._slots.append(oldest)
                 return oldest
-        self._slots.append(Slot(rows, shape, self._device, self._lanes.event()))
+        self._slots.append(StagingBuffer(rows, shape, self._device, self._streams.event()))
         return self._slots[-1]
 
 
-class Moment:
+class ImmediateEvent:
     """An event where nothing runs in the background: it has come."""
 
     def record(self) -> None:
@@ -129,14 +129,14 @@ class Moment:
         return True
 
 
-class Lanes:
+class DeviceStreams:
     """How data gets to the network and back where the device is the CPU: it is there."""
 
     def event(self) -> Any:
         """An event that can be recorded and waited for."""
-        return Moment()
+        return ImmediateEvent()
 
-    def copy(self, slot: Slot, rows: int) -> None:
+    def copy(self, slot: StagingBuffer, rows: int) -> None:
         """Bring the first `rows` of the staging buffer to the device."""
 
     def computing(self) -> AbstractContextManager[Any]:
@@ -148,7 +148,7 @@ class Lanes:
         return output
 
 
-class CudaLanes(Lanes):
+class CudaStreams(DeviceStreams):
     """A stream for copies beside one for the network."""
 
     def __init__(self, device: "torch.device") -> None:
@@ -161,22 +161,22 @@ class CudaLanes(Lanes):
         self.capturing = self._cuda.Stream(device)
 
     def event(self) -> Any:
-        """See `Lanes.event`."""
+        """See `DeviceStreams.event`."""
         return self._cuda.Event(blocking=True)  # to spin would cost a core that decodes
 
-    def copy(self, slot: Slot, rows: int) -> None:
-        """See `Lanes.copy`. The slot is free: the network has read what was there before."""
+    def copy(self, slot: StagingBuffer, rows: int) -> None:
+        """See `DeviceStreams.copy`. The slot is free: the network has read what was there before."""
         with self._cuda.stream(self._copying):
             slot.device[:rows].copy_(slot.host[:rows], non_blocking=True)
         self.stream.wait_stream(self._copying)
 
     def computing(self) -> AbstractContextManager[Any]:
-        """See `Lanes.computing`."""
+        """See `DeviceStreams.computing`."""
         where: AbstractContextManager[Any] = self._cuda.stream(self.stream)
         return where
 
     def fetch(self, output: "torch.Tensor") -> "torch.Tensor":
-        """See `Lanes.fetch`. PyTorch reuses the pinned memory only after the copy, even if nobody waits for it."""
+        """See `DeviceStreams.fetch`. PyTorch reuses the pinned memory only after the copy, even if nobody waits for it."""
         import torch
 
         host = torch.empty(output.shape, dtype=output.dtype, pin_memory=True)

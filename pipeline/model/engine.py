@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 Name = Literal["torch", "openvino"]
-Numbers = Literal["float32", "bfloat16", "float16"]
+DType = Literal["float32", "bfloat16", "float16"]
 
 
-class Answer(NamedTuple):
+class EngineOutput(NamedTuple):
     """`logits` [batch, outputs] float32; `features` [batch, width] float32 where asked for, else None."""
 
     logits: Floats
@@ -26,18 +26,18 @@ class Answer(NamedTuple):
 class Engine(Protocol):
     """Runs the network on uint8 pixels [images, height, width, channels], any number of images from one up."""
 
-    def __call__(self, pixels: Pixels) -> Answer:
+    def __call__(self, pixels: Pixels) -> EngineOutput:
         """Answer a batch."""
         ...
 
 
 @runtime_checkable
-class Pipelined(Engine, Protocol):
+class AsyncEngine(Engine, Protocol):
     """An engine that can work at several batches at a time: `in_flight` of them, before one is to be finished."""
 
     in_flight: int
 
-    def start(self, pixels: Pixels) -> Callable[[], Answer]:
+    def start(self, pixels: Pixels) -> Callable[[], EngineOutput]:
         """Begin with a batch; what is returned waits for its answer. Either may raise what the batch causes."""
         ...
 
@@ -47,4 +47,4 @@ class Build(NamedTuple):
 
     engine: Name
     features: bool
-    numbers: Numbers = "float32"
+    numbers: DType = "float32"

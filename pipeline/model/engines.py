@@ -16,7 +16,7 @@ from pipeline.job import Options
 from pipeline.model import bundle as bundles
 from pipeline.model import cache
 from pipeline.model.bundle import Bundle
-from pipeline.model.engine import Build, Engine, Name, Numbers
+from pipeline.model.engine import Build, DType, Engine, Name
 from pipeline.model.openvino_engine import OpenVinoEngine, _converted, _converted_file
 from pipeline.model.torch_engine import TorchEngine
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     pass
 
 
-def fast_numbers(on_gpu: bool) -> Numbers:
+def fast_dtype(on_gpu: bool) -> DType:
     """The fastest numbers that the network gives good first answers in: half precision where it is done in hardware.
 
     On GPUs float16, whose answers are closer to float32's than bfloat16's.

@@ -9,7 +9,7 @@ from pipeline.child_process import START_SECONDS, Beat, Child, ChildError, Tell
 from pipeline.images.preprocessing import Pixels
 from pipeline.model import bundle as bundles
 from pipeline.model import engines
-from pipeline.model.engine import Answer, Build, Engine
+from pipeline.model.engine import Build, Engine, EngineOutput
 
 ENGINE_SECONDS = 60  # for one batch: a thousand times what it takes
 _engine: Engine  # the child's own
@@ -23,12 +23,12 @@ class IsolatedEngine:
         self._child = Child(beat)
         self._how = (bundle, build, device, threads)
 
-    def __call__(self, pixels: Pixels) -> Answer:
+    def __call__(self, pixels: Pixels) -> EngineOutput:
         """Run one batch. Raises `ChildDiedError`, `ChildSlowError`, `ChildError`."""
         try:
             if not self._child.is_warm:
                 self._child.ask(START_SECONDS, build_here, *self._how)
-            answer: Answer = self._child.ask(ENGINE_SECONDS, run_here, pixels)
+            answer: EngineOutput = self._child.ask(ENGINE_SECONDS, run_here, pixels)
         except ChildError:
             self._child.close()  # what failed may have broken the child, as an error on a GPU does for good
             raise
@@ -45,6 +45,6 @@ def build_here(_tell: Tell, bundle: Path, build: Build, device: str, threads: in
     _engine = engines.build(bundles.load(bundle), build, device, threads)
 
 
-def run_here(_tell: Tell, pixels: Pixels) -> Answer:
+def run_here(_tell: Tell, pixels: Pixels) -> EngineOutput:
     """In the child: run one batch."""
     return _engine(pixels)

@@ -14,7 +14,7 @@ import numpy as np
 from pipeline.images.preprocessing import Pixels
 from pipeline.model import cache
 from pipeline.model.bundle import Bundle
-from pipeline.model.engine import Answer, Build, Floats, Numbers
+from pipeline.model.engine import Build, DType, EngineOutput, Floats
 from pipeline.model.normalising import _normalised
 
 if TYPE_CHECKING:
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 # Images that OpenVINO gets at once: larger batches fall out of a core's caches. In float32 one is as good as four, and
 # the second look, which comes to few images, pads nothing (measured).
-AT_ONCE: dict[Numbers, int] = {"float32": 1, "bfloat16": 4, "float16": 4}
+IMAGES_PER_CALL: dict[DType, int] = {"float32": 1, "bfloat16": 4, "float16": 4}
 
 
 class OpenVinoEngine:
     """A converted network on the CPU. It runs a few images at a time, the last ones padded with black."""
 
-    def __init__(self, model: Path, numbers: Numbers, threads: int) -> None:
+    def __init__(self, model: Path, numbers: DType, threads: int) -> None:
         import openvino
 
         settings = {
@@ -38,15 +38,15 @@ class OpenVinoEngine:
             # Pinning would put the threads of every process on the same first cores.
             "ENABLE_CPU_PINNING": False,
         }
-        self._at_once = AT_ONCE[numbers]
+        self._at_once = IMAGES_PER_CALL[numbers]
         self._request = openvino.Core().compile_model(str(model), "CPU", settings).create_infer_request()
 
-    def __call__(self, pixels: Pixels) -> Answer:
+    def __call__(self, pixels: Pixels) -> EngineOutput:
         """Run a batch, reading `pixels` in place."""
         size = self._at_once
         pieces = [self._run(pixels[start : start + size]) for start in range(0, len(pixels), size)]
         outputs = [np.concatenate(piece)[: len(pixels)] for piece in zip(*pieces, strict=True)]
-        return Answer(outputs[0], outputs[1] if len(outputs) > 1 else None)
+        return EngineOutput(outputs[0], outputs[1] if len(outputs) > 1 else None)
 
     def _run(self, pixels: Pixels) -> list[Floats]:
         if len(pixels) < self._at_once:
@@ -57,7 +57,7 @@ class OpenVinoEngine:
 
 
 def _converted_file(bundle: Bundle, build: Build) -> Path:
-    at_once, suffix = AT_ONCE[build.numbers], "-features" if build.features else ""
+    at_once, suffix = IMAGES_PER_CALL[build.numbers], "-features" if build.features else ""
     name = f"{bundle.digest[:24]}-b{at_once}{suffix}-{importlib.metadata.version('openvino')}"
     return cache.cache_folder() / "openvino" / f"{name}.xml"
 
@@ -70,7 +70,7 @@ def _converted(bundle: Bundle, build: Build) -> Path:
         import torch
 
         model.parent.mkdir(parents=True, exist_ok=True)
-        pixels = torch.zeros((AT_ONCE[build.numbers], *bundle.preprocessing.shape), dtype=torch.uint8)
+        pixels = torch.zeros((IMAGES_PER_CALL[build.numbers], *bundle.preprocessing.shape), dtype=torch.uint8)
         with warnings.catch_warnings(), _no_telemetry(), torch.inference_mode():
             warnings.simplefilter("ignore")  # the tracer's remarks on Python values that are constants here
             converted = openvino.convert_model(

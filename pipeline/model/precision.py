@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict
 from pipeline.images.fast_decoding import JPEGS, Way, is_shorter, reduction_of
 from pipeline.images.preprocessing import Preprocessing
 from pipeline.job import Precision
-from pipeline.model.engine import Build, Floats, Name, Numbers
-from pipeline.model.engines import fast_numbers
+from pipeline.model.engine import Build, DType, Floats, Name
+from pipeline.model.engines import fast_dtype
 
 
 class Margins(BaseModel):
@@ -37,31 +37,31 @@ class Margins(BaseModel):
 # Chosen by `benchmarks/agreement.py --choose` on one seed of its images, reported on another. For a reduced picture the
 # second look is cheap beside its decoding, and both errors are larger. float16 was not measured: it has three more bits
 # than bfloat16, so its errors are an eighth; here is a quarter.
-WHOLE: dict[Numbers, float] = {"float32": 0.0, "bfloat16": 0.25, "float16": 0.06}
-REDUCED: dict[Numbers, float] = {"float32": 0.0, "bfloat16": 0.8, "float16": 0.2}
+WHOLE: dict[DType, float] = {"float32": 0.0, "bfloat16": 0.25, "float16": 0.06}
+REDUCED: dict[DType, float] = {"float32": 0.0, "bfloat16": 0.8, "float16": 0.2}
 DECODING: dict[Way, float] = {"exact": 0.0, "fast": 0.05, "gpu": 0.3}  # gpu was not measured: as for a reduced one
 REDUCED_DECODING = 0.3
 
 
-class Look(BaseModel):
+class Pass(BaseModel):
     """One way to look at images: how they are decoded, and in which numbers the network runs."""
 
     model_config = ConfigDict(frozen=True)
 
     way: Way
-    numbers: Numbers
+    numbers: DType
 
 
-EXACT = Look(way="exact", numbers="float32")
+EXACT = Pass(way="exact", numbers="float32")
 
 
-class Looks(BaseModel):
+class CascadeSettings(BaseModel):
     """The first look at every image, and within which margins it is followed by others."""
 
     model_config = ConfigDict(frozen=True)
 
     engine: Name
-    first: Look
+    first: Pass
     whole: Margins = Margins()
     reduced: Margins = Margins()  # for JPEGs that were decoded to a part of their size
 
@@ -93,16 +93,16 @@ def _reduced(batch: pa.Table, preprocessing: Preprocessing) -> npt.NDArray[np.bo
     )
 
 
-def looks(precision: Precision, engine: Name, on_gpu: bool, gpu_decoding: bool = False) -> Looks:
+def looks(precision: Precision, engine: Name, on_gpu: bool, gpu_decoding: bool = False) -> CascadeSettings:
     """The looks for `--precision` on this machine, JPEGs decoded on the GPU or not."""
     if precision == "exact":
-        return Looks(engine=engine, first=EXACT)
-    numbers = fast_numbers(on_gpu)
+        return CascadeSettings(engine=engine, first=EXACT)
+    numbers = fast_dtype(on_gpu)
     way: Way = "gpu" if gpu_decoding else "fast"
-    first = Look(way=way, numbers=numbers)
+    first = Pass(way=way, numbers=numbers)
     if precision == "fast":
-        return Looks(engine=engine, first=first)
-    return Looks(
+        return CascadeSettings(engine=engine, first=first)
+    return CascadeSettings(
         engine=engine,
         first=first,
         whole=Margins(numbers=WHOLE[numbers], decoding=DECODING[way]),

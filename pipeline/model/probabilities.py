@@ -6,7 +6,7 @@ import numpy.typing as npt
 from pipeline.model.engine import Floats
 
 
-def probabilities(logits: Floats, temperature: float) -> Floats:
+def to_probabilities(logits: Floats, temperature: float) -> Floats:
     """Class probabilities [batch, classes] of logits [batch, outputs] at a temperature > 0.
 
     One output is a logistic one: p for the second class, 1 − p for the first. Computed in float64, so that rows add
@@ -16,29 +16,29 @@ def probabilities(logits: Floats, temperature: float) -> Floats:
     if scaled.shape[1] == 1:
         scaled = np.concatenate([np.zeros_like(scaled), scaled], axis=1)  # logistic(x) is softmax(0, x)
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    chances: Floats = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
-    return chances
+    probabilities: Floats = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+    return probabilities
 
 
-def top(chances: Floats, k: int) -> npt.NDArray[np.intp]:
+def top(probabilities: Floats, k: int) -> npt.NDArray[np.intp]:
     """The columns of the k greatest values of each row, greatest first; of equals, the first column. Not for NaN."""
-    if k < chances.shape[1]:
-        least = np.partition(chances, -k, axis=1)[:, -k, None]
-        some = np.nonzero(chances >= least)
-        if len(some[0]) == k * len(chances):  # no ties at the end: sorting k is a tenth of sorting all
+    if k < probabilities.shape[1]:
+        least = np.partition(probabilities, -k, axis=1)[:, -k, None]
+        some = np.nonzero(probabilities >= least)
+        if len(some[0]) == k * len(probabilities):  # no ties at the end: sorting k is a tenth of sorting all
             columns = some[1].reshape(-1, k)
-            order = np.argsort(-np.take_along_axis(chances, columns, axis=1), axis=1, kind="stable")
+            order = np.argsort(-np.take_along_axis(probabilities, columns, axis=1), axis=1, kind="stable")
             return np.take_along_axis(columns, order, axis=1)
-    return np.argsort(-chances, axis=1, kind="stable")[:, :k]
+    return np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
 
 
-def is_close(chances: Floats, margin: Floats | float, abstain_below: float | None) -> npt.NDArray[np.bool_]:
-    """Which rows of `chances` [rows, classes ≥ 2] are so close that a more exact look might decide otherwise.
+def is_close(probabilities: Floats, margin: Floats | float, abstain_below: float | None) -> npt.NDArray[np.bool_]:
+    """Which rows of `probabilities` [rows, classes ≥ 2] are so close that a more exact look might decide otherwise.
 
     Close is less than `margin` (of each row, or of all) in the logarithm of a ratio: of the two best chances, or of
     the best one's odds and those of `abstain_below`. What reduced precision gets wrong, it gets wrong in logits.
     """
-    best = -np.partition(-chances.astype(np.float64), 1, axis=1)[:, :2].T
+    best = -np.partition(-probabilities.astype(np.float64), 1, axis=1)[:, :2].T
     floor = np.finfo(np.float32).tiny
     close: npt.NDArray[np.bool_] = np.log(np.maximum(best[0], floor) / np.maximum(best[1], floor)) < margin
     if abstain_below is not None and 0 < abstain_below < 1:

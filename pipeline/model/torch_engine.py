@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from pipeline.images.preprocessing import Pixels
 from pipeline.model.bundle import Bundle
-from pipeline.model.cuda_staging import IN_FLIGHT, Staging
-from pipeline.model.engine import Answer, Build, Floats
+from pipeline.model.cuda_staging import IN_FLIGHT, AsyncRunner
+from pipeline.model.engine import Build, EngineOutput, Floats
 from pipeline.model.in_flight import LOCK, as_tensor
 from pipeline.model.normalising import _normalised
 
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 class TorchEngine:
     """The network itself, channels-last, on a CPU, or on a GPU through staging buffers."""
 
-    def __init__(self, bundle: Bundle, build: Build, device: str, threads: int, *, staged: bool | None = None) -> None:
-        """`staged`, by default on GPUs alone: whether batches go through the loop of `staging`."""
+    def __init__(
+        self, bundle: Bundle, build: Build, device: str, threads: int, *, asynchronous: bool | None = None
+    ) -> None:
+        """`asynchronous`, by default on GPUs alone: whether batches go through the loop of `runner`."""
         import torch
 
         self._threads = threads
@@ -28,28 +30,32 @@ class TorchEngine:
         numbers: torch.dtype = getattr(torch, build.numbers)
         network = _normalised(bundle, build.features, numbers)
         self._network = network.to(memory_format=torch.channels_last).to(self._device)
-        self.staging = Staging(self._network, self._device) if staged or (staged is None and device == "cuda") else None
-        self.in_flight = 1 if self.staging is None else IN_FLIGHT
+        self.runner = (
+            AsyncRunner(self._network, self._device)
+            if asynchronous or (asynchronous is None and device == "cuda")
+            else None
+        )
+        self.in_flight = 1 if self.runner is None else IN_FLIGHT
 
-    def __call__(self, pixels: Pixels) -> Answer:
+    def __call__(self, pixels: Pixels) -> EngineOutput:
         """Run one batch; pixels cross to the device as uint8."""
         return self.start(pixels)()
 
-    def start(self, pixels: Pixels) -> Callable[[], Answer]:
-        """See `Pipelined.start`."""
-        if self.staging is not None:
-            finish = self.staging.start(pixels)
-            return lambda: _answer(finish())
+    def start(self, pixels: Pixels) -> Callable[[], EngineOutput]:
+        """See `AsyncEngine.start`."""
+        if self.runner is not None:
+            finish = self.runner.start(pixels)
+            return lambda: _output(finish())
         import torch
 
         with LOCK, torch.inference_mode():
             torch.set_num_threads(self._threads)  # a setting of the whole process
-            answer = _answer([output.float().numpy() for output in self._network(as_tensor(pixels))])
+            answer = _output([output.float().numpy() for output in self._network(as_tensor(pixels))])
         return lambda: answer
 
 
-def _answer(outputs: list[Floats]) -> Answer:
-    return Answer(outputs[0], outputs[1] if len(outputs) > 1 else None)
+def _output(outputs: list[Floats]) -> EngineOutput:
+    return EngineOutput(outputs[0], outputs[1] if len(outputs) > 1 else None)
 
 
 def _set_up_cuda() -> None:

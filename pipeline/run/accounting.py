@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from pipeline.job import Precision
 from pipeline.run.bottleneck import _sentence
 from pipeline.run.parts import Receipt, Worker
-from pipeline.timing import Spell
+from pipeline.timing import StageTimes
 
 WORK = ("read", "decode", "resample", "classify", "second look", "write")  # what is done to images, in this order
 REST = ("gather", "other", "starting", "waiting", "lost")
@@ -76,8 +76,8 @@ class Account(BaseModel):
     stages: dict[str, Stage]
     decoders: dict[str, Stage]
     busy: tuple[Busy, ...]
-    looked_twice: float  # share of the images
-    held_back_by: str
+    second_pass: float  # share of the images
+    bottleneck: str
     sentence: str
 
 
@@ -91,26 +91,26 @@ class Conditions(NamedTuple):
     gpu_decoding: bool = False
 
 
-class Total:
+class WorkerTotal:
     """What one worker did: its spells added up."""
 
-    def __init__(self, spell: Spell) -> None:
-        self.began, self.ended = spell.began, spell.ended
-        self.cores = spell.cores
+    def __init__(self, stage_times: StageTimes) -> None:
+        self.began, self.ended = stage_times.began, stage_times.ended
+        self.cores = stage_times.cores
         self.seconds: Seconds = defaultdict(float)
-        self.elsewhere: Seconds = defaultdict(float)
-        self.cpu_seconds = self.cpu_seconds_elsewhere = 0.0
-        self.images = self.looked_twice = 0
+        self.remote_seconds: Seconds = defaultdict(float)
+        self.cpu_seconds = self.remote_cpu_seconds = 0.0
+        self.images = self.second_pass = 0
 
-    def add(self, receipt: Receipt, spell: Spell) -> None:
+    def add(self, receipt: Receipt, stage_times: StageTimes) -> None:
         """Add a spell and the part that it ended with."""
-        self.began, self.ended = min(self.began, spell.began), max(self.ended, spell.ended)
-        _add(self.seconds, spell.seconds)
-        _add(self.elsewhere, spell.elsewhere)
-        self.cpu_seconds += spell.cpu_seconds
-        self.cpu_seconds_elsewhere += spell.cpu_seconds_elsewhere
+        self.began, self.ended = min(self.began, stage_times.began), max(self.ended, stage_times.ended)
+        _add(self.seconds, stage_times.seconds)
+        _add(self.remote_seconds, stage_times.remote_seconds)
+        self.cpu_seconds += stage_times.cpu_seconds
+        self.remote_cpu_seconds += stage_times.remote_cpu_seconds
         self.images += receipt.rows
-        self.looked_twice += receipt.looked_twice
+        self.second_pass += receipt.second_pass
 
 
 def _add(to: Seconds, seconds: Mapping[str, float]) -> None:
@@ -125,16 +125,18 @@ def _sum(each: Iterable[Seconds]) -> Seconds:
     return total
 
 
-class Ledger:
+class AccountBuilder:
     """The workers' time, added up while a run is classified: as large as there are workers, however many shards."""
 
     def __init__(self) -> None:
-        self._totals: dict[tuple[Worker, int], Total] = {}  # by worker and lane
+        self._totals: dict[tuple[Worker, int], WorkerTotal] = {}  # by worker and lane
 
-    def note(self, receipt: Receipt, spell: Spell | None) -> None:
+    def note(self, receipt: Receipt, stage_times: StageTimes | None) -> None:
         """Add an accepted part. Without its spell it does not count: nothing is known of it."""
-        if spell is not None:
-            self._totals.setdefault((receipt.worker, spell.lane), Total(spell)).add(receipt, spell)
+        if stage_times is not None:
+            self._totals.setdefault((receipt.worker, stage_times.lane), WorkerTotal(stage_times)).add(
+                receipt, stage_times
+            )
 
     def close(self, began: datetime, phases: Mapping[str, float], how: Conditions) -> Account | None:
         """The account of a run whose classifying `began` then; `phases` are the driver's wall seconds.
@@ -142,15 +144,15 @@ class Ledger:
         None where nothing was measured.
         """
         wall, totals = phases.get("classify", 0.0), list(self._totals.values())
-        images, twice = sum(total.images for total in totals), sum(total.looked_twice for total in totals)
+        images, twice = sum(total.images for total in totals), sum(total.second_pass for total in totals)
         if not images or wall <= 0:
             return None
         lanes = how.size * (1 + max(lane for _, lane in self._totals))
         seconds = _seconds(totals, began, began + timedelta(seconds=wall), lanes, on_gpu=how.on_gpu)
         seconds["lost"] = max(0.0, wall * lanes - sum(seconds.values()))
-        elsewhere = _sum(total.elsewhere for total in totals)
+        remote_seconds = _sum(total.remote_seconds for total in totals)
         cores = _cores(totals, wall, how)
-        held_back_by, sentence = _sentence(seconds, elsewhere, phases, lanes, how)
+        bottleneck, sentence = _sentence(seconds, remote_seconds, phases, lanes, how)
         return Account(
             images=images,
             seconds=wall,
@@ -158,12 +160,12 @@ class Ledger:
             cores=cores,
             gpus=_gpus(totals, wall, how) if how.on_gpu else None,
             stages=_stages(seconds, wall * lanes, images, twice),
-            decoders=_stages(elsewhere, wall * cores.number, images, twice),
+            decoders=_stages(remote_seconds, wall * cores.number, images, twice),
             busy=tuple(
                 self._busy(worker, wall, how.on_gpu) for worker in dict.fromkeys(who for who, _ in self._totals)
             ),
-            looked_twice=round(twice / images, 4),
-            held_back_by=held_back_by,
+            second_pass=round(twice / images, 4),
+            bottleneck=bottleneck,
             sentence=sentence,
         )
 
@@ -175,16 +177,16 @@ class Ledger:
         return Busy(worker=name, share=round(min(spent / wall, 1.0), 4), images=sum(total.images for total in totals))
 
 
-def _cores(totals: list[Total], wall: float, how: Conditions) -> Units:
+def _cores(totals: list[WorkerTotal], wall: float, how: Conditions) -> Units:
     number = how.size * max(total.cores for total in totals)
-    return _units(totals, number, wall, sum(total.cpu_seconds + total.cpu_seconds_elsewhere for total in totals))
+    return _units(totals, number, wall, sum(total.cpu_seconds + total.remote_cpu_seconds for total in totals))
 
 
-def _gpus(totals: list[Total], wall: float, how: Conditions) -> Units:
+def _gpus(totals: list[WorkerTotal], wall: float, how: Conditions) -> Units:
     return _units(totals, how.size, wall, sum(total.seconds["classify"] for total in totals))
 
 
-def _units(totals: list[Total], number: int, wall: float, busy_seconds: float) -> Units:
+def _units(totals: list[WorkerTotal], number: int, wall: float, busy_seconds: float) -> Units:
     images = sum(total.images for total in totals)
     return Units(
         number=number,
@@ -193,7 +195,7 @@ def _units(totals: list[Total], number: int, wall: float, busy_seconds: float) -
     )
 
 
-def _seconds(totals: list[Total], began: datetime, ended: datetime, lanes: int, *, on_gpu: bool) -> Seconds:
+def _seconds(totals: list[WorkerTotal], began: datetime, ended: datetime, lanes: int, *, on_gpu: bool) -> Seconds:
     """Wall seconds per stage over all workers' lanes, from `began` to `ended`.
 
     Before its first spell a worker is starting, after its last one it waits. Of a worker and the one that replaced it,

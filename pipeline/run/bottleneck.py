@@ -7,7 +7,7 @@ from pipeline.job import Precision
 from pipeline.run.accounting import Account, Conditions, Seconds, Stage, Units
 
 DOING = {
-    "read": "Reading the files",
+    "read": "Decoding the files",
     "decode": "Decoding",
     "resample": "Resampling",
     "classify": "Classifying, the network itself,",
@@ -28,7 +28,7 @@ LOWER: dict[Precision, str] = {
 
 
 def _sentence(
-    seconds: Seconds, elsewhere: Seconds, phases: Mapping[str, float], lanes: int, how: Conditions
+    seconds: Seconds, remote_seconds: Seconds, phases: Mapping[str, float], lanes: int, how: Conditions
 ) -> tuple[str, str]:
     """What took most of the run's time, and that in one sentence with what would help."""
     took: Seconds = defaultdict(float, {name: spent / lanes for name, spent in seconds.items()})
@@ -39,8 +39,8 @@ def _sentence(
     share = f"{took[name] / max(sum(phases.values()), 1e-9):.0%} of the run"
     if name == "decode" and how.gpu_decoding:
         return name, f"Decoding on GPUs held it back ({share}). More GPUs or smaller images would help."
-    if name == "gather" and elsewhere:  # the GPUs wait for cores: for what those do most
-        name = max(elsewhere, key=lambda each: elsewhere[each])
+    if name == "gather" and remote_seconds:  # the GPUs wait for cores: for what those do most
+        name = max(remote_seconds, key=lambda each: remote_seconds[each])
         share += " in which GPUs waited for it"
     return name, f"{DOING.get(name, name)} held it back ({share}). {_help(name, how)}"
 
@@ -75,7 +75,7 @@ def lines(account: Account) -> list[str]:
     if account.decoders:
         rates += f"; on one core that decodes: {_rates(account.decoders)}"
     busy = [_busy_line("core", account.cores)] + ([_busy_line("GPU", account.gpus)] if account.gpus else [])
-    return [f"{rates}.", f"{'; '.join(busy)}; {account.looked_twice:.0%} looked at twice.", account.sentence]
+    return [f"{rates}.", f"{'; '.join(busy)}; {account.second_pass:.0%} looked at twice.", account.sentence]
 
 
 def _busy_line(what: str, units: Units) -> str:

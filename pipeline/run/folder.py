@@ -88,6 +88,6 @@ def predictions(output: Path) -> Path:
     return output / "predictions"
 
 
-def gone(output: Path) -> Path:
+def missing(output: Path) -> Path:
     """The folder of records of files that later listings missed, one per run that missed any."""
-    return output / "gone"
+    return output / "missing"

@@ -16,7 +16,7 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.errors import RequestError, RunError
-from pipeline.run.folder import RunFolder, gone, predictions
+from pipeline.run.folder import RunFolder, missing, predictions
 
 CLOCK_WAIT = timedelta(seconds=10)  # as much as clocks of one site may differ; waited for
 RUN_ID = re.compile(r"r\d{8}T\d{12}-[0-9a-f]{6}")
@@ -92,7 +92,7 @@ def check_output(output: Path) -> None:
         Path(tempfile.mkdtemp(dir=nearest, prefix=".shardseer-")).rmdir()
     except OSError as error:
         raise RequestError(f"The output {output} cannot be written: {storage.cause(error)} in {nearest}.") from None
-    inside = [path for path in (output / "runs", predictions(output), gone(output)) if path.exists()]
+    inside = [path for path in (output / "runs", predictions(output), missing(output)) if path.exists()]
     if len({path.stat().st_dev for path in inside}) > 1:
         raise RequestError(
             f"{output / 'runs'} and {predictions(output)} lie on different filesystems; a run is published by one "

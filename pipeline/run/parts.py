@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline import schema, storage
 from pipeline.run.plan import Plan
-from pipeline.timing import Spell
+from pipeline.timing import StageTimes
 
 PREFIX = "shardseer."
 
@@ -52,8 +52,8 @@ class Receipt(BaseModel):
     ok: int
     abstained: int
     error: int
-    looked_twice: int  # rows that the first look did not decide
-    decoded_twice: int  # those of them that were decoded again
+    second_pass: int  # rows that the first look did not decide
+    decoded_again: int  # those of them that were decoded again
     worker: Worker
     decoders: tuple[Worker, ...]
     flow_run: str | None
@@ -89,25 +89,25 @@ def write_part(target: Path, predictions: pa.Table, plan: Plan, receipt: Receipt
         pq.write_table(table, temporary, compression="zstd", row_group_size=max(table.num_rows, 1))
 
 
-def _spell_file(part: Path) -> Path:
+def _stage_times_file(part: Path) -> Path:
     return part.with_name(f"{part.name}.spell")
 
 
-def write_spell(part: Path, spell: Spell) -> None:
+def write_stage_times(part: Path, stage_times: StageTimes) -> None:
     """Leave beside a part how its worker's time went, the writing included, which no receipt inside it can know.
 
     It is for the driver, right after; where it cannot be written, nothing is lost but figures.
     """
     with suppress(OSError):
-        _spell_file(part).write_text(spell.model_dump_json(), encoding="utf-8")
+        _stage_times_file(part).write_text(stage_times.model_dump_json(), encoding="utf-8")
 
 
-def take_spell(part: Path) -> Spell | None:
+def take_stage_times(part: Path) -> StageTimes | None:
     """How the time of the worker of this part went, read once; None where that is not known."""
     with suppress(OSError, ValueError):
-        spell = Spell.model_validate_json(_spell_file(part).read_text(encoding="utf-8"))
-        _spell_file(part).unlink()
-        return spell
+        stage_times = StageTimes.model_validate_json(_stage_times_file(part).read_text(encoding="utf-8"))
+        _stage_times_file(part).unlink()
+        return stage_times
     return None
 
 

@@ -9,7 +9,7 @@ from pipeline.job import Job
 from pipeline.model import bundle as bundles
 from pipeline.model.bundle import Bundle
 from pipeline.model.engine import Build
-from pipeline.model.precision import Looks
+from pipeline.model.precision import CascadeSettings
 
 
 class Counts(BaseModel):
@@ -41,7 +41,7 @@ class Plan(BaseModel):
     bundle: Path
     weights_sha256: str
     calibrated: bool
-    looks: Looks
+    looks: CascadeSettings
     batch_size: int
     top_k: int
     shard_size: int

@@ -7,14 +7,14 @@ from pathlib import Path
 from types import TracebackType
 
 from pipeline.errors import RunError
-from pipeline.model.classifying import Looked
+from pipeline.model.classifying import ClassifiedBatch
 from pipeline.run.folder import RunFolder
 from pipeline.run.sharding import Shard
 
 BEAT_SECONDS = 1.0  # between two signs of life of an attempt
 
 
-class Mark:
+class ProgressMarker:
     """The mark of an attempt under way, `attempts/<shard>.trying`: who tries, and how far it came.
 
     It goes when the attempt ends, unless with an error that may be an image's. Meanwhile its text changes about once a
@@ -23,7 +23,7 @@ class Mark:
 
     def __init__(self, folder: RunFolder, shard: Shard, who: str, alarm: Callable[[], None] | None = None) -> None:
         """`alarm` is set anew at every sign of life."""
-        self._file = mark_file(folder, shard)
+        self._file = marker_file(folder, shard)
         self._who = who
         self._of = shard.images
         self._alarm = alarm
@@ -31,7 +31,7 @@ class Mark:
         self._done = 0
         self.found = self._file.exists()  # somebody died or stalled here before
 
-    def __enter__(self) -> "Mark":
+    def __enter__(self) -> "ProgressMarker":
         self.beat()
         return self
 
@@ -51,13 +51,13 @@ class Mark:
             if self._alarm is not None:
                 self._alarm()
 
-    def counting(self, looked: Iterable[Looked]) -> Iterator[Looked]:
+    def counting(self, looked: Iterable[ClassifiedBatch]) -> Iterator[ClassifiedBatch]:
         """Pass on what was looked at; each batch is a sign of life."""
         for each in looked:
             yield each
             self.beat(each.predictions.num_rows)
 
 
-def mark_file(folder: RunFolder, shard: Shard) -> Path:
+def marker_file(folder: RunFolder, shard: Shard) -> Path:
     """Where the mark of a shard's attempt lies."""
     return folder.attempts / f"{shard.id}.trying"

@@ -96,20 +96,20 @@ def _staged_receipt(folder: RunFolder, shard: Shard) -> Receipt:
     return receipt
 
 
-def reveal(folder: RunFolder) -> None:
+def publish(folder: RunFolder) -> None:
     """Make a decided run visible by one rename; done already is done."""
-    no_file = run_folders.gone(folder.output) / "none.parquet"
+    no_file = run_folders.missing(folder.output) / "none.parquet"
     if not no_file.exists():  # readers need a file to match even where nothing is gone
         storage.make_folder(no_file.parent)
         with storage.atomic(no_file) as temporary:
-            pq.write_table(schema.GONE.empty_table(), temporary)
+            pq.write_table(schema.MISSING.empty_table(), temporary)
     target = folder.published
     if not target.is_dir():
         storage.make_folder(target.parent)
         storage.move(folder.staged, target)
 
 
-def tidy(folder: RunFolder) -> None:
+def remove_leftovers(folder: RunFolder) -> None:
     """Remove what a published run needs no longer. A worker that comes late may still write there: `clean` sweeps."""
     for leftover in (folder.attempts, folder.shards, folder.listing):
         with suppress(OSError):

@@ -10,13 +10,13 @@ import duckdb
 
 from pipeline import schema
 from pipeline.run import outputs
-from pipeline.run.sql import any_rows, gone, quoted, rows
+from pipeline.run.sql import any_rows, missing, quoted, rows
 
 MEMORY_LIMIT = "4GB"  # beyond it DuckDB spills
 
 CURRENT = """
-    SELECT predictions.* FROM predictions LEFT JOIN gone USING (path)
-    WHERE gone.run IS NULL OR gone.run < predictions.run
+    SELECT predictions.* FROM predictions LEFT JOIN missing USING (path)
+    WHERE missing.run IS NULL OR missing.run < predictions.run
     QUALIFY row_number() OVER (PARTITION BY path, model ORDER BY predictions.run DESC) = 1
 """
 
@@ -33,6 +33,6 @@ def connect(output: Path) -> duckdb.DuckDBPyConnection:
     else:
         database.register("nothing", schema.PREDICTIONS.empty_table())
         database.execute("CREATE VIEW predictions AS SELECT *, ''::VARCHAR AS model, ''::VARCHAR AS run FROM nothing")
-    database.execute(f"CREATE VIEW gone AS {gone(output)}")
+    database.execute(f"CREATE VIEW missing AS {missing(output)}")
     database.execute(f"CREATE VIEW current AS {CURRENT}")
     return database

@@ -17,7 +17,7 @@ from pipeline.run.sql import parquet
 SHOWN = 10  # classes and causes listed
 
 
-class Tally(BaseModel):
+class Count(BaseModel):
     """Something counted: a class or a cause of errors, and how many rows have it."""
 
     model_config = ConfigDict(frozen=True)
@@ -45,8 +45,8 @@ class Summary(BaseModel):
     ok: int
     abstained: int
     error: int
-    classes: tuple[Tally, ...]
-    causes: tuple[Tally, ...]
+    classes: tuple[Count, ...]
+    causes: tuple[Count, ...]
     shards: int
     resumed_shards: int
     workers: int
@@ -81,8 +81,8 @@ def summarize(
         known=plan.counts.known,
         skipped=plan.counts.skipped,
         **{name: manifest[name] for name in ("rows", "ok", "abstained", "error")},
-        classes=_tallies(folder, "label", "label IS NOT NULL"),
-        causes=_tallies(folder, "error_stage || ': ' || error", "status = 'error'"),
+        classes=_counts(folder, "label", "label IS NOT NULL"),
+        causes=_counts(folder, "error_stage || ': ' || error", "status = 'error'"),
         shards=len(receipts),
         resumed_shards=resumed,
         workers=len({(receipt.worker.host, receipt.worker.pid) for receipt in receipts}),
@@ -96,12 +96,12 @@ def summarize(
     )
 
 
-def _tallies(folder: RunFolder, name: str, condition: str) -> tuple[Tally, ...]:
+def _counts(folder: RunFolder, name: str, condition: str) -> tuple[Count, ...]:
     rows = duckdb.execute(
         f"SELECT {name} AS name, count(*) AS n FROM {parquet(folder.published, '*.parquet')} WHERE {condition} "
         f"GROUP BY name ORDER BY n DESC, name LIMIT {SHOWN}"
     ).fetchall()
-    return tuple(Tally(name=str(each), rows=count) for each, count in rows)
+    return tuple(Count(name=str(each), rows=count) for each, count in rows)
 
 
 def write_report(folder: RunFolder, summary: Summary) -> None:

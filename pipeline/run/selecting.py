@@ -1,4 +1,4 @@
-"""Listing → what this run has to classify: the files that no published row settles; and which files are gone.
+"""Listing → what this run has to classify: the files that no published row settles; and which files are missing.
 
 All set work (anti-joins, sorting) is DuckDB's, which spills to disk: memory does not grow with the listing.
 """
@@ -40,7 +40,7 @@ class Selection:
         self._run(f"SET temp_directory={quoted(scratch)}")
         found = sql.parquet(listing_file.parent, listing_file.name)
         self._run(f"CREATE TABLE listed AS SELECT DISTINCT ON (path) * FROM {found}")
-        self._run(f"CREATE VIEW gone AS {sql.gone(job.output)}")
+        self._run(f"CREATE VIEW missing AS {sql.missing(job.output)}")
         self._run("CREATE VIEW eligible AS FROM listed")
         if not job.options.fresh and sql.any_rows(job.output, model):
             self._leave_out_settled(model)
@@ -58,7 +58,7 @@ class Selection:
         query = f"SELECT {_NAMES} FROM eligible ORDER BY hash(path) LIMIT {size}"
         return self._database.sql(query).to_arrow_table().cast(schema.LISTING)
 
-    def write_gone(self, run: str) -> int:
+    def write_missing(self, run: str) -> int:
         """Record under `run` the published files that this listing should name but does not; return their number.
 
         A folder that could not be listed says nothing of the files in it, nor does a listing of what its
@@ -70,14 +70,14 @@ class Selection:
             return 0
         vanished = self._database.sql(self._vanished()).to_arrow_reader()
         listing = Listing(self._job.images, self._job.options)
-        target = run_folders.gone(self._job.output) / f"{run}.parquet"
+        target = run_folders.missing(self._job.output) / f"{run}.parquet"
         number = 0
         storage.make_folder(target.parent)
-        with storage.atomic(target) as temporary, pq.ParquetWriter(temporary, schema.GONE) as writer:
+        with storage.atomic(target) as temporary, pq.ParquetWriter(temporary, schema.MISSING) as writer:
             for batch in vanished:
                 paths = [path for path in batch["path"].to_pylist() if listing.why_skipped(path) is None]
                 number += len(paths)
-                writer.write_table(pa.table({"path": paths, "run": [run] * len(paths)}, schema=schema.GONE))
+                writer.write_table(pa.table({"path": paths, "run": [run] * len(paths)}, schema=schema.MISSING))
         if number == 0:
             storage.remove(target)
         return number
@@ -108,12 +108,12 @@ class Selection:
             f"""
             CREATE TABLE settled AS
             SELECT listed.path, row.content_hash AS content_hash
-            FROM newest JOIN listed USING (path) LEFT JOIN gone USING (path)
+            FROM newest JOIN listed USING (path) LEFT JOIN missing USING (path)
             WHERE listed.size_bytes = row.size_bytes AND listed.modified_at = row.modified_at
               AND epoch_us(row.modified_at) + {SETTLING_US}
                   < epoch_us(strptime(substr(row.run, 2, 21), '{outputs.RUN_STAMP}'))
               AND (row.status <> 'error' OR {lasting})
-              AND (gone.run IS NULL OR gone.run < row.run)
+              AND (missing.run IS NULL OR missing.run < row.run)
             """
         )
         if self._job.options.verify_content:
@@ -135,8 +135,8 @@ class Selection:
         self._run("DELETE FROM settled WHERE path IN (FROM changed)")
 
     def _vanished(self) -> str:
-        """SQL: published paths of this input that are not listed and not recorded as gone."""
-        bases = [quoted(base.rstrip("/") + "/") for base in storage.spellings(self._job.images)]
+        """SQL: published paths of this input that are not listed and not recorded as missing."""
+        bases = [quoted(base.rstrip("/") + "/") for base in storage.stored_prefixes(self._job.images)]
         below = " OR ".join(f"starts_with(path, {base})" for base in bases)
         return f"""
             WITH earlier AS (
@@ -144,8 +144,8 @@ class Selection:
                 FROM ({sql.rows(self._job.output)})
                 WHERE {below} GROUP BY path
             )
-            SELECT earlier.path FROM earlier LEFT JOIN gone USING (path)
-            WHERE (gone.run IS NULL OR gone.run < earlier.run)
+            SELECT earlier.path FROM earlier LEFT JOIN missing USING (path)
+            WHERE (missing.run IS NULL OR missing.run < earlier.run)
               AND earlier.path NOT IN (SELECT path FROM listed)
               AND NOT EXISTS (
                   FROM listed WHERE list_error IS NOT NULL AND starts_with(earlier.path, listed.path || '/')

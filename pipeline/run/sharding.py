@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from pipeline import schema, storage
 
-SMALLEST, LARGEST = 64, 16_384  # images per shard
+MIN_SHARD_IMAGES, MAX_SHARD_IMAGES = 64, 16_384  # images per shard
 SHARDS_PER_WORKER = 8  # so that the last shards of a run end at about the same time
 SHARDS_PER_FILE = 256  # a reader parses one footer to find its shard; this bounds the footer
 INDEX = "shards.parquet"
@@ -40,7 +40,7 @@ class Shard(NamedTuple):
 
 def shard_size(images: int, workers: int) -> int:
     """Images per shard: enough shards for every worker to have several, none smaller than 64 or larger than 16,384."""
-    return min(LARGEST, max(SMALLEST, images // (SHARDS_PER_WORKER * workers)))
+    return min(MAX_SHARD_IMAGES, max(MIN_SHARD_IMAGES, images // (SHARDS_PER_WORKER * workers)))
 
 
 def write_shards(folder: Path, references: Iterator[pa.RecordBatch], size: int) -> int:

@@ -42,8 +42,8 @@ def any_rows(output: Path, model: str | None = None) -> bool:
     return any(any(folder.glob("run=*/*.parquet")) for folder in folders)
 
 
-def gone(output: Path) -> str:
+def missing(output: Path) -> str:
     """SQL for the newest run whose listing missed each `path`, as columns `path` and `run`."""
-    if any(run_folders.gone(output).glob("*.parquet")):
-        return f"SELECT path, max(run) AS run FROM {parquet(run_folders.gone(output), '*.parquet')} GROUP BY path"
+    if any(run_folders.missing(output).glob("*.parquet")):
+        return f"SELECT path, max(run) AS run FROM {parquet(run_folders.missing(output), '*.parquet')} GROUP BY path"
     return "SELECT ''::VARCHAR AS path, ''::VARCHAR AS run WHERE false"

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pipeline.errors import RunError
 from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan
-from pipeline.run.progress_marker import mark_file
+from pipeline.run.progress_marker import marker_file
 from pipeline.run.sharding import Shard
 
-LOOK_SECONDS = 1.0  # between two looks at the marks
+CHECK_SECONDS = 1.0  # between two looks at the marks
 
 
 @dataclass
-class Sight:
+class Watched:
     """What was last seen of an attempt, and when; it has `begun` once the mark is its own."""
 
     shard: Shard
@@ -25,57 +25,57 @@ class Sight:
     begun: bool = False
 
 
-class Watchman:
+class StallDetector:
     """Knows which attempts have stalled, and when the whole run has."""
 
     def __init__(self, plan: Plan) -> None:
         self._folder = RunFolder(plan.job.output, plan.run)
         self._options = plan.job.options
-        self._seen: dict[str, Sight] = {}
-        self._looked = time.monotonic()
+        self._watched: dict[str, Watched] = {}
+        self._checked_at = time.monotonic()
         self._clock = 0.0  # seconds watched: time in which this process was stopped itself does not count
         self._moved = 0.0
 
     def started(self, shard: Shard) -> None:
         """Watch a new attempt at a shard."""
-        self._seen[shard.id] = Sight(shard, self._text(shard), self._clock)
+        self._watched[shard.id] = Watched(shard, self._text(shard), self._clock)
         self._moved = self._clock
 
     def ended(self, shard: Shard) -> None:
         """Watch it no longer."""
-        self._seen.pop(shard.id, None)
+        self._watched.pop(shard.id, None)
         self._moved = self._clock
 
     def stalled(self) -> list[Shard]:
         """The shards whose attempts show no progress for long. Raises `RunError` where nothing moves at all."""
         now = time.monotonic()
-        if now - self._looked < LOOK_SECONDS / 2:
+        if now - self._checked_at < CHECK_SECONDS / 2:
             return []
-        self._clock += min(now - self._looked, 5 * LOOK_SECONDS)
-        self._looked = now
-        for sight in self._seen.values():
-            text = self._text(sight.shard)
-            if text and text != sight.text:
-                sight.text, sight.since, sight.begun = text, self._clock, True
+        self._clock += min(now - self._checked_at, 5 * CHECK_SECONDS)
+        self._checked_at = now
+        for watched in self._watched.values():
+            text = self._text(watched.shard)
+            if text and text != watched.text:
+                watched.text, watched.since, watched.begun = text, self._clock, True
                 self._moved = self._clock
         if self._clock - self._moved > 60 * self._options.watchdog_minutes:
             raise RunError(self._standstill())
         return [
-            sight.shard
-            for sight in self._seen.values()
-            if sight.begun and self._clock - sight.since > self._options.stall_seconds
+            watched.shard
+            for watched in self._watched.values()
+            if watched.begun and self._clock - watched.since > self._options.stall_seconds
         ]
 
     def _text(self, shard: Shard) -> str:
         try:
-            return mark_file(self._folder, shard).read_text(encoding="utf-8")
+            return marker_file(self._folder, shard).read_text(encoding="utf-8")
         except OSError:
             return ""
 
     def _standstill(self) -> str:
         waiting = "; ".join(
-            f"shard {sight.shard.id} ({sight.text if sight.begun else 'no worker has begun it'})"
-            for sight in self._seen.values()
+            f"shard {watched.shard.id} ({watched.text if watched.begun else 'no worker has begun it'})"
+            for watched in self._watched.values()
         )
         waiting = waiting or "nothing, since no worker could be placed"
         return (

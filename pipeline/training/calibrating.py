@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.model.probabilities import probabilities
+from pipeline.model.probabilities import to_probabilities
 
 Floats = npt.NDArray[np.float32]
 Classes = npt.NDArray[np.int64]
@@ -29,9 +29,9 @@ class Bin(BaseModel):
     accuracy: float | None
 
 
-def negative_log_likelihood(chances: Floats, classes: Classes) -> float:
+def negative_log_likelihood(probabilities: Floats, classes: Classes) -> float:
     """Mean −log of the probability that was given to the right class."""
-    given = chances[np.arange(len(classes)), classes].astype(np.float64)
+    given = probabilities[np.arange(len(classes)), classes].astype(np.float64)
     return float(-np.log(np.clip(given, 1e-12, None)).mean())
 
 
@@ -44,7 +44,7 @@ def fit_temperature(logits: Floats, classes: Classes) -> float:
     """
 
     def loss(log_inverse: float) -> float:
-        likelihood = negative_log_likelihood(probabilities(logits, float(np.exp(-log_inverse))), classes)
+        likelihood = negative_log_likelihood(to_probabilities(logits, float(np.exp(-log_inverse))), classes)
         return likelihood * len(classes) + log_inverse**2 / (2 * PRIOR**2)
 
     low, high = -np.log(HOTTEST), -np.log(COLDEST)
@@ -54,20 +54,24 @@ def fit_temperature(logits: Floats, classes: Classes) -> float:
     return round(float(np.exp(-(low + high) / 2)), 4)
 
 
-def calibration_error(chances: Floats, classes: Classes) -> float:
+def calibration_error(probabilities: Floats, classes: Classes) -> float:
     """Expected calibration error: |confidence − accuracy|, averaged over 15 bins by how many answers lie in each."""
     import torch
     from torchmetrics.functional.classification import multiclass_calibration_error
 
     error = multiclass_calibration_error(
-        torch.from_numpy(chances), torch.from_numpy(classes), num_classes=chances.shape[1], n_bins=BINS, norm="l1"
+        torch.from_numpy(probabilities),
+        torch.from_numpy(classes),
+        num_classes=probabilities.shape[1],
+        n_bins=BINS,
+        norm="l1",
     )
     return float(error)
 
 
-def reliability(chances: Floats, classes: Classes) -> tuple[Bin, ...]:
+def reliability(probabilities: Floats, classes: Classes) -> tuple[Bin, ...]:
     """The bins of a reliability diagram."""
-    confidences, right = chances.max(axis=1), chances.argmax(axis=1) == classes
+    confidences, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == classes
     places = np.clip((confidences * BINS).astype(int), 0, BINS - 1)
     bins = []
     for place in range(BINS):

@@ -23,15 +23,20 @@ class Pictures(Dataset[tuple[Tensor, int]]):
     """Examples as uint8 tensors [channels, height, width] with their class; augmented for training, if asked."""
 
     def __init__(
-        self, examples: Sequence[Example], labels: Sequence[str], contract: Preprocessing, recipe: Recipe, train: bool
+        self,
+        examples: Sequence[Example],
+        labels: Sequence[str],
+        preprocessing: Preprocessing,
+        recipe: Recipe,
+        train: bool,
     ) -> None:
         self.epoch = 0
         self._examples = examples
         self._classes = {label: number for number, label in enumerate(labels)}
-        self._contract = contract
+        self._preprocessing = preprocessing
         self._recipe = recipe
-        self._transform = _augmentation(contract, recipe) if train and recipe.augment != "none" else None
-        decoded = sum(example.width * example.height for example in examples) * contract.channels
+        self._transform = _augmentation(preprocessing, recipe) if train and recipe.augment != "none" else None
+        decoded = sum(example.width * example.height for example in examples) * preprocessing.channels
         self.kept: dict[int, Any] | None = {} if decoded <= KEPT_BYTES else None
 
     def __len__(self) -> int:
@@ -52,22 +57,22 @@ class Pictures(Dataset[tuple[Tensor, int]]):
         """The upright picture where it is to be augmented, else the very pixels that classifying would see."""
         try:
             if self._transform is not None:
-                return picture(example.path, self._contract.mode, self._recipe.max_pixels, example.content_hash)
-            pixels = decode(open_image(storage.read(example.path).data), self._contract, self._recipe.max_pixels)
+                return picture(example.path, self._preprocessing.mode, self._recipe.max_pixels, example.content_hash)
+            pixels = decode(open_image(storage.read(example.path).data), self._preprocessing, self._recipe.max_pixels)
             return torch.from_numpy(np.array(pixels).transpose(2, 0, 1).copy())
         except (ImageError, OSError) as error:
             raise RunError(f"{example.path} could be read when training began, and now cannot be: {error}") from error
 
 
-def _augmentation(contract: Preprocessing, recipe: Recipe) -> Any:
+def _augmentation(preprocessing: Preprocessing, recipe: Recipe) -> Any:
     from timm.data import create_transform
 
     return create_transform(
-        (contract.channels, contract.height, contract.width),
+        (preprocessing.channels, preprocessing.height, preprocessing.width),
         is_training=True,
-        interpolation=contract.interpolation,
-        mean=contract.mean,
-        std=contract.std,
+        interpolation=preprocessing.interpolation,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
         use_prefetcher=True,  # pixels stay uint8, as in the pipeline; the loop normalises them
         **AUGMENT[recipe.augment],
     )

@@ -22,9 +22,9 @@ def seed_all(*numbers: int) -> None:
     torch.manual_seed(drawn)
 
 
-def threads_for(contract: Preprocessing) -> int:
+def threads_for(preprocessing: Preprocessing) -> int:
     """CPU threads to train with: all cores, but one for small pictures, where threads wait for each other more."""
-    return 1 if contract.height * contract.width <= SMALL_PICTURE else len(os.sched_getaffinity(0))
+    return 1 if preprocessing.height * preprocessing.width <= SMALL_PICTURE else len(os.sched_getaffinity(0))
 
 
 @contextmanager

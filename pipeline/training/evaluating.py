@@ -21,9 +21,9 @@ from pipeline.images import batching
 from pipeline.job import Options
 from pipeline.model import engine, engines, fingerprint, precision
 from pipeline.model.bundle import Bundle
-from pipeline.model.cascade import Looking, joined
+from pipeline.model.cascade import Cascade, joined
 from pipeline.model.devices import has_gpu
-from pipeline.model.probabilities import probabilities
+from pipeline.model.probabilities import to_probabilities
 from pipeline.timing import Stopwatch
 from pipeline.training.calibrating import Bin, Classes, Floats, calibration_error, negative_log_likelihood, reliability
 from pipeline.training.labelled import Example, Labelled, labels_of
@@ -97,7 +97,7 @@ def classify(bundle: Bundle, paths: Sequence[str], options: Options) -> Answers:
 
     engine = engines.choose(options.engine, on_gpu)
     looks = precision.looks(options.precision, engine, on_gpu)
-    looking = Looking(bundle, looks, built, options=options, top_k=fingerprint.top_k_of(options, bundle))
+    looking = Cascade(bundle, looks, built, options=options, top_k=fingerprint.top_k_of(options, bundle))
     found = [storage.entry(path)[:4] for path in paths]
     references = pa.table(
         [pa.array(column, field.type) for column, field in zip(zip(*found, strict=True), schema.LISTING, strict=True)],
@@ -154,8 +154,8 @@ def _figures(bundle: Bundle, found: Answers, classes: Classes, left_out: int, re
         remarks.append(f"{int((~readable).sum())} images cannot be read; most often: {causes.most_common(1)[0][0]}.")
     numbers = {label: number for number, label in enumerate(bundle.labels)}
     given = np.array([numbers[label] for label in predictions["label"].to_pylist() if label is not None], np.int64)
-    before = probabilities(logits[readable], 1.0)
-    after = probabilities(logits[readable], bundle.temperature or 1.0)
+    before = to_probabilities(logits[readable], 1.0)
+    after = to_probabilities(logits[readable], bundle.temperature or 1.0)
     truth = classes[readable]
     figures, confusion = _per_class(given, classes[answered], bundle.labels)
     return Evaluation(

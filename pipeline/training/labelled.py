@@ -47,7 +47,7 @@ class Example(NamedTuple):
     split: Split | None = None
 
 
-class Reading(NamedTuple):
+class Decoding(NamedTuple):
     """What a labelled directory holds: each content once. `remarks` are sentences on what was left out."""
 
     examples: tuple[Example, ...]
@@ -143,7 +143,7 @@ def _check_columns(file: Path, names: Sequence[str]) -> None:
         raise RequestError(f"{file} has no column {' and no column '.join(missing)}; it has {', '.join(names)}.")
 
 
-def read(items: Sequence[Labelled], max_pixels: int) -> Reading:
+def read(items: Sequence[Labelled], max_pixels: int) -> Decoding:
     """Read and decode every image once. Raises `RequestError` where labels contradict each other."""
     with ThreadPoolExecutor() as pool:
         looked = list(pool.map(lambda item: _look(item, max_pixels), items))
@@ -158,7 +158,7 @@ def read(items: Sequence[Labelled], max_pixels: int) -> Reading:
         remarks.append(f"{len(examples) - len(once)} images repeat the content of another one and are left out.")
     if not once:
         raise RequestError(f"None of the {len(items)} images can be read; the first: {unreadable[0][1]}.")
-    return Reading(tuple(once), unreadable, tuple(remarks))
+    return Decoding(tuple(once), unreadable, tuple(remarks))
 
 
 def picture(path: str, mode: str, max_pixels: int, expected_hash: str | None = None) -> Image.Image:
@@ -198,9 +198,9 @@ def _once(examples: Sequence[Example]) -> list[Example]:
     for example in examples:
         same[example.content_hash].append(example)
     for what in ("label", "split"):
-        torn = [group for group in same.values() if len({getattr(example, what) for example in group}) > 1]
-        if torn:
-            pairs = [" = ".join(f"{each.path} ({getattr(each, what)})" for each in group[:2]) for group in torn]
+        close = [group for group in same.values() if len({getattr(example, what) for example in group}) > 1]
+        if close:
+            pairs = [" = ".join(f"{each.path} ({getattr(each, what)})" for each in group[:2]) for group in close]
             raise RequestError(f"The same bytes have more than one {what}: {_some(pairs)}. Keep one of each.")
     return [group[0] for group in same.values()]
 

@@ -105,19 +105,19 @@ class Training:
 
     def fit(self) -> None:
         """Train, or continue; then fit the temperature on the validation split and save the bundle."""
-        net, contract = build(self._recipe, self._labels, self._splits["train"])
+        net, preprocessing = build(self._recipe, self._labels, self._splits["train"])
         self._parameters = sum(each.numel() for each in net.parameters())
         storage.make_folder(self._scratch)
         trainer = Trainer(
             net,
-            contract,
+            preprocessing,
             self._recipe,
             self._labels,
             train=self._splits["train"],
             validation=self._splits["validation"],
         )
         self._tell(
-            f"Training {self._parameters:,} parameters on {contract.width}×{contract.height}×{contract.channels}."
+            f"Training {self._parameters:,} parameters on {preprocessing.width}×{preprocessing.height}×{preprocessing.channels}."
         )
         self._fitted = trainer.fit(self._scratch / "checkpoint.pt", self._recipe.key(self._splits), self._tell)
         storage.remove(self._made)

@@ -124,8 +124,8 @@ def build(
         )
     channels = recipe.channels or 3
     net: Any = timm.create_model(name, num_classes=outputs, in_chans=channels)
-    contract = _contract(net.pretrained_cfg, recipe.size, channels)
-    return _with_contract(net, contract), contract
+    preprocessing = _preprocessing(net.pretrained_cfg, recipe.size, channels)
+    return _with_preprocessing(net, preprocessing), preprocessing
 
 
 def _plain(recipe: Recipe, outputs: int, examples: Sequence[Example]) -> tuple["torch.nn.Module", Preprocessing]:
@@ -141,7 +141,7 @@ def _plain(recipe: Recipe, outputs: int, examples: Sequence[Example]) -> tuple["
     net: Any = timm.create_model(
         "plain_cnn", num_classes=outputs, in_chans=channels, img_size=[side, side], layers=stored
     )
-    contract = Preprocessing(
+    preprocessing = Preprocessing(
         channels=channels,
         height=side,
         width=side,
@@ -150,7 +150,7 @@ def _plain(recipe: Recipe, outputs: int, examples: Sequence[Example]) -> tuple["
         mean=(0.5,) * channels,
         std=(0.5,) * channels,
     )
-    return _with_contract(net, contract), contract
+    return _with_preprocessing(net, preprocessing), preprocessing
 
 
 def _from_weights(recipe: Recipe, weights: str, outputs: int) -> tuple["torch.nn.Module", Preprocessing]:
@@ -163,11 +163,11 @@ def _from_weights(recipe: Recipe, weights: str, outputs: int) -> tuple["torch.nn
     net: Any = bundle.network()
     net.reset_classifier(outputs)
     side = {"height": recipe.size, "width": recipe.size} if recipe.size else {}
-    contract = given.model_copy(update=side)
-    return _with_contract(net, contract), contract
+    preprocessing = given.model_copy(update=side)
+    return _with_preprocessing(net, preprocessing), preprocessing
 
 
-def _contract(cfg: dict[str, Any], size: int | None, channels: Literal[1, 3]) -> Preprocessing:
+def _preprocessing(cfg: dict[str, Any], size: int | None, channels: Literal[1, 3]) -> Preprocessing:
     """timm's input contract for a network, at another size or in grey where asked."""
     height, width = (size, size) if size else cfg["input_size"][1:]
     interpolation = cfg["interpolation"]
@@ -183,17 +183,17 @@ def _contract(cfg: dict[str, Any], size: int | None, channels: Literal[1, 3]) ->
     )
 
 
-def _with_contract(net: Any, contract: Preprocessing) -> "torch.nn.Module":
+def _with_preprocessing(net: Any, preprocessing: Preprocessing) -> "torch.nn.Module":
     """Write the contract where timm looks for it when a network is saved."""
     net.pretrained_cfg = {
         **net.pretrained_cfg,
-        "input_size": (contract.channels, contract.height, contract.width),
+        "input_size": (preprocessing.channels, preprocessing.height, preprocessing.width),
         "test_input_size": None,
-        "crop_pct": contract.crop_pct,
-        "crop_mode": contract.crop_mode,
-        "interpolation": contract.interpolation,
-        "mean": contract.mean,
-        "std": contract.std,
+        "crop_pct": preprocessing.crop_pct,
+        "crop_mode": preprocessing.crop_mode,
+        "interpolation": preprocessing.interpolation,
+        "mean": preprocessing.mean,
+        "std": preprocessing.std,
         "label_names": None,
         "label_descriptions": None,
     }

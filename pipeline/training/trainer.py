@@ -56,7 +56,7 @@ class Trainer:
     def __init__(
         self,
         net: nn.Module,
-        contract: Preprocessing,
+        preprocessing: Preprocessing,
         recipe: Recipe,
         labels: Sequence[str],
         *,
@@ -67,10 +67,10 @@ class Trainer:
 
         self._device = device_of(recipe)
         self.net = net.to(self._device)
-        self._contract = contract
+        self._preprocessing = preprocessing
         self._recipe = recipe
-        self._train = Pictures(train, labels, contract, recipe, train=True)
-        self._validation = Pictures(validation, labels, contract, recipe, train=False)
+        self._train = Pictures(train, labels, preprocessing, recipe, train=True)
+        self._validation = Pictures(validation, labels, preprocessing, recipe, train=False)
         self._weights = class_weights(train, labels, recipe)
         self._labels = labels
         self._optimizer = create_optimizer_v2(
@@ -78,7 +78,7 @@ class Trainer:
         )
         self._mean, self._std = (
             255 * torch.tensor(values, device=self._device).view(1, -1, 1, 1)
-            for values in (contract.mean, contract.std)
+            for values in (preprocessing.mean, preprocessing.std)
         )
         self._history: list[Epoch] = []
         self._best: dict[str, Tensor] = {}
@@ -89,7 +89,7 @@ class Trainer:
 
         Afterwards `net` has the weights of the epoch with the least validation loss, evaluating, on the CPU.
         """
-        with deterministic(threads_for(self._contract)):
+        with deterministic(threads_for(self._preprocessing)):
             self._resume(checkpoint, key, tell)
             while not self._is_done():
                 done = self._epoch(len(self._history) + 1)

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from pipeline.run.parts import read_receipt
-from pipeline.run.sharding import SMALLEST
+from pipeline.run.sharding import MIN_SHARD_IMAGES
 from tests.conftest import ROOT
 
 ACTORS, SHARDS = 5, 60
@@ -41,6 +41,6 @@ def test_every_shard_is_handed_out_once_and_its_part_accepted(tmp_path: Path) ->
     parts = [read_receipt(part) for part in (tmp_path / "out" / "predictions").glob("*/*/*.parquet")]
     assert Counter(line for log in logs for line in log) == Counter(f"{receipt.shard} 1" for receipt in parts)
     assert len(parts) == len({receipt.shard for receipt in parts}) == SHARDS
-    assert sum(receipt.rows for receipt in parts) == SHARDS * SMALLEST
+    assert sum(receipt.rows for receipt in parts) == SHARDS * MIN_SHARD_IMAGES
     assert not list((run / "attempts").iterdir()), "nothing was left behind unaccepted"
     assert "| 0.1 s | 50 |" in done.stdout

@@ -43,10 +43,10 @@ def test_two_thousand_images_go_through_and_nothing_is_left(tmp_path: Path) -> N
 
 def test_the_images_decode_and_no_two_are_alike(tmp_path: Path) -> None:
     tiny.write(tmp_path, 1500)
-    contract = Preprocessing(
+    preprocessing = Preprocessing(
         channels=1, height=tiny.SIDE, width=tiny.SIDE, crop_pct=1.0, interpolation="bilinear", mean=(0.5,), std=(0.5,)
     )
     files = sorted(tmp_path.rglob("*.png"))
-    pixels = {decode(open_image(file.read_bytes()), contract, 64).tobytes() for file in files}
+    pixels = {decode(open_image(file.read_bytes()), preprocessing, 64).tobytes() for file in files}
     assert len(files) == len(pixels) == 1500
     assert {len(each) for each in pixels} == {tiny.SIDE**2}

@@ -18,20 +18,20 @@ def test_more_images_than_originals(tmp_path):
 
 
 def test_the_roof_decodes_to_the_networks_pixels(crops):
-    contract = resolving.resolve(None).preprocessing
+    preprocessing = resolving.resolve(None).preprocessing
     for path in crops(4, size=(300, 200)).iterdir():
-        reference = contract.apply(Image.open(path).convert("RGB"))
-        pixels = roof.decode(path.read_bytes(), contract)
+        reference = preprocessing.apply(Image.open(path).convert("RGB"))
+        pixels = roof.decode(path.read_bytes(), preprocessing)
         assert pixels.shape == reference.shape
         assert np.abs(pixels.astype(int) - reference).mean() < 1
 
 
 def test_large_pictures_are_decoded_smaller(tmp_path):
-    contract = resolving.resolve(None).preprocessing
+    preprocessing = resolving.resolve(None).preprocessing
     slope = np.linspace(0, 255, 2400, dtype=np.uint8)
     Image.fromarray(np.broadcast_to(slope[None, :, None], (1800, 2400, 3)).copy()).save(tmp_path / "slope.jpg")
-    reference = contract.apply(Image.open(tmp_path / "slope.jpg"))
-    pixels = roof.decode((tmp_path / "slope.jpg").read_bytes(), contract)
+    reference = preprocessing.apply(Image.open(tmp_path / "slope.jpg"))
+    pixels = roof.decode((tmp_path / "slope.jpg").read_bytes(), preprocessing)
     assert np.abs(pixels.astype(int) - reference).mean() < 1
 
 

@@ -31,7 +31,7 @@ CALLS = {  # what is called, and the fewest calls that a run can do with: fewer,
 }
 ERRNOS = ("ENOSPC", "EIO")
 MOST = 200
-AT_ONCE = 3  # a run waits a few seconds before it tries an attempt again
+IMAGES_PER_CALL = 3  # a run waits a few seconds before it tries an attempt again
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +86,9 @@ def test_from_the_kth_call_on(call: str, few: tuple[Path, Rows], tiny_bundle: Pa
         return trial(call, k, Scene(*few, tiny_bundle, base))
 
     trials: list[Trial] = []
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        for first in range(1, MOST, AT_ONCE):
-            found = list(pool.map(at, range(first, first + AT_ONCE)))
+    with ThreadPoolExecutor(IMAGES_PER_CALL) as pool:
+        for first in range(1, MOST, IMAGES_PER_CALL):
+            found = list(pool.map(at, range(first, first + IMAGES_PER_CALL)))
             trials += itertools.takewhile(lambda each: each is not None, found)
             if None in found:
                 break

@@ -18,7 +18,7 @@ HOOK = ROOT / "tests" / "faults" / "hook"
 # What is slowed, how often it is called at least, and what the sentence must begin with. In exact runs there is no
 # second look; in others only that decodes JPEGs the exact way.
 STAGES: dict[str, tuple[dict[str, str], int, str, str]] = {
-    "read": ({"call": "pipeline.storage.read", "match": ".jpg"}, IMAGES, "exact", "Reading"),
+    "read": ({"call": "pipeline.storage.read", "match": ".jpg"}, IMAGES, "exact", "Decoding"),
     "decode": ({"call": "PIL.Image.open"}, IMAGES, "exact", "Decoding"),
     "resample": ({"call": "PIL.Image:Image.resize"}, IMAGES, "exact", "Resampling"),
     "classify": ({"call": "pipeline.model.openvino_engine:OpenVinoEngine.__call__"}, 1, "exact", "Classifying"),

@@ -38,7 +38,7 @@ def test_a_killed_actor_costs_no_row(crops: Crops, tiny_bundle: Path, tmp_path: 
         plan = run.plan()
         folder = RunFolder(job.output, plan.run)
         shards = publishing.missing_shards(folder)
-        for shard, part in run._fleet.classify(plan, shards, None):
+        for shard, part in run._executor.classify(plan, shards, None):
             receipt = publishing.stage(folder, shard, part)
             if not killed:
                 killed.append(receipt.worker.pid)
@@ -61,4 +61,4 @@ def test_a_job_that_cannot_work_stops_with_its_cause(crops: Crops, tiny_bundle: 
         broken = plan.model_copy(update={"weights_sha256": "0" * 64})
         shards = publishing.missing_shards(RunFolder(job.output, plan.run))
         with pytest.raises(RunError, match="--fresh"):
-            list(run._fleet.classify(broken, shards, None))
+            list(run._executor.classify(broken, shards, None))

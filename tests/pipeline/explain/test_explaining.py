@@ -11,7 +11,7 @@ from pipeline.errors import RequestError
 from pipeline.explain import describing, drawing, explaining
 from pipeline.model import bundle as bundles
 from pipeline.model import resolving
-from pipeline.model.probabilities import probabilities
+from pipeline.model.probabilities import to_probabilities
 
 
 def chance_without(bundle: bundles.Bundle, net: torch.nn.Module, pixels, hidden, explained: int) -> float:
@@ -20,7 +20,7 @@ def chance_without(bundle: bundles.Bundle, net: torch.nn.Module, pixels, hidden,
     covered[hidden] = covered.mean(axis=(0, 1))
     with torch.inference_mode():
         logits = net(explaining.network_input(bundle, covered.round().astype(np.uint8))).numpy()
-    return float(probabilities(logits, bundle.temperature or 1.0)[0, explained])
+    return float(to_probabilities(logits, bundle.temperature or 1.0)[0, explained])
 
 
 def drops(bundle: bundles.Bundle, paths: list[Path]) -> tuple[float, float]:
@@ -35,7 +35,7 @@ def drops(bundle: bundles.Bundle, paths: list[Path]) -> tuple[float, float]:
             hidden = np.zeros(found.heat.size, dtype=bool)
             hidden[places] = True
             chance = chance_without(bundle, net, pixels, hidden.reshape(found.heat.shape), found.explained)
-            falls.append(float(found.chances[found.explained]) - chance)
+            falls.append(float(found.probabilities[found.explained]) - chance)
     return float(np.mean(hot)), float(np.mean(cold))
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipeline import schema
 from pipeline.images import batching
-from pipeline.images.batching import Reading, image_batches
+from pipeline.images.batching import Decoding, image_batches
 from pipeline.images.preprocessing import Preprocessing
 from pipeline.timing import Stopwatch
 
@@ -31,7 +31,7 @@ def references(*paths: Path, errors: dict[str, str] | None = None) -> pa.Table:
 
 
 def batches(table: pa.Table, size: int = 4, *, limit: int = 1_000_000, strict: bool = False) -> list[pa.Table]:
-    return list(image_batches(table, Reading(MODEL, limit, strict), size, Stopwatch()))
+    return list(image_batches(table, Decoding(MODEL, limit, strict), size, Stopwatch()))
 
 
 def pixels(batch: pa.Table) -> np.ndarray:
@@ -102,10 +102,10 @@ def test_the_hash_is_of_the_very_bytes_that_were_decoded(tmp_path, monkeypatch) 
 
 
 def test_a_file_that_changes_while_it_is_read_is_an_error_of_reading(tmp_path, monkeypatch) -> None:
-    def torn(name: str):
+    def close(name: str):
         raise batching.storage.ChangedWhileReadingError(11, "changed while it was read")
 
-    monkeypatch.setattr(batching.storage, "read", torn)
+    monkeypatch.setattr(batching.storage, "read", close)
     (batch,) = batches(references(plain(tmp_path / "x.png", 40)))
     assert batch["error_stage"].to_pylist() == ["read"]
     assert batch["error"].to_pylist() == ["ChangedWhileReadingError: changed while it was read"]

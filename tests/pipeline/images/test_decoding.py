@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, features
 
 from pipeline.images import decoding
-from pipeline.images.batching import Reading, image_row
+from pipeline.images.batching import Decoding, image_row
 from pipeline.images.decoding import ImageError
 from pipeline.images.preprocessing import Preprocessing
 from pipeline.timing import Stopwatch
@@ -373,7 +373,7 @@ def test_the_hash_is_of_the_file() -> None:
 
 def row_of(path, strict: bool) -> dict:
     reference = {"path": str(path), "size_bytes": None, "modified_at": None, "list_error": None}
-    return image_row(reference, Reading(SAME, LIMIT, strict), np.zeros(SAME.shape, np.uint8), Stopwatch())
+    return image_row(reference, Decoding(SAME, LIMIT, strict), np.zeros(SAME.shape, np.uint8), Stopwatch())
 
 
 @pytest.mark.parametrize("settings", [{}, {"progressive": True}, {"keep_rgb": True}, {"restart_marker_rows": 1}])

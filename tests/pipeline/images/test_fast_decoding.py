@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from pipeline.images.decoding import ImageError, open_image
-from pipeline.images.fast_decoding import LEFT, Way, decode_by, reduction_of
+from pipeline.images.fast_decoding import MIN_OVERSAMPLING, Way, decode_by, reduction_of
 from pipeline.images.preprocessing import Preprocessing
 from pipeline.timing import Stopwatch
 from tests.conftest import PHOTOGRAPHS
@@ -97,8 +97,8 @@ def test_a_sliver_is_not_blown_up(size: tuple[int, int]) -> None:
 def test_a_reduction_leaves_twice_the_pixels_that_are_looked_at() -> None:
     for side in range(10, 2000, 37):
         reduction = reduction_of((side, side), (73, 73))
-        assert reduction == 1 or side / reduction >= LEFT * 73
-        assert reduction == 8 or side / (2 * reduction) < LEFT * 73, "as far as it goes"
+        assert reduction == 1 or side / reduction >= MIN_OVERSAMPLING * 73
+        assert reduction == 8 or side / (2 * reduction) < MIN_OVERSAMPLING * 73, "as far as it goes"
 
 
 def test_the_time_is_told_by_stage() -> None:

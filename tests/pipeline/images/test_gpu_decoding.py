@@ -14,7 +14,7 @@ from torchcodec.decoders import decode_jpeg
 from pipeline import schema
 from pipeline.errors import RequestError
 from pipeline.images import gpu_decoding
-from pipeline.images.batching import DECODING, Reading, batch_bytes, batch_size, image_batches
+from pipeline.images.batching import DECODING, Decoding, batch_bytes, batch_size, image_batches
 from pipeline.images.gpu_decoding import COMPRESSED, EXIF, check, check_device, on_device
 from pipeline.images.isolating import IsolatedDecoder
 from pipeline.images.prefetching import ThreadedDecoder
@@ -31,7 +31,7 @@ def references(folder: Path) -> pa.Table:
 
 
 def batch_of(folder: Path, way: str, decode=image_batches, watch: Stopwatch | None = None, model=RGB) -> pa.Table:
-    (batch,) = decode(references(folder), Reading(model, 10**7, way=way), 64, watch or Stopwatch())
+    (batch,) = decode(references(folder), Decoding(model, 10**7, way=way), 64, watch or Stopwatch())
     return batch
 
 
@@ -131,8 +131,8 @@ def test_isolated_images_are_not_left_to_the_device(tmp_path: Path) -> None:
 def test_files_that_go_along_count_as_bytes(tmp_path: Path) -> None:
     rows = [{"path": "/a", "size_bytes": 5_000_000, "modified_at": 0}, {"path": "/b", "size_bytes": None}]
     table = pa.Table.from_pylist(rows, schema.LISTING)
-    assert batch_bytes(table, Reading(RGB, 1, way="fast"), 10) == 10 * 64 * 64 * 3
-    assert batch_bytes(table, Reading(RGB, 1, way="gpu"), 10) == 10 * (64 * 64 * 3 + 5_000_000)
+    assert batch_bytes(table, Decoding(RGB, 1, way="fast"), 10) == 10 * 64 * 64 * 3
+    assert batch_bytes(table, Decoding(RGB, 1, way="gpu"), 10) == 10 * (64 * 64 * 3 + 5_000_000)
     assert batch_size(RGB, on_gpu=True, file_bytes=5_000_000) == 256 * 2**20 // (64 * 64 * 3 + 5_000_000)
 
 

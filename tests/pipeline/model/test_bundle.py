@@ -44,8 +44,8 @@ def test_names_are_fit_for_a_path() -> None:
 
 
 def test_a_timm_name_without_network_is_a_clear_error(tmp_path: Path, photographs: Path) -> None:
-    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:1", "HF_HOME": str(tmp_path / "hub")}
-    done = shardseer("classify", photographs, "-o", tmp_path / "out", "-m", "resnet18", **nowhere)
+    blocker = {"HF_ENDPOINT": "http://127.0.0.1:1", "HF_HOME": str(tmp_path / "hub")}
+    done = shardseer("classify", photographs, "-o", tmp_path / "out", "-m", "resnet18", **blocker)
     assert done.returncode == 2, done.stderr
     assert "weights of resnet18 could not be downloaded" in done.stderr and "Check the network" in done.stderr
     assert "Traceback" not in done.stderr

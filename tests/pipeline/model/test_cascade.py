@@ -9,22 +9,22 @@ import pyarrow as pa
 import pytest
 
 from pipeline import schema, storage
-from pipeline.images.batching import Reading, image_batches
+from pipeline.images.batching import Decoding, image_batches
 from pipeline.images.preprocessing import Pixels
 from pipeline.job import Options
 from pipeline.model import bundle
-from pipeline.model.cascade import Looking, joined
-from pipeline.model.engine import Answer, Build
-from pipeline.model.precision import EXACT, Look, Looks, Margins, looks
+from pipeline.model.cascade import Cascade, joined
+from pipeline.model.engine import Build, EngineOutput
+from pipeline.model.precision import EXACT, CascadeSettings, Margins, Pass, looks
 from pipeline.timing import Stopwatch
 from tests.conftest import make_crops
 
-FAST = Look(way="fast", numbers="bfloat16")
+FAST = Pass(way="fast", numbers="bfloat16")
 
 
-def within(numbers: float, decoding: float) -> Looks:
+def within(numbers: float, decoding: float) -> CascadeSettings:
     margins = Margins(numbers=numbers, decoding=decoding)
-    return Looks(engine="openvino", first=FAST, whole=margins, reduced=margins)
+    return CascadeSettings(engine="openvino", first=FAST, whole=margins, reduced=margins)
 
 
 class Shading:
@@ -36,14 +36,14 @@ class Shading:
         self.seen = seen
         self.images = 0
 
-    def __call__(self, pixels: Pixels) -> Answer:
+    def __call__(self, pixels: Pixels) -> EngineOutput:
         self.images += len(pixels)
         self.seen()
         logits = np.zeros((len(pixels), 5), dtype=np.float32)
         dark = pixels.mean(axis=(1, 2, 3)) < self.threshold
         logits[:, 0] = 5
         logits[dark, 1 if self.exact else 2] = 5.1
-        return Answer(logits, None)
+        return EngineOutput(logits, None)
 
 
 def references(folder: Path) -> pa.Table:
@@ -52,14 +52,14 @@ def references(folder: Path) -> pa.Table:
     return pa.table([pa.array(column, field.type) for column, field in columns], schema.LISTING)
 
 
-def looked(folder: Path, model: Path, chosen: Looks, seen: Callable[[], None] = lambda: None, **options):
+def looked(folder: Path, model: Path, chosen: CascadeSettings, seen: Callable[[], None] = lambda: None, **options):
     engines: list[Shading] = []
 
     def built(build: Build) -> Shading:
         engines.append(Shading(build, 90, seen))
         return engines[-1]
 
-    looking = Looking(bundle.load(model), chosen, built, options=Options(**options), top_k=2)
+    looking = Cascade(bundle.load(model), chosen, built, options=Options(**options), top_k=2)
     tables = list(looking.over(references(folder), 8, Stopwatch()))
     return tables, engines
 
@@ -71,12 +71,12 @@ def test_close_rows_get_the_exact_answer_and_every_row_comes_once(tiny_bundle: P
     rows = joined(tables).predictions.to_pylist()
     assert sorted(row["path"] for row in rows) == sorted(map(str, folder.rglob("*.jpg")))
     assert {row["label"] for row in rows if row["status"] == "ok"} == {"ant", "bee"}, "never the fast look's guess"
-    torn = sum(row["label"] == "bee" for row in rows)
-    assert 0 < torn < 60
+    close = sum(row["label"] == "bee" for row in rows)
+    assert 0 < close < 60
     looks = joined(tables).looks
-    assert (looks == 3).sum() == torn
+    assert (looks == 3).sum() == close
     assert (looks == 2).sum() == 0, "still torn after the second look"
-    assert (first.images, second.images) == (61, 2 * torn)
+    assert (first.images, second.images) == (61, 2 * close)
     assert [row["error_stage"] for row in rows if row["status"] == "error"] == ["decode"], "an error is not looked at"
 
 
@@ -95,7 +95,7 @@ def test_a_file_that_changes_between_the_looks_keeps_the_answer_of_the_bytes_tha
     def built(build: Build) -> Shading:
         return Shading(build, 256, change)
 
-    looking = Looking(bundle.load(tiny_bundle), within(0.4, 0.4), built, options=Options(), top_k=2)
+    looking = Cascade(bundle.load(tiny_bundle), within(0.4, 0.4), built, options=Options(), top_k=2)
     found = joined(list(looking.over(references(folder), 8, Stopwatch())))
     rows = found.predictions.to_pylist()
     assert {Path(row["path"]).name: looks for row, looks in zip(rows, found.looks, strict=True)} == {
@@ -111,14 +111,14 @@ def test_a_file_that_changes_between_the_looks_keeps_the_answer_of_the_bytes_tha
 def test_a_second_look_that_the_world_fails_leaves_the_first_answer(tiny_bundle: Path, tmp_path: Path) -> None:
     folder = make_crops(tmp_path / "images", 6)
 
-    def decode(asked: pa.Table, reading: Reading, size: int, watch: Stopwatch) -> Iterator[pa.Table]:
-        for batch in image_batches(asked, reading, size, watch):
-            if reading.way == "exact":  # as an isolated decoder tells of a child that was taken by the kernel
+    def decode(asked: pa.Table, decoding: Decoding, size: int, watch: Stopwatch) -> Iterator[pa.Table]:
+        for batch in image_batches(asked, decoding, size, watch):
+            if decoding.way == "exact":  # as an isolated decoder tells of a child that was taken by the kernel
                 stage = pa.array(["worker"] * batch.num_rows)
                 batch = batch.set_column(batch.column_names.index("error_stage"), "error_stage", stage)
             yield batch
 
-    looking = Looking(
+    looking = Cascade(
         bundle.load(tiny_bundle), within(0.4, 0.4), lambda build: Shading(build, 256), options=Options(), top_k=2
     )
     found = joined(list(looking.over(references(folder), 8, Stopwatch(), decode)))
@@ -135,7 +135,7 @@ def test_what_float32_settles_is_not_decoded_again(tiny_bundle: Path, tmp_path: 
 
 
 def test_a_reduced_picture_has_margins_of_its_own(tiny_bundle: Path, tmp_path: Path) -> None:
-    chosen = Looks(engine="openvino", first=FAST, reduced=Margins(numbers=0.5, decoding=0.3))
+    chosen = CascadeSettings(engine="openvino", first=FAST, reduced=Margins(numbers=0.5, decoding=0.3))
     batch = pa.table(
         {"width": [64, 4000, 4000, None], "height": [48, 3000, 3000, None], "format": ["JPEG"] * 2 + ["PNG", None]}
     )

@@ -14,8 +14,8 @@ from pipeline import schema
 from pipeline.images.preprocessing import Pixels
 from pipeline.model import bundle
 from pipeline.model.classifying import Classifier
-from pipeline.model.engine import Answer
-from pipeline.model.probabilities import is_close, probabilities, top
+from pipeline.model.engine import EngineOutput
+from pipeline.model.probabilities import is_close, to_probabilities, top
 from pipeline.timing import Stopwatch
 
 
@@ -26,9 +26,9 @@ class Recorded:
         self.logits = np.array(logits, dtype=np.float32)
         self.shown: list[Pixels] = []
 
-    def __call__(self, pixels: Pixels) -> Answer:
+    def __call__(self, pixels: Pixels) -> EngineOutput:
         self.shown.append(pixels)
-        return Answer(self.logits, None)
+        return EngineOutput(self.logits, None)
 
 
 def image_batch(count: int, failed: tuple[int, ...] = ()) -> pa.Table:
@@ -46,12 +46,12 @@ def test_softmax_and_temperature_are_the_textbooks() -> None:
     logits = np.array([[1.0, 2.0, 3.0], [1000.0, 0.0, -1000.0]], dtype=np.float32)
     for temperature in (0.5, 1.0, 2.5):
         expected = softmax(logits.astype(np.float64) / temperature, axis=1)
-        assert np.allclose(probabilities(logits, temperature), expected, atol=1e-7)
+        assert np.allclose(to_probabilities(logits, temperature), expected, atol=1e-7)
 
 
 def test_one_output_is_logistic() -> None:
     logits = np.array([[-2.0], [0.0], [700.0]], dtype=np.float32)
-    found = probabilities(logits, 2.0)
+    found = to_probabilities(logits, 2.0)
     assert found.shape == (3, 2)
     assert np.allclose(found[:, 1], expit(logits[:, 0] / 2.0))
     assert np.allclose(found.sum(axis=1), 1)
@@ -83,11 +83,11 @@ def test_a_batch_is_not_copied(tiny_bundle: Path) -> None:
 
 def test_close_is_told_from_logits() -> None:
     logits = np.array([[0, 0.3, -9], [0, 0.5, -9], [-4, -4.3, 3]], dtype=np.float32)
-    chances = probabilities(logits, 1.0)
-    assert is_close(chances, 0.4, None).tolist() == [True, False, False]
-    assert is_close(chances, 0.4, 0.62).tolist() == [True, True, False], "0.6224 is near the threshold"
-    assert is_close(chances, 0.4, 0.0).tolist() == [True, False, False]
-    assert not is_close(chances, 0.0, 0.62).any()
+    probabilities = to_probabilities(logits, 1.0)
+    assert is_close(probabilities, 0.4, None).tolist() == [True, False, False]
+    assert is_close(probabilities, 0.4, 0.62).tolist() == [True, True, False], "0.6224 is near the threshold"
+    assert is_close(probabilities, 0.4, 0.0).tolist() == [True, False, False]
+    assert not is_close(probabilities, 0.0, 0.62).any()
 
 
 @given(

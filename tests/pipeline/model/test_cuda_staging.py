@@ -12,7 +12,7 @@ from pipeline.images.preprocessing import Pixels
 from pipeline.model import bundle
 from pipeline.model.classifying import Classifier
 from pipeline.model.cuda_staging import IN_FLIGHT, padded
-from pipeline.model.engine import Answer, Build
+from pipeline.model.engine import Build, EngineOutput
 from pipeline.model.in_flight import in_flight
 from pipeline.model.torch_engine import TorchEngine
 from pipeline.timing import Stopwatch
@@ -22,8 +22,8 @@ SIZES = (16, 16, 5, 1, 16)
 
 
 @pytest.fixture(scope="module")
-def staged(tiny_bundle: Path) -> TorchEngine:
-    return TorchEngine(bundle.load(tiny_bundle), Build("torch", features=True), "cpu", 2, staged=True)
+def asynchronous(tiny_bundle: Path) -> TorchEngine:
+    return TorchEngine(bundle.load(tiny_bundle), Build("torch", features=True), "cpu", 2, asynchronous=True)
 
 
 def random_batches(engine_shape: tuple[int, ...]) -> list[Pixels]:
@@ -47,10 +47,10 @@ class Watched:
         self._engine = engine
         self._most = most
 
-    def __call__(self, pixels: Pixels) -> Answer:
+    def __call__(self, pixels: Pixels) -> EngineOutput:
         return self.start(pixels)()
 
-    def start(self, pixels: Pixels) -> Callable[[], Answer]:
+    def start(self, pixels: Pixels) -> Callable[[], EngineOutput]:
         from torch.cuda import OutOfMemoryError
 
         if self._most is not None and padded(len(pixels)) > self._most:
@@ -60,7 +60,7 @@ class Watched:
         self.open += 1
         self.most_open = max(self.most_open, self.open)
 
-        def finished() -> Answer:
+        def finished() -> EngineOutput:
             self.open -= 1
             return finish()
 
@@ -78,12 +78,12 @@ def test_items_are_started_ahead_in_order_and_no_more_than_allowed(most: int) ->
     assert max(ahead) == most, "so many were begun and not finished, and never more"
 
 
-def test_staged_answers_are_those_of_the_network_itself(tiny_bundle: Path, staged: TorchEngine) -> None:
+def test_staged_answers_are_those_of_the_network_itself(tiny_bundle: Path, asynchronous: TorchEngine) -> None:
     model = bundle.load(tiny_bundle)
     plain = TorchEngine(model, Build("torch", features=True), "cpu", 2)
-    assert (plain.in_flight, staged.in_flight) == (1, IN_FLIGHT)
+    assert (plain.in_flight, asynchronous.in_flight) == (1, IN_FLIGHT)
     batches = random_batches(model.preprocessing.shape)
-    begun = [staged.start(batch) for batch in batches]  # all of them, before any is fetched
+    begun = [asynchronous.start(batch) for batch in batches]  # all of them, before any is fetched
     for batch, finish in zip(batches, begun, strict=True):
         found, expected = finish(), plain(batch)
         assert found.logits.shape == expected.logits.shape
@@ -91,39 +91,41 @@ def test_staged_answers_are_those_of_the_network_itself(tiny_bundle: Path, stage
         assert np.abs(found.features - expected.features).max() < 1e-4
 
 
-def test_the_classifier_keeps_two_batches_in_flight_and_their_order(tiny_bundle: Path, staged: TorchEngine) -> None:
+def test_the_classifier_keeps_two_batches_in_flight_and_their_order(
+    tiny_bundle: Path, asynchronous: TorchEngine
+) -> None:
     model = bundle.load(tiny_bundle)
     batches = random_batches(model.preprocessing.shape)
-    watched = Watched(staged)
+    watched = Watched(asynchronous)
     classifier = Classifier(model, watched, top_k=1, abstain_below=None)
     looked = list(classifier.classify(map(as_table, batches), Stopwatch()))
     assert tuple(watched.sizes) == SIZES, "each batch ran once"
     assert watched.most_open == IN_FLIGHT
     for batch, each in zip(batches, looked, strict=True):
-        assert np.abs(each.logits - staged(batch).logits).max() < 1e-4
+        assert np.abs(each.logits - asynchronous(batch).logits).max() < 1e-4
 
 
-def test_a_batch_too_large_for_the_device_runs_in_smaller_shapes(tiny_bundle: Path, staged: TorchEngine) -> None:
+def test_a_batch_too_large_for_the_device_runs_in_smaller_shapes(tiny_bundle: Path, asynchronous: TorchEngine) -> None:
     model = bundle.load(tiny_bundle)
     batches = random_batches(model.preprocessing.shape)
-    watched = Watched(staged, most=4)
+    watched = Watched(asynchronous, most=4)
     classifier = Classifier(model, watched, top_k=1, abstain_below=None)
     looked = list(classifier.classify(map(as_table, batches), Stopwatch()))
     assert max(map(padded, watched.sizes)) == 4
     assert sum(watched.sizes) == sum(SIZES)
     for batch, each in zip(batches, looked, strict=True):
         assert set(each.predictions["status"].to_pylist()) == {"ok"}
-        assert np.abs(each.logits - staged(batch).logits).max() < 1e-4
+        assert np.abs(each.logits - asynchronous(batch).logits).max() < 1e-4
 
 
-def test_an_error_that_comes_late_halves_that_batch_only(tiny_bundle: Path, staged: TorchEngine) -> None:
+def test_an_error_that_comes_late_halves_that_batch_only(tiny_bundle: Path, asynchronous: TorchEngine) -> None:
     """A device tells of what went wrong when the answer is fetched: the next batch is begun by then."""
 
     class Late(Watched):
-        def start(self, pixels: Pixels) -> Callable[[], Answer]:
+        def start(self, pixels: Pixels) -> Callable[[], EngineOutput]:
             finish = super().start(pixels)
 
-            def failing() -> Answer:
+            def failing() -> EngineOutput:
                 answer = finish()
                 if (pixels == 9).all(axis=(1, 2, 3)).any():
                     raise RuntimeError("cannot take this one")
@@ -134,20 +136,20 @@ def test_an_error_that_comes_late_halves_that_batch_only(tiny_bundle: Path, stag
     model = bundle.load(tiny_bundle)
     batches = random_batches(model.preprocessing.shape)
     batches[1][6] = 9
-    classifier = Classifier(model, Late(staged), top_k=1, abstain_below=None)
+    classifier = Classifier(model, Late(asynchronous), top_k=1, abstain_below=None)
     looked = list(classifier.classify(map(as_table, batches), Stopwatch()))
     errors = [row["error"] for each in looked for row in each.predictions.to_pylist()]
     assert [index for index, error in enumerate(errors) if error] == [SIZES[0] + 6]
 
 
-def test_two_loops_share_a_network(tiny_bundle: Path, staged: TorchEngine) -> None:
+def test_two_loops_share_a_network(tiny_bundle: Path, asynchronous: TorchEngine) -> None:
     model = bundle.load(tiny_bundle)
     batches = random_batches(model.preprocessing.shape)
-    expected = [staged(batch).logits for batch in batches]
+    expected = [asynchronous(batch).logits for batch in batches]
     found: dict[int, list[np.ndarray]] = {}
 
     def loop(which: int) -> None:
-        begun = in_flight(batches * 3, staged.start, IN_FLIGHT)
+        begun = in_flight(batches * 3, asynchronous.start, IN_FLIGHT)
         found[which] = [finish().logits for _, finish in begun]
 
     threads = [threading.Thread(target=loop, args=(which,)) for which in range(2)]

@@ -11,7 +11,7 @@ from pipeline.images.preprocessing import Pixels
 from pipeline.job import Options
 from pipeline.model import bundle, engine, engines, resolving
 from pipeline.model.engine import Build
-from pipeline.model.probabilities import probabilities
+from pipeline.model.probabilities import to_probabilities
 from tests.conftest import PHOTOGRAPHS
 
 NAMES = ("chelsea.png", "coffee.png", "astronaut.png", "rocket.jpg", "motorcycle_left.png", "camera.png")
@@ -41,7 +41,7 @@ def textbook(model: bundle.Bundle) -> np.ndarray:
 def test_an_engine_gives_the_textbooks_answer(name: engine.Name) -> None:
     model = resolving.resolve(None)
     engine = engines.build(model, Build(name, features=False), "cpu", threads=2)
-    found, expected = probabilities(engine(ours(model)).logits, 1.0), probabilities(textbook(model), 1.0)
+    found, expected = to_probabilities(engine(ours(model)).logits, 1.0), to_probabilities(textbook(model), 1.0)
     assert (found.argmax(axis=1) == expected.argmax(axis=1)).all()
     assert np.abs(found - expected).max() < 0.01  # pixels may differ by one level of 255
 

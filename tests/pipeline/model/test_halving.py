@@ -11,7 +11,7 @@ from pipeline.errors import EngineError
 from pipeline.images.preprocessing import Preprocessing
 from pipeline.model.bundle import Bundle
 from pipeline.model.classifying import Classifier
-from pipeline.model.engine import Answer
+from pipeline.model.engine import EngineOutput
 from pipeline.timing import Stopwatch
 
 BATCH = 16
@@ -25,14 +25,14 @@ class Fake:
         self.fault = fault
         self.sizes: list[int] = []
 
-    def __call__(self, pixels: np.ndarray) -> Answer:
+    def __call__(self, pixels: np.ndarray) -> EngineOutput:
         self.sizes.append(len(pixels))
         self.fault(pixels)
         logits = np.zeros((len(pixels), 256), dtype=np.float32)
         logits[np.arange(len(pixels)), pixels[:, 0, 0, 0]] = 30
         if (bad := pixels[:, 0, 0, 0] == 250).any():
             logits[bad] = np.nan
-        return Answer(logits, logits[:, :3].copy())
+        return EngineOutput(logits, logits[:, :3].copy())
 
 
 def classify(engine: Fake, shades: list[int], errors: dict[int, str] | None = None) -> list[dict]:
@@ -114,8 +114,8 @@ def test_a_network_that_fails_on_anything_is_no_images_fault() -> None:
 
 def test_broken_weights_are_no_images_fault() -> None:
     class Broken(Fake):
-        def __call__(self, pixels: np.ndarray) -> Answer:
-            return Answer(np.full((len(pixels), 256), np.nan, dtype=np.float32), None)
+        def __call__(self, pixels: np.ndarray) -> EngineOutput:
+            return EngineOutput(np.full((len(pixels), 256), np.nan, dtype=np.float32), None)
 
     with pytest.raises(EngineError, match="weights are broken"):
         classify(Broken(), [1, 2])

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.run import bottleneck, reporting
-from pipeline.run.accounting import WORK, Account, Conditions, Ledger
+from pipeline.run.accounting import WORK, Account, AccountBuilder, Conditions
 from pipeline.run.folder import RunFolder
-from pipeline.run.parts import Receipt, Worker, take_spell, write_spell
+from pipeline.run.parts import Receipt, Worker, take_stage_times, write_stage_times
 from pipeline.run.publishing import read_manifest
-from pipeline.timing import CpuMeter, Spell, Stopwatch, Timesheet
+from pipeline.timing import CpuMeter, StageTimer, StageTimes, Stopwatch
 from tests.pipeline.run.test_runs import classify, started
 
 Crops = Callable[..., Path]
@@ -30,21 +30,21 @@ def test_the_stages_add_up_to_the_workers_time(
     measured = sum(stage.seconds for name, stage in account.stages.items() if name != "lost")
     assert measured == pytest.approx(number * summary.seconds["classify"], rel=0.1)
     assert sum(stage.share for stage in account.stages.values()) == pytest.approx(1, rel=0.1)
-    twice = looked_twice(summary)
+    twice = second_pass(summary)
     passed = {name for name in WORK if twice or name != "second look"}  # that is not taken on every processor
     assert {name for name, stage in account.stages.items() if stage.images_per_second} == passed
     assert sum(each.images for each in account.busy) == 300 and len(account.busy) == number
     assert 0 < account.cores.busy <= 1.1
-    assert account.looked_twice == pytest.approx(twice / 300, abs=1e-4)
+    assert account.second_pass == pytest.approx(twice / 300, abs=1e-4)
 
 
-def looked_twice(summary: reporting.Summary) -> int:
+def second_pass(summary: reporting.Summary) -> int:
     manifest = read_manifest(RunFolder(Path(summary.output).parents[2], summary.run))
     parts = [Receipt.model_validate(part) for part in manifest["parts"]]
     for part in parts:  # up to the writing, which no receipt knows
         assert sum(part.seconds.values()) == pytest.approx((part.ended_at - part.started_at).total_seconds(), rel=0.1)
         assert part.cpu_seconds > 0
-    return sum(part.looked_twice for part in parts)
+    return sum(part.second_pass for part in parts)
 
 
 def test_shards_of_an_earlier_command_do_not_count(crops: Crops, tiny_bundle: Path, tmp_path: Path) -> None:
@@ -67,20 +67,22 @@ def test_what_was_not_measured_is_said_to_be_unknown(crops: Crops, tiny_bundle: 
 
 
 def test_a_part_without_its_spell_costs_figures_only(tmp_path: Path) -> None:
-    part, ledger = tmp_path / "part.parquet", Ledger()
-    assert take_spell(part) is None
+    part, ledger = tmp_path / "part.parquet", AccountBuilder()
+    assert take_stage_times(part) is None
     (tmp_path / "part.parquet.spell").write_text("{")
-    assert take_spell(part) is None
-    write_spell(part, spell_of({"read": 1.0}))
-    ledger.note(receipt_of(0, 100), take_spell(part))
-    ledger.note(receipt_of(0, 50), take_spell(part))  # a spell counts once
+    assert take_stage_times(part) is None
+    write_stage_times(part, spell_of({"read": 1.0}))
+    ledger.note(receipt_of(0, 100), take_stage_times(part))
+    ledger.note(receipt_of(0, 50), take_stage_times(part))  # a spell counts once
     account = ledger.close(NOON, {"classify": 2.0}, GPUS)
     assert account is not None and account.images == 100
 
 
-def account_of(how: Conditions, *spells: Spell, phases: dict[str, float] | None = None, rows: int = 100) -> Account:
+def account_of(
+    how: Conditions, *spells: StageTimes, phases: dict[str, float] | None = None, rows: int = 100
+) -> Account:
     """The account of ten seconds of classifying, in which each worker did one spell."""
-    ledger = Ledger()
+    ledger = AccountBuilder()
     for number, spell in enumerate(spells):
         ledger.note(receipt_of(number, rows), spell)
     account = ledger.close(NOON, phases or {"classify": 10.0}, how)
@@ -107,10 +109,10 @@ def receipt_of(number: int, rows: int) -> Receipt:
     )
 
 
-def spell_of(seconds: dict[str, float], *, start: float = 0.0, cores: int = 1, **more: object) -> Spell:
+def spell_of(seconds: dict[str, float], *, start: float = 0.0, cores: int = 1, **more: object) -> StageTimes:
     began = NOON + timedelta(seconds=start)
     ended = began + timedelta(seconds=sum(seconds.values()))
-    return Spell(began=began, ended=ended, seconds=seconds, cpu_seconds=1.0, cores=cores, **more)
+    return StageTimes(began=began, ended=ended, seconds=seconds, cpu_seconds=1.0, cores=cores, **more)
 
 
 GPUS = Conditions(size=2, on_gpu=True, precision="auto", engine="torch")
@@ -119,7 +121,7 @@ GPUS = Conditions(size=2, on_gpu=True, precision="auto", engine="torch")
 def test_gpus_that_wait_are_held_back_by_what_the_cores_do_most() -> None:
     cores = {"elsewhere": {"read": 5.0, "decode": 30.0, "resample": 4.0}, "cpu_seconds_elsewhere": 36.0, "cores": 4}
     account = account_of(GPUS, *[spell_of({"gather": 8.0, "classify": 2.0}, **cores)] * 2)
-    assert account.held_back_by == "decode" and "GPUs waited" in account.sentence
+    assert account.bottleneck == "decode" and "GPUs waited" in account.sentence
     assert "--gpu-decoding may" in account.sentence
     assert account.gpus is not None
     assert (account.cores.number, account.gpus.number) == (8, 2)
@@ -132,13 +134,13 @@ def test_gpus_that_decode_are_held_back_by_that() -> None:
     account = account_of(
         GPUS._replace(gpu_decoding=True), *[spell_of({"gather": 1.0, "decode": 7.0, "classify": 2.0})] * 2
     )
-    assert account.held_back_by == "decode"
+    assert account.bottleneck == "decode"
     assert "More GPUs" in account.sentence
 
 
 def test_gpus_that_work_are_held_back_by_the_network() -> None:
-    account = account_of(GPUS, *[spell_of({"gather": 1.0, "classify": 9.0}, elsewhere={"decode": 30.0})] * 2)
-    assert account.held_back_by == "classify" and "More GPUs" in account.sentence
+    account = account_of(GPUS, *[spell_of({"gather": 1.0, "classify": 9.0}, remote_seconds={"decode": 30.0})] * 2)
+    assert account.bottleneck == "classify" and "More GPUs" in account.sentence
 
 
 def test_workers_without_a_shard_and_late_ones_are_told() -> None:
@@ -147,7 +149,7 @@ def test_workers_without_a_shard_and_late_ones_are_told() -> None:
     assert account.stages["starting"].seconds == 3.0
     assert account.stages["waiting"].seconds == 8.0
     assert account.stages["lost"].seconds == 20.0, "two of the four had nothing to do"
-    assert account.held_back_by == "waiting"
+    assert account.bottleneck == "waiting"
 
 
 def test_a_worker_and_its_replacement_share_one_place() -> None:
@@ -176,7 +178,7 @@ def test_advice_depends_on_what_was_asked_for() -> None:
 
 
 def test_nothing_measured_is_no_account() -> None:
-    assert Ledger().close(NOON, {"classify": 1.0}, GPUS) is None
+    assert AccountBuilder().close(NOON, {"classify": 1.0}, GPUS) is None
 
 
 def test_people_see_rates_busy_shares_and_the_sentence() -> None:
@@ -189,7 +191,7 @@ def test_people_see_rates_busy_shares_and_the_sentence() -> None:
 
 
 def test_a_timesheet_leaves_no_gap() -> None:
-    sheet = Timesheet(cores=1, meter=CpuMeter())
+    sheet = StageTimer(cores=1, meter=CpuMeter())
     with sheet.watch("other"), sheet.watch("read"):
         pass
     first = sheet.cut()

@@ -55,8 +55,8 @@ def attempt(folder: RunFolder, shard: Shard, number: int) -> Path:
         ok=count,
         abstained=0,
         error=0,
-        looked_twice=0,
-        decoded_twice=0,
+        second_pass=0,
+        decoded_again=0,
         worker=this_process("inline"),
         decoders=(),
         flow_run=None,
@@ -137,8 +137,8 @@ class Commits(RuleBasedStateMachine):
             self.stage(self.missing())
             if self.folder.state == "planned":
                 publishing.decide(self.folder, self.folder.plan(), None)
-            publishing.reveal(self.folder)
-            publishing.tidy(self.folder)
+            publishing.publish(self.folder)
+            publishing.remove_leftovers(self.folder)
             self.every_run_publishes_what_it_was_asked_for()
         else:
             raise AssertionError("there is always something new")
@@ -248,18 +248,18 @@ class Commits(RuleBasedStateMachine):
 
     @precondition(lambda self: self.folder is not None and self.folder.state in ("decided", "published"))
     @rule(times=st.integers(1, 2))
-    def reveal(self, times: int) -> None:
+    def publish(self, times: int) -> None:
         assert self.folder is not None
         for _ in range(times):
-            publishing.reveal(self.folder)
+            publishing.publish(self.folder)
 
     @precondition(lambda self: self.folder is not None and self.folder.state in ("decided", "published"))
     @rule(step=st.integers(1, 20), after=st.booleans())
     def reveal_and_die(self, step: int, after: bool) -> None:
         assert self.folder is not None
         with dying(step, after):
-            publishing.reveal(self.folder)
-            publishing.tidy(self.folder)
+            publishing.publish(self.folder)
+            publishing.remove_leftovers(self.folder)
 
     @rule(part=consumes(late))
     def a_worker_wakes_up_late(self, part: tuple[RunFolder, Shard, Path]) -> None:

@@ -38,7 +38,7 @@ def started(images: Path, output: Path, model: Path, shards: int, **options: obj
         assert plan is not None
         folder = RunFolder(job.output, plan.run)
         todo = publishing.missing_shards(folder)[:shards]
-        for shard, part in run._fleet.classify(plan, todo, None):
+        for shard, part in run._executor.classify(plan, todo, None):
             publishing.stage(folder, shard, part)
     return folder
 

@@ -11,10 +11,10 @@ from pipeline.job import Job, Options
 from pipeline.run import stalling
 from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan
-from pipeline.run.progress_marker import Mark, mark_file
+from pipeline.run.progress_marker import ProgressMarker, marker_file
 from pipeline.run.retrying import WorkerLostError, check_retry
 from pipeline.run.sharding import Shard
-from pipeline.run.stalling import Watchman
+from pipeline.run.stalling import StallDetector
 
 
 @pytest.fixture
@@ -29,11 +29,11 @@ def shard(name: str) -> Shard:
     return Shard(name, Path("references.parquet"), 0, 64, 1000)
 
 
-def mark(plan: Plan, name: str, text: str) -> None:
-    mark_file(RunFolder(plan.job.output, plan.run), shard(name)).write_text(text)
+def marker(plan: Plan, name: str, text: str) -> None:
+    marker_file(RunFolder(plan.job.output, plan.run), shard(name)).write_text(text)
 
 
-def watch(watchman: Watchman, seconds: float, each=lambda: None) -> list[str]:
+def watch(watchman: StallDetector, seconds: float, each=lambda: None) -> list[str]:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         each()
@@ -45,40 +45,40 @@ def watch(watchman: Watchman, seconds: float, each=lambda: None) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch) -> None:
-    monkeypatch.setattr(stalling, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(stalling, "CHECK_SECONDS", 0.1)
 
 
 def test_who_gets_on_does_not_stall_and_who_stops_does(plan) -> None:
-    watchman, count = Watchman(plan), iter(range(10**6))
+    watchman, count = StallDetector(plan), iter(range(10**6))
     watchman.started(shard("alive"))
     watchman.started(shard("stuck"))
-    mark(plan, "stuck", "worker 1: 0 of 64")
-    assert watch(watchman, 2.5, lambda: mark(plan, "alive", f"worker 2: {next(count)} of 64")) == ["stuck"]
+    marker(plan, "stuck", "worker 1: 0 of 64")
+    assert watch(watchman, 2.5, lambda: marker(plan, "alive", f"worker 2: {next(count)} of 64")) == ["stuck"]
     watchman.ended(shard("stuck"))
-    assert watch(watchman, 1.5, lambda: mark(plan, "alive", f"worker 2: {next(count)} of 64")) == []
+    assert watch(watchman, 1.5, lambda: marker(plan, "alive", f"worker 2: {next(count)} of 64")) == []
 
 
 def test_the_mark_of_the_attempt_before_is_not_held_against_the_next(plan) -> None:
     """A new actor takes seconds to build its network; until then the dead one's mark lies there."""
-    mark(plan, "a", "worker 1: 10 of 64")
-    watchman = Watchman(plan)
+    marker(plan, "a", "worker 1: 10 of 64")
+    watchman = StallDetector(plan)
     watchman.started(shard("a"))
     assert watch(watchman, 1.5) == []
-    mark(plan, "a", "worker 2: 0 of 64")
+    marker(plan, "a", "worker 2: 0 of 64")
     assert watch(watchman, 2.5) == ["a"]
 
 
 def test_a_run_in_which_nothing_moves_fails_and_names_what_was_in_flight(plan) -> None:
-    watchman = Watchman(plan)
+    watchman = StallDetector(plan)
     watchman.started(shard("a"))
     with pytest.raises(RunError, match=r"0\.05 minutes \(--watchdog-minutes\).*shard a \(no worker has begun it\)"):
         watch(watchman, 5)
 
 
 def test_a_driver_that_was_stopped_itself_blames_nobody(plan) -> None:
-    watchman = Watchman(plan)
+    watchman = StallDetector(plan)
     watchman.started(shard("a"))
-    mark(plan, "a", "worker 1: 0 of 64")
+    marker(plan, "a", "worker 1: 0 of 64")
     watch(watchman, 0.2)
     time.sleep(1.5)  # as after SIGSTOP and SIGCONT: the workers were stopped too
     assert watchman.stalled() == []
@@ -86,21 +86,21 @@ def test_a_driver_that_was_stopped_itself_blames_nobody(plan) -> None:
 
 def test_a_mark_stays_only_after_what_may_be_an_images_fault(plan) -> None:
     folder, alarms = RunFolder(plan.job.output, plan.run), []
-    file = mark_file(folder, shard("a"))
-    gone = (None, OSError("disk"), RunError("job"), KeyboardInterrupt())
-    for error in (*gone, EngineError("model"), WorkerLostError("decode task")):
+    file = marker_file(folder, shard("a"))
+    missing = (None, OSError("disk"), RunError("job"), KeyboardInterrupt())
+    for error in (*missing, EngineError("model"), WorkerLostError("decode task")):
         file.unlink(missing_ok=True)
         with (
             nullcontext() if error is None else pytest.raises(type(error)),
-            Mark(folder, shard("a"), "worker 1", lambda: alarms.append(1)) as trying,
+            ProgressMarker(folder, shard("a"), "worker 1", lambda: alarms.append(1)) as trying,
         ):
             assert not trying.found
             assert "worker 1: 0 of 64 images" in file.read_text()
             if error is not None:
                 raise error
-        assert file.exists() == (error not in gone), error
+        assert file.exists() == (error not in missing), error
     assert len(alarms) == 6
-    assert Mark(folder, shard("a"), "worker 2").found
+    assert ProgressMarker(folder, shard("a"), "worker 2").found
 
 
 def test_what_may_be_tried_again_and_how_often() -> None:

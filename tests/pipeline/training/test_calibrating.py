@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.model.probabilities import probabilities
+from pipeline.model.probabilities import to_probabilities
 from pipeline.training.calibrating import calibration_error, fit_temperature, negative_log_likelihood, reliability
 
 
@@ -11,9 +11,9 @@ def drawn(temperature: float, outputs: int, number: int = 20_000) -> tuple[np.nd
     """Logits, and classes drawn from the very probabilities that they mean at `temperature`."""
     noise = np.random.default_rng(5)
     logits = (noise.normal(size=(number, outputs)) * 3).astype(np.float32)
-    chances = probabilities(logits, temperature)
-    classes = (noise.random((number, 1)) > chances.cumsum(axis=1)).sum(axis=1)
-    return logits, np.minimum(classes, chances.shape[1] - 1)
+    probabilities = to_probabilities(logits, temperature)
+    classes = (noise.random((number, 1)) > probabilities.cumsum(axis=1)).sum(axis=1)
+    return logits, np.minimum(classes, probabilities.shape[1] - 1)
 
 
 @pytest.mark.parametrize("outputs", [1, 5])
@@ -22,10 +22,10 @@ def test_the_temperature_that_made_the_answers_is_found(temperature: float, outp
     logits, classes = drawn(temperature, outputs)
     fitted = fit_temperature(logits, classes)
     assert fitted == pytest.approx(temperature, rel=0.05)
-    after = probabilities(logits, fitted)
+    after = to_probabilities(logits, fitted)
     assert calibration_error(after, classes) < 0.02
     if temperature != 1:
-        before = probabilities(logits, 1.0)
+        before = to_probabilities(logits, 1.0)
         assert calibration_error(before, classes) > 2 * calibration_error(after, classes)
         assert negative_log_likelihood(after, classes) < negative_log_likelihood(before, classes)
 
@@ -37,10 +37,10 @@ def test_few_examples_without_a_mistake_do_not_ask_for_certainty():
 
 
 def test_calibration_error_is_the_gap_weighed_by_images():
-    chances = np.array([[0.9, 0.1]] * 10 + [[0.3, 0.7]] * 10, dtype=np.float32)
+    probabilities = np.array([[0.9, 0.1]] * 10 + [[0.3, 0.7]] * 10, dtype=np.float32)
     classes = np.array([0] * 8 + [1] * 2 + [1] * 7 + [0] * 3)
-    assert calibration_error(chances, classes) == pytest.approx(0.05, abs=1e-6)  # |0.9 − 0.8| for half of them
-    bins = [bar for bar in reliability(chances, classes) if bar.images]
+    assert calibration_error(probabilities, classes) == pytest.approx(0.05, abs=1e-6)  # |0.9 − 0.8| for half of them
+    bins = [bar for bar in reliability(probabilities, classes) if bar.images]
     assert [(bar.images, round(bar.accuracy, 6), round(bar.confidence, 6)) for bar in bins] == [
         (10, 0.7, 0.7),
         (10, 0.8, 0.9),

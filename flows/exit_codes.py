@@ -12,7 +12,7 @@ from pipeline.errors import RequestError, RunError
 from pipeline.storage import cause
 
 
-def sentences(command: Callable[..., None]) -> Callable[..., None]:
+def exit_codes(command: Callable[..., None]) -> Callable[..., None]:
     """Turn what can go wrong into a sentence and an exit code."""
 
     @functools.wraps(command)
