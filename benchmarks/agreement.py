@@ -1,9 +1,9 @@
-"""How far the fast paths agree with the textbook, and what the second look makes of the difference.
+"""How far the fast paths agree with the textbook, and what the second pass makes of the difference.
 
     python benchmarks/agreement.py [--images 1000] [--large 100] [--choose]
 
 The textbook is timm's own evaluation transform and its network in float32, image by image. Every route (decoder,
-resampling, scaled JPEG decoding, numbers, engine) answers the same images. The margin of the second look is chosen on
+resampling, scaled JPEG decoding, dtype, engine) answers the same images. The margin of the second pass is chosen on
 one seed of the images (`--choose` prints how) and reported on another.
 """
 
@@ -25,11 +25,12 @@ from PIL import Image
 
 from benchmarks import photographs
 from pipeline import schema, storage
-from pipeline.images.fast_decoding import Way
-from pipeline.job import Options
-from pipeline.model import engine, engines, precision, resolving
-from pipeline.model.cascade import Cascade, joined
-from pipeline.model.engine import DType, Floats, Name
+from pipeline.images.decoding import DecoderName
+from pipeline.job import EngineName, Options
+from pipeline.model import precision, resolving
+from pipeline.model.cascade import joined
+from pipeline.model.engine import DType, Floats
+from pipeline.model.inference import Inference
 from pipeline.model.precision import CascadeSettings, Pass
 from pipeline.model.probabilities import is_close, to_probabilities
 from pipeline.timing import Stopwatch
@@ -41,34 +42,34 @@ GRID = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 
 
 class Route(NamedTuple):
-    """One way to an answer without a second look."""
+    """One way to an answer with a single pass."""
 
-    way: Way
-    engine: Name
-    numbers: DType
+    decoder: DecoderName
+    engine: EngineName
+    dtype: DType
 
     @property
-    def looks(self) -> CascadeSettings:
-        """The same as the pipeline is told."""
-        return CascadeSettings(engine=self.engine, first=Pass(way=self.way, numbers=self.numbers))
+    def settings(self) -> CascadeSettings:
+        """The same as the pipeline is given."""
+        return CascadeSettings(engine=self.engine, first=Pass(decoder=self.decoder, dtype=self.dtype))
 
 
 ROUTES = (
-    Route("exact", "torch", "float32"),
-    Route("exact", "openvino", "float32"),
-    Route("fast", "openvino", "float32"),
-    Route("exact", "openvino", "bfloat16"),
-    Route("exact", "torch", "bfloat16"),
-    Route("fast", "openvino", "bfloat16"),
+    Route("exact", EngineName.TORCH, "float32"),
+    Route("exact", EngineName.OPENVINO, "float32"),
+    Route("fast", EngineName.OPENVINO, "float32"),
+    Route("exact", EngineName.OPENVINO, "bfloat16"),
+    Route("exact", EngineName.TORCH, "bfloat16"),
+    Route("fast", EngineName.OPENVINO, "bfloat16"),
 )
-EXACT_ROUTE = Route("exact", "openvino", "float32")
+EXACT_ROUTE = Route("exact", EngineName.OPENVINO, "float32")
 
 
 class Found(NamedTuple):
-    """Probabilities [images, classes], and how many looks each image got."""
+    """Probabilities [images, classes], and how many passes each image went through."""
 
     probabilities: Floats
-    looks: npt.NDArray[np.int8]
+    passes: npt.NDArray[np.int8]
 
 
 class Agreement(NamedTuple):
@@ -100,21 +101,18 @@ def textbook(files: Sequence[Path]) -> Floats:
     return to_probabilities(np.concatenate(logits), 1.0)
 
 
-def answers(looks: CascadeSettings, files: Sequence[Path]) -> Found:
-    """The same by one of our ways to look, in the order of `files`."""
+def answers(settings: CascadeSettings, files: Sequence[Path]) -> Found:
+    """The same by one of our cascades, in the order of `files`."""
     bundle = resolving.resolve(None)
-
-    def built(build: engine.Build) -> engine.Engine:
-        engines.prepare(bundle, build)
-        return engines.build(bundle, build, "cpu", threads=1)
-
-    looking = Cascade(bundle, looks, built, options=Options(), top_k=1)
+    inference = Inference(cascade=settings, features=False, batch_size=BATCH, top_k=1)
+    inference.prepare(bundle)
+    cascade = inference.assemble(bundle, Options(), "cpu", threads=1)
     entries = [storage.entry(str(file))[:4] for file in files]
     columns = zip(zip(*entries, strict=True), schema.LISTING, strict=True)
     references = pa.table([pa.array(column, field.type) for column, field in columns], schema.LISTING)
-    looked = joined(list(looking.over(references, BATCH, Stopwatch())))
-    order = np.argsort(looked.predictions["path"].to_numpy().astype(str), kind="stable")
-    return Found(to_probabilities(looked.logits[order], 1.0), looked.looks[order])
+    classified = joined(list(cascade.classify(references, BATCH, Stopwatch())))
+    order = np.argsort(classified.predictions["path"].to_numpy().astype(str), kind="stable")
+    return Found(to_probabilities(classified.logits[order], 1.0), classified.passes[order])
 
 
 def on_all_cores(answer: Callable[[Sequence[Path]], Any], pool: ProcessPoolExecutor, files: list[Path]) -> list[Any]:
@@ -129,7 +127,7 @@ class Case(NamedTuple):
     name: str
     files: int
     expected: Floats
-    found: dict[Route, Found]  # without a second look
+    found: dict[Route, Found]  # without a second pass
     auto: Found  # with it, as --precision auto does
 
     @property
@@ -144,18 +142,18 @@ def measure(folder: Path, kind: photographs.Kind, number: int, size: tuple[int, 
     files = sorted(folder.rglob("*.jpg"))
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
 
-        def ours(looks: CascadeSettings) -> Found:
-            pieces = on_all_cores(partial(answers, looks), pool, files)
+        def ours(settings: CascadeSettings) -> Found:
+            pieces = on_all_cores(partial(answers, settings), pool, files)
             return Found(*(np.concatenate(column) for column in zip(*pieces, strict=True)))
 
         expected = np.concatenate(on_all_cores(textbook, pool, files))
-        found = {route: ours(route.looks) for route in ROUTES}
-        auto = ours(precision.looks("auto", "openvino", False))
+        found = {route: ours(route.settings) for route in ROUTES}
+        auto = ours(precision.cascade_settings(Options(), EngineName.OPENVINO, "cpu"))
     return Case(f"{kind}, {size[0]}×{size[1]}", len(files), expected, found, auto)
 
 
 def route_table(case: Case) -> list[str]:
-    """Every route without a second look."""
+    """Every route without a second pass."""
     rows = [
         f"**{case.name}**: {case.files:,} images, of {case.sure:.0%} the textbook is sure (≥ {SURE})",
         "",
@@ -168,7 +166,7 @@ def route_table(case: Case) -> list[str]:
 
 
 def auto_table(cases: Sequence[Case]) -> list[str]:
-    """What the second look makes of it, at the margins in use."""
+    """What the second pass makes of it, at the margins in use."""
     rows = [
         "| images | n | looked at twice | decoded twice | top-1 | where sure | mean Δ | worst Δ |",
         "|---|---|---|---|---|---|---|---|",

@@ -25,16 +25,14 @@ import ray
 
 from benchmarks import tiny
 from pipeline import schema
-from pipeline.images import listing
 from pipeline.job import Job
 from pipeline.model import bundle as bundles
-from pipeline.model import fingerprint
 from pipeline.run import outputs, planning, publishing
 from pipeline.run.folder import RunFolder
-from pipeline.run.parts import Receipt, this_process, write_part
+from pipeline.run.parts import Receipt, write_part
 from pipeline.run.plan import Plan
-from pipeline.run.selecting import Selection
 from pipeline.run.sharding import MIN_SHARD_IMAGES, SHARDS_PER_WORKER, Shard
+from pipeline.run.worker import this_process
 from workers.ray_executor import RayExecutor
 
 SLEEPS = (1.0, 0.2, 0.05, 0.0)  # seconds a shard, one step each
@@ -69,14 +67,14 @@ class SleepingActor:
 class Step(NamedTuple):
     """What the driver did while the actors slept `sleep` seconds a shard: shards, wall and CPU seconds of its own.
 
-    `runner` are wall seconds inside `publishing.stage`: checking a receipt, and renaming its part durably.
+    `accepting` are wall seconds inside `publishing.accept`: checking a receipt, and renaming its part durably.
     """
 
     sleep: float
     shards: int
     seconds: float
     cpu: float
-    runner: float
+    accepting: float
 
     @property
     def rate(self) -> float:
@@ -96,10 +94,8 @@ def plan_shards(base: Path, number: int) -> RunFolder:
     job = Job.of(str(base / "images"), str(base / "out"), str(base / "tiny"), {"engine": "torch"})
     bundle, folder = bundles.load(base / "tiny"), outputs.new_run(job.output)
     folder.create()
-    listing.write_listing(job, folder.listing)
-    name = fingerprint.model_name(bundle, fingerprint.model_key(bundle, job.options))
-    found = Selection(job, folder.listing, folder.path, name)
-    planning.make_plan(folder, job, bundle, found, {}, workers=-(-number // SHARDS_PER_WORKER), on_gpu=False)
+    selection = planning.select(job, bundle, folder.path)
+    planning.make_plan(folder, job, bundle, selection, workers=-(-number // SHARDS_PER_WORKER), device="cpu")
     return folder
 
 
@@ -143,10 +139,10 @@ def simulate(base: Path, actors: int, number: int) -> list[Step]:
     (folder.path / "sleeps.json").write_text(json.dumps(sleeps), encoding="utf-8")
     with ThreadPoolExecutor(8) as writers:
         list(writers.map(partial(prepare_part, folder, plan), shards))
-    asynchronous = list(stage_all(folder, plan, shards, actors))
+    staged = list(stage_all(folder, plan, shards, actors))
     publishing.decide(folder, plan, None)
     publishing.publish(folder)
-    return [step(sleep, [each for each in asynchronous if sleeps[each.shard] == sleep], actors) for sleep in SLEEPS]
+    return [step(sleep, [each for each in staged if sleeps[each.shard] == sleep], actors) for sleep in SLEEPS]
 
 
 class Staged(NamedTuple):
@@ -155,29 +151,29 @@ class Staged(NamedTuple):
     shard: str
     wall: float
     cpu: float
-    runner: float
+    accepting: float
 
 
 def stage_all(folder: RunFolder, plan: Plan, shards: list[Shard], actors: int) -> Iterator[Staged]:
     """What `phases.Run.classify` does, with a clock."""
-    fleet = RayExecutor(actors, on_gpu=False, actor=SleepingActor)
-    for shard, part in fleet.classify(plan, shards, str(actors)):
+    executor = RayExecutor(actors, on_gpu=False, actor=SleepingActor)
+    for shard, part in executor.classify(plan, shards, str(actors)):
         start = time.perf_counter()
-        publishing.stage(folder, shard, part)
+        publishing.accept(folder, shard, part)
         now = time.perf_counter()
         yield Staged(shard.id, now, time.process_time(), now - start)
 
 
-def step(sleep: float, asynchronous: list[Staged], actors: int) -> Step:
+def step(sleep: float, staged: list[Staged], actors: int) -> Step:
     """One step, without the shards at its ends that actors worked on while others were in another step."""
-    inner = asynchronous[actors:-actors] if len(asynchronous) > 3 * actors else asynchronous
+    inner = staged[actors:-actors] if len(staged) > 3 * actors else staged
     first, last = inner[0], inner[-1]
     return Step(
         sleep,
         len(inner) - 1,
         last.wall - first.wall,
         last.cpu - first.cpu,
-        sum(each.runner for each in inner[1:]),
+        sum(each.accepting for each in inner[1:]),
     )
 
 
@@ -188,8 +184,8 @@ def tables(steps: list[Step], actors: int) -> Iterator[str]:
     yield "|---:|---:|---:|---:|---:|---:|"
     for each in steps:
         asked = f"{actors / each.sleep:,.0f}" if each.sleep else "as many as can be"
-        wall, runner, cpu = (1000 * value / each.shards for value in (each.seconds, each.runner, each.cpu))
-        yield f"| {each.sleep:g} s | {asked} | {each.rate:,.0f}/s | {wall:.2f} | {runner:.2f} | {cpu:.2f} |"
+        wall, accepting, cpu = (1000 * value / each.shards for value in (each.seconds, each.accepting, each.cpu))
+        yield f"| {each.sleep:g} s | {asked} | {each.rate:,.0f}/s | {wall:.2f} | {accepting:.2f} | {cpu:.2f} |"
     most = max(each.rate for each in steps)
     yield ""
     yield f"Classifiers that one driver keeps busy at {most:,.0f} shards/s (× images a shard ÷ images/s of one):"

@@ -33,7 +33,7 @@ from benchmarks.contenders import (
 )
 from benchmarks.figures import FEW, MANY, SOME, Figures
 from benchmarks.sets import ORIGINALS, Kind, Sets
-from pipeline import storage
+from pipeline import durable
 
 WARM = 256  # images: enough for every one of two actors
 ELSEWHERE = ("PREFECT_API_URL", "RAY_ADDRESS", "OMP_NUM_THREADS", "PYTHONPATH")  # would measure something else
@@ -182,7 +182,7 @@ def main() -> int:
     print(page)
     target = chosen.results or (None if chosen.quick else Path(__file__).parent / "RESULTS.md")
     if target and not found.failures:
-        storage.write_text(target.absolute(), page)
+        durable.write_text(target.absolute(), page)
     return int(bool(found.failures) or judging.is_missed(rows))
 
 

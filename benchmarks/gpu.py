@@ -27,14 +27,17 @@ from PIL import Image
 
 from flows import phases
 from pipeline import schema
-from pipeline.images.batching import BATCH_SIZE, Decoding, image_batches
-from pipeline.job import Job
+from pipeline.events import Events
+from pipeline.images.batching import BATCH_SIZE, image_batches
+from pipeline.images.decoding import ExactDecoder
+from pipeline.images.fast_decoding import FastDecoder
+from pipeline.job import EngineName, Job
 from pipeline.model import bundle
 from pipeline.model.bundle import Bundle
 from pipeline.model.cuda_staging import IN_FLIGHT
-from pipeline.model.engine import Build
-from pipeline.model.engines import fast_dtype
+from pipeline.model.engine import EngineSpec
 from pipeline.model.in_flight import in_flight
+from pipeline.model.precision import fast_dtype
 from pipeline.model.torch_engine import TorchEngine
 from pipeline.timing import Stopwatch
 
@@ -52,7 +55,7 @@ class Roofs(NamedTuple):
 
     decode: float
     model: float
-    asynchronous: float
+    with_copies: float
 
 
 def make_images(folder: Path, number: int, size: tuple[int, int]) -> Path:
@@ -78,24 +81,24 @@ def make_bundle(folder: Path, network: str) -> Bundle:
     return bundle.load(folder / network)
 
 
-def decode_for(seconds: float, images: Path, decoding: Decoding) -> float:
+def decode_for(seconds: float, images: Path, decoder: ExactDecoder) -> float:
     """Images per second that one core decodes."""
     paths = sorted(images.iterdir())[:DISTINCT]
     rows = [{"path": str(path), "size_bytes": path.stat().st_size, "modified_at": 0} for path in paths]
     references = pa.Table.from_pylist(rows, schema.LISTING)
-    list(image_batches(references, decoding, len(rows), Stopwatch()))  # imports, caches
+    list(image_batches(references, decoder, len(rows), Stopwatch()))  # imports, caches
     done, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
-        done += sum(batch.num_rows for batch in image_batches(references, decoding, len(rows), Stopwatch()))
+        done += sum(batch.num_rows for batch in image_batches(references, decoder, len(rows), Stopwatch()))
     return done / (time.perf_counter() - start)
 
 
 def decode_roof(seconds: float, images: Path, model: Bundle) -> float:
     """Images per second of all cores at the same time, a process on each."""
     cores = len(os.sched_getaffinity(0))
-    decoding = Decoding(model.preprocessing, 10**9, way="fast")
+    decoder = FastDecoder(model.preprocessing, 10**9)
     with multiprocessing.get_context("spawn").Pool(cores) as pool:
-        return sum(pool.starmap(decode_for, [(seconds, images, decoding)] * cores))
+        return sum(pool.starmap(decode_for, [(seconds, images, decoder)] * cores))
 
 
 def rate(seconds: float, rows: int, batches: Callable[[Iterator[None]], None]) -> float:
@@ -117,8 +120,8 @@ def model_roofs(seconds: float, model: Bundle, device: str, rows: int) -> tuple[
     """Images per second of the network: its pixels on the device, and with staging copies."""
     import torch
 
-    numbers = fast_dtype(on_gpu=device == "cuda")
-    engine = TorchEngine(model, Build("torch", features=False, numbers=numbers), device, threads=1, asynchronous=True)
+    spec = EngineSpec(EngineName.TORCH, features=False, dtype=fast_dtype(device))
+    engine = TorchEngine(model, spec, device, threads=1, asynchronous=True)
     pixels = np.random.default_rng(0).integers(0, 256, (rows, *model.preprocessing.shape), dtype=np.uint8)
     runner = engine.runner
     assert runner is not None
@@ -169,7 +172,7 @@ def whole_path(
     }
     output = scratch / f"out-{model.name}-{images.name}-{workers}-{number}"
     job = Job.of(str(images), str(output), str(model.folder), options)
-    with phases.Run(job, tell=lambda text: None, progress=lambda done, total: None) as run:
+    with phases.Run(job, Events()) as run:
         assert run.plan() is not None
         start = time.perf_counter()
         run.classify()
@@ -194,7 +197,7 @@ def rows_for(model: Bundle, images: Path, scratch: Path, roofs: Roofs, chosen: a
     cores = len(os.sched_getaffinity(0))
     known = (
         f"| {model.name} | {images.name} | {roofs.decode:,.0f} ({roofs.decode / cores:,.0f} × {cores}) "
-        f"| {roofs.model:,.0f} | {roofs.asynchronous:,.0f} "
+        f"| {roofs.model:,.0f} | {roofs.with_copies:,.0f} "
     )
     number = len(list(images.iterdir()))
     for workers in ("inline", "ray"):

@@ -18,6 +18,7 @@ from prefect.runtime import flow_run
 
 from flows.phases import Run
 from pipeline.errors import RequestError, RunError
+from pipeline.events import Events
 from pipeline.job import Job, Options
 from pipeline.run.plan import Plan
 from pipeline.run.reporting import Summary, markdown
@@ -36,10 +37,9 @@ def classify_images(images: str, output: str, model: str | None = None, options:
         model: A bundle folder or the name of a timm model; empty for the default ImageNet network.
         options: Everything that has a default.
     """
-    log = get_run_logger()
     try:
         job = Job.of(images, output, model, options)
-        with _Progress() as progress, Run(job, tell=log.info, progress=progress, flow_run=flow_run.get_id()) as run:
+        with _PrefectEvents() as events, Run(job, events, flow_run=flow_run.get_id()) as run:
             if plan(run) is None:
                 _show(f"Nothing new in `{job.images}`: every image is classified already.")
                 return None
@@ -90,26 +90,32 @@ def _if_possible(show: Callable[..., Any], *what: Any, **named: Any) -> Any:
     try:
         return show(*what, **named)
     except Exception as error:  # noqa: BLE001 – nothing but Prefect is called here, and no row depends on it
-        get_run_logger().warning("Prefect could not be told (%s: %s); the run goes on.", type(error).__name__, error)
+        get_run_logger().warning("Prefect could not be reached (%s: %s); the run goes on.", type(error).__name__, error)
         return None
 
 
-class _Progress:
-    """The progress artifact of a flow run, kept by a thread of its own.
+class _PrefectEvents(Events):
+    """Sentences go to the flow run's log, progress to an artifact that a thread of its own keeps.
 
-    Prefect tries for minutes to reach a server that is gone; the run hands over two numbers and never waits for it.
+    Prefect tries for minutes to reach a server that is down; the run hands over two numbers and never waits for it.
     """
 
     def __init__(self) -> None:
+        self._log = get_run_logger()
         self._now = (0, 0)  # images done, images in all
         self._ended = threading.Event()
         context = contextvars.copy_context()  # by which the artifact finds its flow run
         self._thread = threading.Thread(target=context.run, args=(self._follow,), name="progress", daemon=True)
 
-    def __call__(self, done: int, total: int) -> None:
+    def message(self, text: str) -> None:
+        """See `Events`."""
+        self._log.info(text)
+
+    def progress(self, done: int, total: int) -> None:
+        """See `Events`."""
         self._now = (done, total)
 
-    def __enter__(self) -> "_Progress":
+    def __enter__(self) -> "_PrefectEvents":
         self._thread.start()
         return self
 

@@ -44,7 +44,7 @@ def classify(
     abstain_below: Annotated[float | None, typer.Option(help=_help("abstain_below"))] = None,
     embeddings: Annotated[bool, typer.Option("--embeddings", help=_help("embeddings"))] = False,
     device: Annotated[Device, typer.Option(help=_help("device"))] = "auto",
-    engine: Annotated[EngineName, typer.Option(help=_help("engine"))] = "auto",
+    engine: Annotated[EngineName, typer.Option(help=_help("engine"))] = EngineName.AUTO,
     precision: Annotated[Precision, typer.Option(help=_help("precision"))] = "auto",
     gpu_decoding: Annotated[bool, typer.Option("--gpu-decoding", help=_help("gpu_decoding"))] = False,
     workers: Annotated[Workers, typer.Option(help=_help("workers"))] = "auto",
@@ -82,8 +82,8 @@ def classify(
         summary = _through_prefect(job)
     else:
         tell("No Prefect API is configured: running directly (--prefect runs it as a flow).")
-        with terminal.progress_bar() as progress:
-            summary = phases.run_directly(job, tell, progress)
+        with terminal.progress_bar() as events:
+            summary = phases.run_directly(job, events)
     _close(job, summary, json)
 
 

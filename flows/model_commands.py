@@ -108,7 +108,7 @@ def evaluate(
         float | None, typer.Option(help="Give no label where the best class is less probable than this (0–1).")
     ] = None,
     device: Annotated[Device, typer.Option(help="Where the network runs.")] = "auto",
-    engine: Annotated[EngineName, typer.Option(help="What runs the network.")] = "auto",
+    engine: Annotated[EngineName, typer.Option(help="What runs the network.")] = EngineName.AUTO,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A folder for metrics.json and the pictures.")
     ] = None,
@@ -117,7 +117,7 @@ def evaluate(
     """Say how good a bundle is on LABELLED images, and how far its confidence can be believed."""
     from pydantic import ValidationError
 
-    from pipeline import storage
+    from pipeline import durable
     from pipeline.job import sentence
     from pipeline.model import resolving
     from pipeline.training import evaluating, plotting
@@ -129,8 +129,8 @@ def evaluate(
         raise RequestError(sentence(error)) from None
     found = evaluating.evaluate(resolving.resolve(bundle), labelling.listed(labelled), which=split, options=options)
     if output is not None:
-        storage.make_folder(output.absolute())
-        storage.write_text(output / "metrics.json", found.model_dump_json(indent=1))
+        durable.make_folder(output.absolute())
+        durable.write_text(output / "metrics.json", found.model_dump_json(indent=1))
         plotting.confusion_matrix(found, output / "confusion_matrix.png")
         plotting.reliability_diagram(found, output / "reliability.png")
         tell(f"Figures and pictures: {output}")

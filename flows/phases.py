@@ -1,28 +1,25 @@
 """One run of a job, phase by phase: plan, classify, publish, report. Plain functions, with or without Prefect."""
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, closing
 from datetime import UTC, datetime
 from types import TracebackType
 
 from pipeline.errors import RequestError
+from pipeline.events import Events
 from pipeline.images import gpu_decoding, listing
 from pipeline.job import Job
 from pipeline.model import engines, fingerprint, resolving
 from pipeline.model.bundle import Bundle
 from pipeline.run import outputs, planning, publishing, reporting
-from pipeline.run.accounting import Account, AccountBuilder, Conditions
+from pipeline.run.accounting import Account, AccountBuilder
+from pipeline.run.bottleneck import RunConditions
 from pipeline.run.folder import RunFolder
-from pipeline.run.parts import peak_memory, take_stage_times
+from pipeline.run.parts import take_stage_times
 from pipeline.run.plan import Plan
 from pipeline.run.reporting import Summary
-from pipeline.run.selecting import Selection
+from pipeline.run.worker import peak_memory
 from pipeline.timing import Stopwatch
-from workers import executor
-from workers.executor import Executor
-
-Tell = Callable[[str], None]
-Progress = Callable[[int, int], None]  # images done, images in all
+from workers.executor import Executor, check_executor, open_executor
 
 
 def check(job: Job) -> Bundle:
@@ -33,18 +30,17 @@ def check(job: Job) -> Bundle:
     fingerprint.top_k_of(job.options, bundle)
     engines.check(bundle, job.options)
     gpu_decoding.check(job.options, bundle.preprocessing)
-    executor.check(job.options)
+    check_executor(job.options)
     return bundle
 
 
 class Run(AbstractContextManager["Run"]):
-    """A run while it happens: holds the output's lock and the fleet until it is left."""
+    """A run while it happens: holds the output's lock and the executor until it is left."""
 
-    def __init__(self, job: Job, *, tell: Tell, progress: Progress, flow_run: str | None = None) -> None:
-        """`tell` gets sentences for people, `progress` images done and in all, `flow_run` goes into the provenance."""
+    def __init__(self, job: Job, events: Events, flow_run: str | None = None) -> None:
+        """`events` hears sentences for people, and images done and in all; `flow_run` goes into the provenance."""
         self._job = job
-        self._tell = tell
-        self._progress = progress
+        self._events = events
         self._flow_run = flow_run
         self._held = ExitStack()
         self._timed = Stopwatch()
@@ -62,7 +58,7 @@ class Run(AbstractContextManager["Run"]):
         """Continue the unfinished run of this request, or plan a new one; None where nothing is new."""
         with self._timed("plan"):
             bundle = check(self._job)
-            self._held.enter_context(outputs.locked(self._job.output, self._waiting))
+            self._held.enter_context(outputs.locked(self._job.output, self._events))
             unfinished = self._unfinished(bundle)
             plan = self._plan_anew(bundle) if unfinished is None else self._resume(unfinished)
         if plan is not None:
@@ -76,16 +72,16 @@ class Run(AbstractContextManager["Run"]):
             self._resumed = self._plan.shards - len(shards)
             total = self._plan.counts.images
             done = total - sum(shard.images for shard in shards)
-            self._progress(done, total)
+            self._events.progress(done, total)
             self._began = datetime.now(UTC)
             if not shards:
                 return
             assert self._executor is not None
             with closing(self._executor.classify(self._plan, shards, self._flow_run)) as parts:
                 for shard, part in parts:
-                    self._account_builder.note(publishing.stage(self._folder, shard, part), take_stage_times(part))
+                    self._account_builder.add(publishing.accept(self._folder, shard, part), take_stage_times(part))
                     done += shard.images
-                    self._progress(done, total)
+                    self._events.progress(done, total)
 
     def publish(self) -> None:
         """Count, decide, and make the run visible."""
@@ -107,10 +103,13 @@ class Run(AbstractContextManager["Run"]):
     def _account(self, seconds: dict[str, float]) -> Account | None:
         if self._executor is None:
             return None
-        looks = self._plan.looks
-        precision = self._job.options.precision
-        how = Conditions(
-            self._executor.size, self._executor.on_gpu, precision, looks.engine, gpu_decoding=looks.first.way == "gpu"
+        cascade = self._plan.inference.cascade
+        how = RunConditions(
+            size=self._executor.size,
+            on_gpu=self._executor.device == "cuda",
+            precision=self._job.options.precision,
+            engine=cascade.engine,
+            gpu_decoding=cascade.first.decoder == "gpu",
         )
         return self._account_builder.close(self._began, seconds, how)
 
@@ -124,69 +123,64 @@ class Run(AbstractContextManager["Run"]):
                 reporting.write_report(folder, reporting.summarize(folder, plan, {}, 0, plan.shards))
         found = planning.unfinished(self._job, self._job.key(fingerprint.model_key(bundle, self._job.options)))
         if found is not None and self._job.options.fresh:
-            self._tell(f"--fresh: abandoning the unfinished run {found.run}.")
+            self._events.message(f"--fresh: abandoning the unfinished run {found.run}.")
             found.discard()
             return None
         return found
 
     def _resume(self, folder: RunFolder) -> Plan:
-        # How long to wait for what does not end is asked anew: a run may have failed for want of patience.
-        patience = self._job.options.model_dump(include={"image_seconds", "stall_seconds", "watchdog_minutes"})
+        # How long to wait for what does not end is asked anew: a run may have failed by a deadline too short.
+        deadlines = self._job.options.model_dump(include={"image_seconds", "stall_seconds", "watchdog_minutes"})
         plan = folder.plan()
-        options = plan.job.options.model_copy(update=patience)
+        options = plan.job.options.model_copy(update=deadlines)
         plan = plan.model_copy(update={"job": plan.job.model_copy(update={"options": options})})
         left = publishing.missing_shards(folder)
         self._folder = folder
-        self._tell(f"Continuing run {folder.run}: {plan.shards - len(left)} of {plan.shards} shards are done.")
+        self._events.message(
+            f"Continuing run {folder.run}: {plan.shards - len(left)} of {plan.shards} shards are done."
+        )
         if left:
             if options.gpu_decoding:  # the plan's, whatever is asked for now
                 gpu_decoding.check(options, plan.load_bundle().preprocessing)
-            workers = self._open_executor(sum(shard.images for shard in left))
-            gpu_decoding.check_device(options, workers.on_gpu)
+            executor = self._open_executor(sum(shard.images for shard in left))
+            gpu_decoding.check_device(options, executor.device)
         return plan
 
     def _plan_anew(self, bundle: Bundle) -> Plan | None:
         job, folder = self._job, outputs.new_run(self._job.output)
         folder.create()
-        skipped = listing.write_listing(job, folder.listing)
-        name = fingerprint.model_name(bundle, fingerprint.model_key(bundle, job.options))
-        todo = Selection(job, folder.listing, folder.path, name)
-        if vanished := todo.write_missing(folder.run):
-            self._tell(f"{vanished:,} files of earlier runs are gone; `current` no longer shows them.")
-        if todo.images == 0:
+        selection = planning.select(job, bundle, folder.path)
+        if missing := selection.write_missing(folder.run):
+            self._events.message(f"{missing:,} files of earlier runs are missing; `current` no longer shows them.")
+        if selection.images == 0:
             folder.discard()
-            self._tell(f"Nothing new: all {todo.found:,} images are classified already.")
+            self._events.message(f"Nothing new: all {selection.found:,} images are classified already.")
             return None
         self._folder = folder
         try:
-            workers = self._open_executor(todo.images)
-            engines.choose(job.options.engine, workers.on_gpu)
-            gpu_decoding.check_device(job.options, workers.on_gpu)
-        except RequestError:  # only the cluster itself could tell
+            executor = self._open_executor(selection.images)
+            engines.choose(job.options.engine, executor.device)
+            gpu_decoding.check_device(job.options, executor.device)
+        except RequestError:  # only the cluster itself could say
             folder.discard()
             raise
-        plan = planning.make_plan(
-            folder, job, bundle, todo, dict(skipped.most_common()), workers=workers.size, on_gpu=workers.on_gpu
-        )
-        for build in plan.builds:
-            engines.prepare(bundle, build)
-        how = f"{plan.looks.engine} in {plan.looks.first.numbers}"
-        self._tell(f"Run {plan.run}: {plan.counts.images:,} images in {plan.shards:,} shards, {how}.")
+        plan = planning.make_plan(folder, job, bundle, selection, workers=executor.size, device=executor.device)
+        plan.inference.prepare(bundle)
+        cascade = plan.inference.cascade
+        how = f"{cascade.engine} in {cascade.first.dtype}"
+        self._events.message(f"Run {plan.run}: {plan.counts.images:,} images in {plan.shards:,} shards, {how}.")
         return plan
 
     def _open_executor(self, images: int) -> Executor:
         if self._executor is None:
             with self._timed("start"):
-                self._executor = self._held.enter_context(executor.opened(self._job.options, images))
+                self._executor = self._held.enter_context(open_executor(self._job.options, images))
         return self._executor
 
-    def _waiting(self, who: str) -> None:
-        self._tell(f"Another run writes to {self._job.output} ({who}); waiting for it to end.")
 
-
-def run_directly(job: Job, tell: Tell, progress: Progress) -> Summary | None:
+def run_directly(job: Job, events: Events) -> Summary | None:
     """All phases in this process without Prefect; None where nothing was new."""
-    with Run(job, tell=tell, progress=progress) as run:
+    with Run(job, events) as run:
         if run.plan() is None:
             return None
         run.classify()

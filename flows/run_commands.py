@@ -8,12 +8,12 @@ import typer
 from flows import terminal
 from flows.exit_codes import exit_codes
 from flows.terminal import tell
-from pipeline import storage
+from pipeline import durable
 from pipeline.errors import RequestError
 from pipeline.run import cleaning, publishing, reporting
 from pipeline.run import outputs as run_folders
 from pipeline.run.folder import RunFolder
-from pipeline.run.parts import peak_memory
+from pipeline.run.worker import peak_memory
 
 Output = Annotated[Path, typer.Argument(help="The output of classify.")]
 
@@ -46,7 +46,7 @@ def publish(
     folder = {folder.run: folder for folder in _all_runs(output)}.get(run)
     if folder is None:
         raise RequestError(f"{output} has no run {run}; `shardseer runs {output}` lists them.")
-    with run_folders.locked(output, lambda who: tell(f"Another run writes to {output} ({who}); waiting.")):
+    with run_folders.locked(output, terminal.TerminalEvents()):
         if folder.state != "refused":
             raise RequestError(
                 f"Run {run} is {folder.state}, not refused: there is nothing to publish by hand. "
@@ -56,7 +56,7 @@ def publish(
         publishing.decide(folder, plan, max_error_rate=None)
         publishing.publish(folder)
         publishing.remove_leftovers(folder)
-        storage.remove(folder.refused)
+        durable.remove(folder.refused)
         reporting.write_report(folder, summary := reporting.summarize(folder, plan, {}, peak_memory(), plan.shards))
     terminal.show_summary(summary)
 
@@ -64,7 +64,7 @@ def publish(
 def clean(output: Output) -> None:
     """Remove abandoned runs and the leftovers of finished ones; what a command would continue stays."""
     _all_runs(output)
-    with run_folders.locked(output, lambda who: tell(f"Another run writes to {output} ({who}); waiting.")):
+    with run_folders.locked(output, terminal.TerminalEvents()):
         removed, freed = cleaning.clean(run_folders.all_runs(output))
     tell(f"Removed {len(removed)} abandoned run(s) {' '.join(removed)}; {freed / 1e6:,.1f} MB freed.")
 

@@ -21,9 +21,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Column, Table
 from rich.text import Text
 
-from flows.phases import Progress as Report
 from pipeline.errors import RequestError
-from pipeline.run import bottleneck
+from pipeline.events import Events
+from pipeline.run import accounting
 from pipeline.run.reporting import Summary
 
 SHOWN_ROWS = 40
@@ -37,13 +37,29 @@ def tell(text: str) -> None:
     err.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
+class TerminalEvents(Events):
+    """Sentences on stderr, and images done as a bar where there is one."""
+
+    def __init__(self, bar: Progress | None = None) -> None:
+        self._bar = bar
+        self._task = None if bar is None else bar.add_task("classifying", total=None)
+
+    def message(self, text: str) -> None:
+        """See `Events`."""
+        tell(text)
+
+    def progress(self, done: int, total: int) -> None:
+        """See `Events`."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, total=total)
+
+
 @contextmanager
-def progress_bar() -> Iterator[Report]:
-    """A bar on stderr for images done; silent where stderr is no terminal."""
+def progress_bar() -> Iterator[TerminalEvents]:
+    """Events with a bar on stderr; silent where stderr is no terminal."""
     columns = (SpinnerColumn(), TextColumn("classifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task("classifying", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        yield TerminalEvents(bar)
 
 
 def show_summary(summary: Summary) -> None:
@@ -58,7 +74,7 @@ def show_summary(summary: Summary) -> None:
     for cause in summary.causes:
         tell(f"  {cause.rows} × {cause.name}")
     if summary.account is not None:
-        for line in bottleneck.lines(summary.account):
+        for line in accounting.lines(summary.account):
             tell(line)
 
 

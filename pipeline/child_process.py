@@ -19,15 +19,15 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import RequestError
+from pipeline.errors import ErrorStage, RequestError
+from pipeline.events import Events
 
 MAKE_SECONDS = 3600  # to download, build or convert a network
 START_SECONDS = 300  # on a busy machine, from a slow disk
-BEAT_SECONDS = 1.0  # how often the parent says that it lives while it waits
+HEARTBEAT_SECONDS = 1.0  # between heartbeats of a parent that waits
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
-Tell = Callable[[Any], None]
-Beat = Callable[[], None]
+Report = Callable[[Any], None]  # sends something to the parent while the child works
 
 
 class ChildDiedError(Exception):
@@ -37,13 +37,13 @@ class ChildDiedError(Exception):
         name = signal.Signals(-returncode).name if returncode < 0 else f"exit code {returncode}"
         super().__init__(f"died of {name}")
         self.may_be_chance = returncode == -signal.SIGKILL  # the kernel or a person can kill anyone
-        self.stage = "worker" if self.may_be_chance else "classify"
+        self.stage = ErrorStage.WORKER if self.may_be_chance else ErrorStage.CLASSIFY
 
 
 class ChildSlowError(Exception):
     """The child did not answer in time and was killed."""
 
-    stage = "timeout"
+    stage = ErrorStage.TIMEOUT
 
 
 class ChildError(Exception):
@@ -56,11 +56,11 @@ class ChildError(Exception):
 
 
 def in_a_child(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call `function(tell, *arguments)` in a process of its own: what it imports and takes goes with it.
+    """Call `function(report, *arguments)` in a process of its own: what it imports and takes goes with it.
 
     Raises the `RequestError` that is raised there, and `ChildError` for any other exception.
     """
-    child = Child(lambda: None)
+    child = Child(Events())
     try:
         return child.ask(MAKE_SECONDS, function, *arguments)
     except ChildError as error:
@@ -72,17 +72,17 @@ def in_a_child(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 class Child:
-    """A Python process that calls functions for this one. `beat` is called about once a second while it works."""
+    """A Python process that calls functions for this one; `events` hears a heartbeat about once a second meanwhile."""
 
     def __init__(
         self,
-        beat: Beat,
+        events: Events,
         *,
         memory: int | None = None,
         environment: dict[str, str] | None = None,
     ) -> None:
         """`memory` bounds the address space in bytes that the child's work may take."""
-        self._beat = beat
+        self._events = events
         self._memory = memory
         self._environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
@@ -93,16 +93,16 @@ class Child:
         """Whether the child that answered last still lives."""
         return self._process is not None and self._process.poll() is None
 
-    def ask(self, seconds: float, function: Callable[..., Any], *arguments: Any, heard: Tell | None = None) -> Any:
-        """Have `function(tell, *arguments)` called and return its answer; `heard` gets what it tells meanwhile.
+    def ask(self, seconds: float, function: Callable[..., Any], *arguments: Any, report: Report | None = None) -> Any:
+        """Have `function(report, *arguments)` called and return its answer; `report` gets what it reports meanwhile.
 
-        Raises `ChildDiedError`, `ChildSlowError`, `ChildError`; the child is gone after the first two.
+        Raises `ChildDiedError`, `ChildSlowError`, `ChildError`; the child no longer exists after the first two.
         """
         if not self.is_warm:
             self._start()
         try:
             self._connection.send((function.__module__, function.__name__, arguments))
-            return self._output(seconds, heard)
+            return self._receive(seconds, report)
         except (EOFError, ConnectionError):
             assert self._process is not None
             raise ChildDiedError(self._process.wait()) from None
@@ -129,31 +129,31 @@ class Child:
         self._connection = Connection(ours.detach())
         try:
             self._connection.send(self._memory)
-            self._output(START_SECONDS, None)
+            self._receive(START_SECONDS, None)
         except (EOFError, ConnectionError, ChildSlowError) as error:
             raise OSError(f"a child process to isolate images in does not start: {error}") from error
 
-    def _output(self, seconds: float, heard: Tell | None) -> Any:
+    def _receive(self, seconds: float, report: Report | None) -> Any:
         deadline = time.monotonic() + seconds
         while True:
-            self._beat()
+            self._events.heartbeat()
             left = deadline - time.monotonic()
             if left <= 0:
                 self.close()
                 raise ChildSlowError(f"no answer after {seconds:g} s")
-            if not self._connection.poll(min(left, BEAT_SECONDS)):
+            if not self._connection.poll(min(left, HEARTBEAT_SECONDS)):
                 continue
             kind, content = self._connection.recv()
             if kind == "answer":
                 return content
             if kind == "error":
                 raise ChildError(*content)
-            if heard is not None:
-                heard(content)
+            if report is not None:
+                report(content)
 
 
 def serve(descriptor: int, parent: int) -> None:
-    """Be the child: answer until the parent is gone, and do not outlive it even in an endless native loop."""
+    """Be the child: answer until the parent ends, and do not outlive it even in an endless native loop."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         return
@@ -174,8 +174,8 @@ def serve(descriptor: int, parent: int) -> None:
             return
         try:
             function = getattr(importlib.import_module(module), name)
-            answer = ("answer", function(lambda said: connection.send(("said", said)), *arguments))
-        except Exception as error:  # noqa: BLE001  told to the parent, who judges it
+            answer = ("answer", function(lambda content: connection.send(("report", content)), *arguments))
+        except Exception as error:  # noqa: BLE001  sent to the parent, which judges it
             answer = ("error", (type(error).__name__, str(error)))
         connection.send(answer)
 

@@ -1,8 +1,6 @@
-"""The kinds of errors: of the request, of the run, of the network."""
+"""Errors by whose they are: the request's, the run's, the network's, or one image's with the stage where it failed."""
 
-
-class EngineError(RuntimeError):
-    """The network fails whatever it is given: no image is to blame."""
+from enum import StrEnum
 
 
 class RequestError(ValueError):
@@ -11,3 +9,32 @@ class RequestError(ValueError):
 
 class RunError(RuntimeError):
     """The run failed; the message says what happened and what to do. The command line exits with 1."""
+
+
+class EngineError(RuntimeError):
+    """The network fails whatever it is given: no image is at fault."""
+
+
+class ErrorStage(StrEnum):
+    """Where an image failed: the values of the column `error_stage`."""
+
+    LIST = "list"  # the file or its folder could not be examined
+    READ = "read"  # its bytes could not be read, or changed meanwhile
+    DECODE = "decode"  # its bytes are no image that is allowed, or are broken, or it is too large
+    CLASSIFY = "classify"  # the network failed on its pixels
+    TIMEOUT = "timeout"  # reading, decoding or classifying it took too long
+    WORKER = "worker"  # the process that worked at it was killed, or the machine ran out of memory
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether the error may go away by itself: such an image is tried again by the next run."""
+        return self not in (ErrorStage.DECODE, ErrorStage.CLASSIFY)
+
+
+class ImageError(Exception):
+    """This image cannot be classified: the `stage` where it failed, and the cause in one line."""
+
+    def __init__(self, stage: ErrorStage, reason: str) -> None:
+        super().__init__(reason)
+        self.stage = stage
+        self.reason = reason

@@ -5,6 +5,7 @@ Both are frozen and validated when they are made, so that nothing downstream che
 
 import hashlib
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,8 +16,18 @@ from pipeline.errors import RequestError
 
 Workers = Literal["auto", "ray", "inline"]
 Device = Literal["auto", "cpu", "cuda"]
-EngineName = Literal["auto", "torch", "openvino"]
 Precision = Literal["auto", "exact", "fast"]
+
+
+class EngineName(StrEnum):
+    """What runs the network. `auto` is the first of the others that is installed and runs on the device.
+
+    Each of the others is the module `pipeline/model/<name>_engine.py`.
+    """
+
+    AUTO = "auto"
+    OPENVINO = "openvino"
+    TORCH = "torch"
 
 
 class Options(BaseModel):
@@ -33,7 +44,8 @@ class Options(BaseModel):
     embeddings: bool = Field(default=False, description="Also write the network's pooled features of each image.")
     device: Device = Field(default="auto", description="Where the network runs; auto takes a GPU where there is one.")
     engine: EngineName = Field(
-        default="auto", description="What runs the network; auto takes OpenVINO on a CPU where installed, else torch."
+        default=EngineName.AUTO,
+        description="What runs the network; auto takes OpenVINO on a CPU where installed, else torch.",
     )
     precision: Precision = Field(
         default="auto",

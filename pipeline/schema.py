@@ -4,11 +4,15 @@ Extension types (the image tensor) live between processes only; what is written 
 Parquet reader knows.
 """
 
+from collections.abc import Mapping
+
 import pyarrow as pa
+
+from pipeline.errors import ErrorStage
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")  # Spark refuses nanoseconds
 
-# One row per file found. `list_error` says why a file or folder could not be looked at; it ends as an error row.
+# One row per file found. `list_error` says why a file or folder could not be examined; it ends as an error row.
 LISTING = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),
@@ -34,6 +38,7 @@ FACTS = [
     ("content_hash", pa.string()),
 ]
 
+# The last three columns are null in this version: a column that comes later would break globs over older parts.
 PREDICTIONS = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),
@@ -43,6 +48,9 @@ PREDICTIONS = pa.schema(
         ("top_k", pa.list_(pa.struct([("label", pa.string()), ("confidence", pa.float32())]))),
         *FACTS[1:],
         ("embedding", pa.list_(pa.float32())),
+        ("class_index", pa.int32()),
+        ("note", pa.string()),
+        ("entity_tag", pa.string()),
     ]
 )
 
@@ -55,12 +63,14 @@ def image_batch(height: int, width: int, channels: int) -> pa.Schema:
     return pa.schema([*FACTS, ("image", pa.fixed_shape_tensor(pa.uint8(), (height, width, channels)))])
 
 
-def with_failures(batch: pa.Table, failures: dict[int, tuple[str, str]]) -> pa.Table:
+def with_failures(batch: pa.Table, failures: Mapping[int, tuple[ErrorStage, str]]) -> pa.Table:
     """A batch with errors, stage and reason by row number; a row that has one keeps it."""
     for which, column in enumerate(("error_stage", "error")):
         if not failures:
             break
         known = batch[column].to_pylist()
-        told = [failures[row][which] if row in failures and value is None else value for row, value in enumerate(known)]
-        batch = batch.set_column(batch.column_names.index(column), column, pa.array(told, pa.string()))
+        values = [
+            failures[row][which] if row in failures and value is None else value for row, value in enumerate(known)
+        ]
+        batch = batch.set_column(batch.column_names.index(column), column, pa.array(values, pa.string()))
     return batch

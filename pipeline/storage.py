@@ -1,4 +1,4 @@
-"""The one seam to disks and object stores: list, stat, read, write atomically, rename, delete.
+"""Where images lie, on disks and in object stores: names, listing, reading.
 
 Local files go through `os`, whose names are bytes and which can fsync; URIs go through obstore. A path is a string
 everywhere above this file: an absolute path, a URI, or, where a local name is not UTF-8, a percent-escaped
@@ -7,18 +7,14 @@ everywhere above this file: an absolute path, a URI, or, where a local name is n
 
 import errno
 import os
-import shutil
 import stat
 import urllib.parse
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 URI_SCHEMES = ("s3://", "gs://", "az://", "abfs://", "http://", "https://")
 READ_BYTES = 1 << 26  # asked for at once where a file does not come whole
-TEMPORARY = ".tmp"  # never ends in .parquet, so no glob of a reader matches a file being written
 
 
 class Entry(NamedTuple):
@@ -233,83 +229,3 @@ def cause(error: BaseException) -> str:
     """An error in one line without the path (the row has it): its class and message."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(f"{type(error).__name__}: {text}".split())[:500]
-
-
-# --- writing: local and durable ------------------------------------------------------------------------------------
-
-
-@contextmanager
-def atomic(target: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `target`; on leaving, make its bytes durable and give it the name `target`.
-
-    A reader sees the old file or the whole new one. On an exception nothing is left behind.
-    """
-    temporary = target.with_name(f"{target.name}{TEMPORARY}-{os.getpid()}")
-    try:
-        yield temporary
-        sync(temporary)
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync(target.parent)
-
-
-def write_text(target: Path, text: str) -> None:
-    """Write a small text file atomically and durably."""
-    with atomic(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def sync(path: Path) -> None:
-    """Flush a file's bytes, or a folder's names, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def move(source: Path, target: Path, *, both: bool = True) -> None:
-    """Rename within one filesystem and make both folders' names durable.
-
-    Without `both` only the new name is: after a power cut the file may have the old one, too.
-    """
-    os.rename(source, target)
-    sync(target.parent)
-    if both and source.parent != target.parent:
-        sync(source.parent)
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, each durably named in its parent."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    for path in reversed(missing):
-        path.mkdir(exist_ok=True)
-        sync(path.parent)
-
-
-def remove(path: Path) -> None:
-    """Delete a file or a folder with all that is in it; what is already gone is no error."""
-
-    def ignore_missing(_function: Callable[..., Any], _path: str, problem: tuple[Any, BaseException, Any]) -> None:
-        if not isinstance(problem[1], FileNotFoundError):
-            _reraise(problem[1])
-
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, onerror=ignore_missing)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def size_on_disk(path: Path) -> int:
-    """Bytes in a file, or in all files below a folder; 0 for what is not there."""
-    if path.is_dir():
-        return sum(Path(entry.path).lstat().st_size for entry in os.scandir(path) if entry.is_file()) + sum(
-            size_on_disk(Path(entry.path)) for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False)
-        )
-    return path.lstat().st_size if path.exists() else 0
-
-
-def _reraise(error: BaseException) -> NoReturn:
-    raise error

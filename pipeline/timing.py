@@ -50,8 +50,8 @@ class StageTimes(BaseModel):
     """What a worker did with its time between `began` and `ended`: from the part before to this one, without a gap.
 
     `seconds` are wall seconds per stage and add up to that time; `cpu_seconds` are those of the worker's process, all
-    its threads together. A worker on a GPU works at two shards at a time, in two lanes. `remote_seconds` has the same of
-    processes that decoded for it, on some of its `cores`.
+    its threads together. A worker on a GPU works at two shards at a time, in two lanes. `remote_seconds` has the same
+    of processes that decoded for it, on some of its `cores`.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -1,4 +1,4 @@
-"""The Ray actors of a run: starting them, giving each its shards, replacing those that die."""
+"""The Ray actors of a run: starting them, giving each its shards, ending and replacing those that die or stall."""
 
 import time
 from dataclasses import dataclass
@@ -12,12 +12,15 @@ from ray.exceptions import RayError, RayTaskError
 from pipeline.errors import RunError
 from pipeline.run.plan import Plan
 from pipeline.run.retrying import ATTEMPTS, WorkerLostError
+from pipeline.run.scheduling import Outcome
 from pipeline.run.sharding import Shard
-from pipeline.run.stalling import CHECK_SECONDS
 from workers import cluster
 from workers.classifier_actor import SHARDS_AT_ONCE
-from workers.decode_tasks import Feed
-from workers.ray_executor import RayExecutor
+from workers.decode_tasks import DecodeTasks
+
+
+class DecoderLostError(WorkerLostError):
+    """A decode task died; the classifier that waited for its batch lives."""
 
 
 @dataclass(eq=False)
@@ -27,110 +30,131 @@ class PooledActor:
     actor: Any
     shards: int = 0
 
-    def attempt(self, shard: Shard, attempt: int) -> "ray.ObjectRef[Path]":
-        """Set it to work."""
-        self.shards += 1
-        part: ray.ObjectRef[Path] = self.actor.attempt.remote(shard, attempt)
-        return part
-
 
 Running = dict["ray.ObjectRef[Path]", tuple[Shard, PooledActor]]
 
 
 class ActorPool:
-    """The actors of a run: on their way (`starting`), or there, at work or waiting for a shard.
+    """The actors of a run and the attempts under way at them; see `scheduling.Attempts`.
 
     Only an actor that has been placed and holds its network gets a shard: a cluster that is full, or lost a node, may
     place it late or never, and the others must not wait for it.
     """
 
-    def __init__(self, executor: RayExecutor, plan: Plan, flow_run: str | None) -> None:
-        self._at_once = SHARDS_AT_ONCE if executor.on_gpu else 1
-        place = {"num_cpus": 0, "num_gpus": 1} if executor.on_gpu else {"num_cpus": 1, "num_gpus": 0}
-        place["max_concurrency"] = self._at_once
-        feed = _feed(executor.size) if executor.on_gpu else None
-        self._start = partial(ray.remote(executor.actor).options(**place).remote, plan, feed, flow_run)
-        self._lost = 0  # actors in a row that did not come
-        self._there: list[PooledActor] = []
-        self.starting: dict[ray.ObjectRef[None], Any] = {}
+    def __init__(
+        self, actor: type, number: int, classifiers: int, device: str, plan: Plan, flow_run: str | None
+    ) -> None:
+        """Start so many actors of the class `actor`, each on a GPU or a core of its own.
 
-    def start(self, number: int) -> None:
-        """Start so many actors, each on a GPU or a core of its own."""
-        for _ in range(number):
-            actor = self._start()
-            self.starting[actor.ready.remote()] = actor
-
-    def collect_started(self, ended: list[Any]) -> None:
-        """Let those that came wait for a shard; replace those that died on the way, a bounded number of times."""
-        for ready in [ref for ref in self.starting if ref in ended]:
-            actor = self.starting.pop(ready)
-            try:
-                ray.get(ready)
-            except RayError as error:
-                self._lost += 1
-                if self._lost >= ATTEMPTS:
-                    reason = " ".join(str(error).split())[-400:]
-                    raise RunError(f"No worker could be started; the last reason: {reason}") from error
-                self.start(1)
-            else:
-                self._lost = 0
-                self._there.append(PooledActor(actor))
-
-    def least_busy(self) -> PooledActor | None:
-        """The actor with the fewest shards, if it can take one more."""
-        actor = min(self._there, key=lambda each: each.shards, default=None)
-        return actor if actor is not None and actor.shards < self._at_once else None
-
-    def replace(self, actor: PooledActor, error: Exception) -> bool:
-        """End an actor on which an attempt failed and hire another in its place, once; whether it was done now.
-
-        Its other attempts end with it. Where they have no part in the error, because it was the world's or a decode
-        task's, it stays for them.
+        The cores of the cluster are shared by as many `classifiers` as it carries.
         """
-        if actor not in self._there or (actor.shards and isinstance(error, OSError | DecoderLostError)):
-            return False
-        self._there.remove(actor)
-        ray.kill(actor.actor)
-        self.start(1)
-        return True
+        on_gpu = device == "cuda"
+        self._at_once = SHARDS_AT_ONCE if on_gpu else 1
+        place = {"num_cpus": 0, "num_gpus": 1} if on_gpu else {"num_cpus": 1, "num_gpus": 0}
+        place["max_concurrency"] = self._at_once
+        tasks = DecodeTasks.for_one_of(classifiers) if on_gpu else None
+        self._make = partial(ray.remote(actor).options(**place).remote, plan, tasks, flow_run)
+        self._failed_starts = 0  # in a row
+        self._starting: dict[ray.ObjectRef[None], Any] = {}
+        self._ready: list[PooledActor] = []
+        self._running: Running = {}
+        for _ in range(number):
+            self._start()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether an actor that is ready can take one more shard."""
+        return any(actor.shards < self._at_once for actor in self._ready)
+
+    def begin(self, shard: Shard, attempt: int) -> None:
+        """See `scheduling.Attempts`: at the actor with the fewest shards."""
+        actor = min(self._ready, key=lambda each: each.shards)
+        actor.shards += 1
+        self._running[actor.actor.attempt.remote(shard, attempt)] = (shard, actor)
+
+    def wait(self, seconds: float) -> list[Outcome]:
+        """See `scheduling.Attempts`. Actors that come meanwhile are ready; those that die on the way are replaced."""
+        ended = _ended([*self._running, *self._starting], seconds)
+        if not ended:
+            cluster.check_alive()
+        for ready in [each for each in ended if each in self._starting]:
+            self._collect_started(ready)
+        # Taken out together, before any is judged: what ended by itself was not ended beside another one.
+        attempts = {each: self._take(each) for each in ended if each in self._running}
+        return [self._outcome(attempt, *of) for attempt, of in attempts.items()]
+
+    def end(self, shards: list[Shard]) -> list[Outcome]:
+        """See `scheduling.Attempts`: with the actors that work at them."""
+        stalled = [each for each, (shard, _) in self._running.items() if shard in shards]
+        error = WorkerLostError("the worker stalled: it showed no progress for --stall-seconds")
+        taken = [self._take(each) for each in stalled]
+        return [Outcome(shard, None, error, self._replace(actor, error, died=False)) for shard, actor in taken]
 
     def stop(self) -> None:
         """End all actors."""
-        for actor in (*(actor.actor for actor in self._there), *self.starting.values()):
+        for actor in (*(each.actor for each in self._ready), *self._starting.values()):
             ray.kill(actor)
 
+    def _start(self) -> None:
+        actor = self._make()
+        self._starting[actor.ready.remote()] = actor
 
-def _feed(classifiers: int) -> Feed:
-    cores = int(ray.cluster_resources().get("CPU", 1)) // classifiers
-    return Feed(max(1, cores), cluster.bytes_in_flight(classifiers))
+    def _collect_started(self, ready: "ray.ObjectRef[None]") -> None:
+        actor = self._starting.pop(ready)
+        try:
+            ray.get(ready)
+        except RayError as error:
+            self._failed_starts += 1
+            if self._failed_starts >= ATTEMPTS:
+                reason = " ".join(str(error).split())[-400:]
+                raise RunError(f"No worker could be started; the last reason: {reason}") from error
+            self._start()
+        else:
+            self._failed_starts = 0
+            self._ready.append(PooledActor(actor))
+
+    def _take(self, attempt: "ray.ObjectRef[Path]") -> tuple[Shard, PooledActor]:
+        shard, actor = self._running.pop(attempt)
+        actor.shards -= 1
+        return shard, actor
+
+    def _outcome(self, attempt: "ray.ObjectRef[Path]", shard: Shard, actor: PooledActor) -> Outcome:
+        try:
+            return Outcome(shard, _part(attempt))
+        except Exception as error:  # noqa: BLE001  judged by the scheduler
+            ended_beside = self._replace(actor, error, died=isinstance(error, WorkerLostError))
+            return Outcome(shard, None, error, ended_beside)
+
+    def _replace(self, actor: PooledActor, error: Exception, *, died: bool) -> tuple[Shard, ...]:
+        """End an actor on which an attempt failed and start another in its place, once; the shards that end with it.
+
+        Where its other attempts have no part in the error, because it was the world's or a decode task's, it stays for
+        them. Where it died, any of its shards may be the cause: their attempts end, and count, by themselves.
+        """
+        if actor not in self._ready or (actor.shards and isinstance(error, OSError | DecoderLostError)):
+            return ()
+        self._ready.remove(actor)
+        ray.kill(actor.actor)
+        self._start()
+        if died:
+            return ()
+        return tuple(self._take(each)[0] for each, (_, at) in list(self._running.items()) if at is actor)
 
 
-class DecoderLostError(WorkerLostError):
-    """A decode task died; the classifier that waited for its batch lives."""
-
-
-def _beside(actor: PooledActor, running: Running, ended: list[Any], stalled: list[Shard]) -> list[Shard]:
-    """Take away the shards whose attempts were under way beside the one that an actor was ended for."""
-    beside = [ref for ref, (shard, at) in running.items() if at is actor and ref not in ended and shard not in stalled]
-    return [running.pop(ref)[0] for ref in beside]
-
-
-def _ended(running: list[Any]) -> list[Any]:
+def _ended(running: list[Any], seconds: float) -> list[Any]:
     """Wait for one of these, not for long; what a signal's handler raises meanwhile (Prefect's) comes through."""
     if not running:  # every shard that is left waits for its time
-        time.sleep(CHECK_SECONDS)
+        time.sleep(seconds)
         return []
     try:
-        ended, _ = ray.wait(running, num_returns=1, timeout=CHECK_SECONDS)
+        ended, _ = ray.wait(running, num_returns=1, timeout=seconds)
     except SystemError as error:  # Ray's way of saying that an exception it does not know came up while it waited
         raise error.__cause__ or error from None
     return list(ended)
 
 
-def _part(attempt: "ray.ObjectRef[Path]", *, ended: bool) -> Path:
-    """The part that an attempt wrote. Raises what ended it: its own error, or `WorkerLostError`."""
-    if not ended:
-        raise WorkerLostError("the worker stalled: it showed no progress for --stall-seconds")
+def _part(attempt: "ray.ObjectRef[Path]") -> Path:
+    """The part that an ended attempt wrote. Raises what ended it: its own error, or `WorkerLostError`."""
     try:
         part: Path = ray.get(attempt)
     except RayTaskError as error:

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import ray
 
+from pipeline.images.batching import image_batches
+from pipeline.model.devices import has_gpu
 from pipeline.run.attempts import ShardClassifier
 from pipeline.run.folder import RunFolder
-from pipeline.run.parts import this_process
 from pipeline.run.plan import Plan
 from pipeline.run.sharding import Shard
+from pipeline.run.worker import this_process
 from pipeline.without_pandas import leave_pandas_out
-from workers.decode_tasks import Feed
+from workers.decode_tasks import DecodeTasks
 
 SHARDS_AT_ONCE = 2  # of a GPU's classifier: while one shard ends or begins, the other one keeps GPU and cores busy
 log = logging.getLogger("shardseer")
@@ -25,10 +27,10 @@ class ClassifierActor:
     On a GPU it works at `SHARDS_AT_ONCE`, each in a thread of its own, with the one network.
     """
 
-    def __init__(self, plan: Plan, feed: Feed | None, flow_run: str | None) -> None:
-        """Build the planned network here; `feed` says that this actor was placed on a GPU, and what decodes for it."""
+    def __init__(self, plan: Plan, tasks: DecodeTasks | None, flow_run: str | None) -> None:
+        """Build the planned network here; `tasks` says that this actor was placed on a GPU, and what decodes for it."""
         leave_pandas_out()
-        on_gpu = feed is not None
+        on_gpu = tasks is not None
         context = ray.get_runtime_context()
         gpus = tuple(context.get_accelerator_ids().get("GPU", ()))
         worker = this_process("ray", context.get_actor_id(), gpus)
@@ -36,14 +38,15 @@ class ClassifierActor:
         log.info("started on %s, pid %d, accelerators %s", worker.host, worker.pid, gpus or "none")
         if not on_gpu:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # zero GPUs asked for does not hide them
-        self._decode = {} if feed is None else {"decode": feed.batches(shards=SHARDS_AT_ONCE)}
+        self._batches = image_batches if tasks is None else tasks.batches(shards=SHARDS_AT_ONCE)
         self._classifier = ShardClassifier(
             plan,
-            device=_device() if on_gpu else "cpu",
+            # Ray can be told of GPUs that are not there: then the CPU stands in.
+            device="cuda" if on_gpu and has_gpu() else "cpu",
             threads=1,
             worker=worker,
             flow_run=flow_run,
-            cores=None if feed is None else feed.cores,
+            cores=None if tasks is None else tasks.cores,
         )
 
     def ready(self) -> None:
@@ -52,16 +55,9 @@ class ClassifierActor:
     def attempt(self, shard: Shard, attempt: int) -> Path:
         """Classify a shard and write its part under `attempts/`; return the part's path."""
         log.info("shard %s, attempt %d: %d images", shard.id, attempt, shard.images)
-        part = self._classifier.attempt(shard, attempt, **self._decode)
+        part = self._classifier.attempt(shard, attempt, self._batches)
         log.info("shard %s, attempt %d: written", shard.id, attempt)
         return part
-
-
-def _device() -> str:
-    """`cuda` where torch sees the GPU; Ray can be told of GPUs that are not there, and then the CPU stands in."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _keep_log(file: Path) -> None:

@@ -7,12 +7,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from pathlib import Path
 
 import ray
 
 from pipeline import storage
 from pipeline.errors import RequestError, RunError
+from pipeline.model.devices import gpu_count
 
 BYTES_IN_FLIGHT = 2 << 30  # decoded pixels on their way to one GPU: enough for two batches a core at 24 cores a GPU
 OBJECT_STORE_BYTES = 3 << 30  # per GPU: those, and what is read meanwhile; only what is used is taken from the machine
@@ -82,8 +82,7 @@ def bytes_in_flight(classifiers: int) -> int:
 
 def _object_store_bytes() -> int:
     shared = os.statvfs("/dev/shm")
-    gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
-    return max(100 << 20, min(OBJECT_STORE_BYTES * max(1, gpus), shared.f_bavail * shared.f_frsize // 2))
+    return max(100 << 20, min(OBJECT_STORE_BYTES * max(1, gpu_count()), shared.f_bavail * shared.f_frsize // 2))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""CPU work for GPU classifiers: decode tasks on every core of the cluster, their batches in the object store."""
+"""Decoding for GPU classifiers: tasks on every core of the cluster, their batches in the object store."""
 
 import os
 import time
@@ -9,48 +9,56 @@ from typing import NamedTuple
 import pyarrow as pa
 import ray
 
-from pipeline.images.batching import Decoding, batch_bytes, image_batches, took
-from pipeline.model.cascade import Decode
-from pipeline.run.attempts import DECODER
-from pipeline.run.parts import this_process
+from pipeline.images.batching import Batches, batch_bytes, image_batches, with_decoding_times
+from pipeline.images.decoding import ExactDecoder
+from pipeline.run.worker import this_process
 from pipeline.timing import Stopwatch
 from pipeline.without_pandas import leave_pandas_out
+from workers import cluster
 
 
-def decode_batch(references: pa.Table, decoding: Decoding) -> pa.Table:
+def decode_batch(references: pa.Table, decoder: ExactDecoder) -> pa.Table:
     """Decode one batch of references (`schema.LISTING`) to one image batch that names this process in its metadata."""
     leave_pandas_out()
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # zero GPUs asked for does not hide them
-    watch, cpu_before = Stopwatch("gather"), time.process_time()
-    (batch,) = image_batches(references, decoding, references.num_rows, watch)
+    watch, cpu_before = Stopwatch("input_wait"), time.process_time()
+    (batch,) = image_batches(references, decoder, references.num_rows, watch)
     context = ray.get_runtime_context()
     worker = this_process("ray", context.get_task_id(), tuple(context.get_accelerator_ids().get("GPU", ())))
-    timings = took(watch.so_far(), time.process_time() - cpu_before)
-    return batch.replace_schema_metadata({DECODER: worker.model_dump_json(), **timings})
+    cpu_seconds = time.process_time() - cpu_before
+    return with_decoding_times(batch, watch.so_far(), cpu_seconds, worker.model_dump_json())
 
 
-class Feed(NamedTuple):
+class DecodeTasks(NamedTuple):
     """What decodes for one classifier: so many `cores` of the cluster, `bytes` of image batches ahead of it."""
 
     cores: int
     bytes: int
 
-    def batches(self, shards: int) -> Decode:
+    @classmethod
+    def for_one_of(cls, classifiers: int) -> "DecodeTasks":
+        """The share of the connected cluster that decodes for one of so many classifiers."""
+        cores = int(ray.cluster_resources().get("CPU", 1)) // classifiers
+        return cls(max(1, cores), cluster.bytes_in_flight(classifiers))
+
+    def batches(self, shards: int) -> Batches:
         """`image_batches`, decoded by tasks across the cluster: in order, a bounded number of bytes ahead.
 
-        For each of so many `shards` at a time that share the feed; the cores are never without a task, since each shard
+        For each of so many `shards` at a time that share the tasks; the cores are never without one, since each shard
         alone has one for every core.
         """
 
-        def batches(references: pa.Table, decoding: Decoding, batch_size: int, _watch: Stopwatch) -> Iterator[pa.Table]:
-            ahead = self.ahead(batch_bytes(references, decoding, batch_size), shards)
+        def batches(
+            references: pa.Table, decoder: ExactDecoder, batch_size: int, _watch: Stopwatch
+        ) -> Iterator[pa.Table]:
+            ahead = self.ahead(batch_bytes(references, decoder, batch_size), shards)
             decode = ray.remote(num_cpus=1, num_gpus=0, max_retries=0)(decode_batch)
             waiting: deque[ray.ObjectRef[pa.Table]] = deque()
             for start in range(0, references.num_rows, batch_size):
                 if len(waiting) == ahead:
                     yield ray.get(waiting.popleft())
                 piece = references.slice(start, batch_size).combine_chunks()
-                waiting.append(decode.remote(piece, decoding))
+                waiting.append(decode.remote(piece, decoder))
             while waiting:
                 yield ray.get(waiting.popleft())
 

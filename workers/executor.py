@@ -1,4 +1,4 @@
-"""The one interface to whatever classifies: a fleet takes shards and hands back the parts it wrote."""
+"""The one interface to whatever classifies: an executor takes shards and hands back the parts written for them."""
 
 import importlib
 import threading
@@ -6,18 +6,19 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from pipeline.job import Options
-from pipeline.run.attempts import Parts
+from pipeline.model import devices
 from pipeline.run.plan import Plan
+from pipeline.run.scheduling import Parts
 from pipeline.run.sharding import Shard
 
 INLINE_UP_TO = 500  # images: below it, starting Ray takes longer than classifying
 
 
 class Executor(Protocol):
-    """Classifiers side by side: `size` of them, `on_gpu` or not."""
+    """Classifiers side by side: `size` of them, on the `device` cpu or cuda."""
 
     size: int
-    on_gpu: bool
+    device: str
 
     def classify(self, plan: Plan, shards: list[Shard], flow_run: str | None) -> Parts:
         """Classify every shard; yield each with the part written for it, in the order in which they finish.
@@ -27,31 +28,28 @@ class Executor(Protocol):
         ...
 
 
-def check(options: Options) -> None:
+def check_executor(options: Options) -> None:
     """Find out, before anything is written, whether the GPU or cluster asked for is there. Raises `RequestError`."""
     if options.ray_address is not None:
         from workers import cluster
 
         cluster.check_reachable(options.ray_address)
     elif options.device == "cuda":
-        from workers.inline import executor
-
-        with executor(options):
-            pass
+        devices.device_for(options.device)
 
 
 def import_ahead(options: Options) -> None:
     """Import Ray in the background where it may be needed: who waits for a server to start has the time for it."""
     if options.workers != "inline":
-        threading.Thread(target=importlib.import_module, args=("workers.dispatch",), daemon=True).start()
+        threading.Thread(target=importlib.import_module, args=("workers.ray_executor",), daemon=True).start()
 
 
-def opened(options: Options, images: int) -> AbstractContextManager[Executor]:
-    """The fleet for `--workers`; `auto` stays in this process for a few hundred images. Raises `RequestError`."""
+def open_executor(options: Options, images: int) -> AbstractContextManager[Executor]:
+    """The executor for `--workers`; `auto` stays in this process for a few hundred images. Raises `RequestError`."""
     inline = options.workers == "inline" or (
         options.workers == "auto" and images <= INLINE_UP_TO and options.ray_address is None
     )
     # Ray takes a second to import: only where it is used.
-    module = importlib.import_module("workers.inline" if inline else "workers.dispatch")
-    executor: AbstractContextManager[Executor] = module.executor(options)
-    return executor
+    module = importlib.import_module("workers.inline_executor" if inline else "workers.ray_executor")
+    opened: AbstractContextManager[Executor] = module.open_executor(options)
+    return opened

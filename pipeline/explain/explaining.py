@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline import storage
-from pipeline.errors import RequestError
-from pipeline.images.decoding import ImageError, decode, open_image
+from pipeline.errors import ImageError, RequestError
+from pipeline.images.decoding import decode, open_image
 from pipeline.images.preprocessing import Pixels
 from pipeline.model.bundle import Bundle
 from pipeline.model.probabilities import to_probabilities

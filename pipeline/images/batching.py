@@ -1,121 +1,104 @@
-"""A shard → Arrow image batches: read, hash and decode each image into its slot of a batch.
+"""A shard → Arrow image batches: read, hash and decode each image into its row of a batch.
 
 Every reference becomes exactly one row, in the order of the shard. A failure keeps its row: its pixels stay zero, its
-`error` says why, and its neighbours are untouched, because each image owns the slot with its row's number.
+`error` says why, and its neighbours are untouched, because each image is decoded into the pixels of its own row.
 """
 
 import json
-import math
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import schema, storage
-from pipeline.images.decoding import ImageError, check_strictly, content_hash, decode_cause, open_image, stored_size
-from pipeline.images.fast_decoding import Way, decode_by
-from pipeline.images.gpu_decoding import COMPRESSED, THUMBNAIL, thumbnail_for
-from pipeline.images.preprocessing import Pixels, Preprocessing
+from pipeline.errors import ErrorStage, ImageError
+from pipeline.images.decoding import ExactDecoder, content_hash, decode_cause, open_image, stored_size
+from pipeline.images.pillow_settings import decoding_settings
+from pipeline.images.preprocessing import Pixels
 from pipeline.timing import Stopwatch
 
+Row = dict[str, Any]
+Batches = Callable[[pa.Table, ExactDecoder, int, Stopwatch], Iterator[pa.Table]]  # as `image_batches`
+DECODING_TIMES = b"shardseer.decoding_times"  # in a batch's metadata: how long it took, where others decoded it
+DECODED_BY = b"shardseer.decoded_by"  # and by whom
+LARGEST_SIDE = 2**31 - 1  # of the columns width and height, int32
 BATCH_SIZE = {"cpu": 64, "gpu": 256}  # images per Arrow batch, as far as they fit:
 BATCH_BYTES = 256 << 20  # several batches are under way at a time
 
-Row = dict[str, Any]
-DECODING = b"shardseer.decoding"  # in an image batch's metadata: how long it took, where others decoded it
-LARGEST_SIDE = 2**31 - 1  # of the columns width and height, int32
+
+def batch_size(decoder: ExactDecoder, on_gpu: bool, file_bytes: int) -> int:
+    """Images per Arrow batch: fewer of very large ones; `file_bytes` is the mean size of their files."""
+    return max(1, min(BATCH_SIZE["gpu" if on_gpu else "cpu"], BATCH_BYTES // decoder.image_bytes(file_bytes)))
 
 
-class Decoding(NamedTuple):
-    """How files become pixels: for which network, which way, and what is refused."""
+def image_batches(references: pa.Table, decoder: ExactDecoder, rows: int, watch: Stopwatch) -> Iterator[pa.Table]:
+    """Decode `references` (`schema.LISTING`) to tables of at most so many `rows` (`schema.image_batch`)."""
 
-    preprocessing: Preprocessing
-    max_pixels: int  # width × height
-    strict: bool = False  # refuse JPEGs that decode only with warnings
-    way: Way = "exact"
+    def decode(pixels: Pixels, reference: Row) -> Row:
+        return image_row(reference, decoder, pixels, watch)
 
-
-def image_batches(references: pa.Table, decoding: Decoding, batch_size: int, watch: Stopwatch) -> Iterator[pa.Table]:
-    """Decode `references` (`schema.LISTING`) to tables of at most `batch_size` rows (`schema.image_batch`)."""
-
-    def into(slot: Pixels, reference: Row) -> Row:
-        return image_row(reference, decoding, slot, watch)
-
-    return filled_batches(references, decoding, batch_size, into)
+    return filled_batches(references, decoder, rows, decode)
 
 
 def filled_batches(
-    references: pa.Table, decoding: Decoding, batch_size: int, into: Callable[[Pixels, Row], Row]
+    references: pa.Table, decoder: ExactDecoder, batch_size: int, decode: Callable[[Pixels, Row], Row]
 ) -> Iterator[pa.Table]:
-    """Image batches whose pixels and facts `into(slot, reference)` gives, image after image."""
-    layout = schema.image_batch(*decoding.preprocessing.shape)
+    """Image batches whose pixels and facts `decode(pixels, reference)` gives, image after image."""
+    layout = schema.image_batch(*decoder.preprocessing.shape)
     # As integers: a file system can hold times that Python's dates cannot.
     microseconds = references["modified_at"].cast(pa.int64())
     references = references.set_column(references.column_names.index("modified_at"), "modified_at", microseconds)
     for start in range(0, references.num_rows, batch_size):
         batch = references.slice(start, batch_size).to_pylist()
-        pixels = np.zeros((len(batch), *decoding.preprocessing.shape), dtype=np.uint8)
-        rows = [into(slot, reference) for slot, reference in zip(pixels, batch, strict=True)]
+        pixels = np.zeros((len(batch), *decoder.preprocessing.shape), dtype=np.uint8)
+        rows = [decode(each, reference) for each, reference in zip(pixels, batch, strict=True)]
         facts = pa.Table.from_pylist(rows, schema=pa.schema(schema.FACTS))
-        image = pa.FixedShapeTensorArray.from_numpy_ndarray(pixels)
-        table = facts.append_column(layout.field("image"), image)
-        if decoding.way == "gpu":
-            for name in (COMPRESSED, THUMBNAIL):
-                table = table.append_column(name, pa.array([row.get(name) for row in rows], pa.binary()))
+        table = facts.append_column(layout.field("image"), pa.FixedShapeTensorArray.from_numpy_ndarray(pixels))
+        for name in decoder.deferred:
+            table = table.append_column(name, pa.array([row.get(name) for row in rows], pa.binary()))
         yield table
 
 
-def batch_bytes(references: pa.Table, decoding: Decoding, rows: int) -> int:
-    """Bytes of a batch of so many of the references: their pixels, and their files where those stay compressed."""
-    each = math.prod(decoding.preprocessing.shape)
-    if decoding.way == "gpu":
-        each += int(pc.mean(references["size_bytes"]).as_py() or 0)
-    return rows * each
+def batch_bytes(references: pa.Table, decoder: ExactDecoder, rows: int) -> int:
+    """Bytes of an image batch of so many of the references."""
+    return rows * decoder.image_bytes(int(pc.mean(references["size_bytes"]).as_py() or 0))
 
 
-def known_facts(reference: Row) -> Row:
+def listed_facts(reference: Row) -> Row:
     """What the listing knows of an image: the row of one that could not be read."""
     return {name: reference[name] for name in ("path", "size_bytes", "modified_at")}
 
 
 def image_row(
-    reference: Row, decoding: Decoding, slot: Pixels, watch: Stopwatch, tell: Callable[[Row], None] | None = None
+    reference: Row,
+    decoder: ExactDecoder,
+    pixels: Pixels,
+    watch: Stopwatch,
+    report: Callable[[Row], None] = lambda facts: None,
 ) -> Row:
-    """Read and decode one image into `slot`; return its facts, with `error_stage` and `error` where it failed.
+    """Read and decode one image into `pixels`; return its facts, with `error_stage` and `error` where it failed.
 
-    `tell` gets the facts known so far before each step that may kill the process.
+    `report` gets the facts known so far before each step that may kill the process.
     """
-    row = known_facts(reference)
+    row = listed_facts(reference)
     try:
         if reference["list_error"] is not None:
-            raise ImageError("list", reference["list_error"])
+            raise ImageError(ErrorStage.LIST, reference["list_error"])
         with watch("read"):
             content = _read(reference["path"])
         row |= {"size_bytes": content.size, "modified_at": content.modified_us}
-        with watch("decode"):
+        with watch("decode"), decoding_settings():
             row["content_hash"] = content_hash(content.data)
-            if tell is not None:
-                tell(row)
+            report(row)
             image = open_image(content.data)
             width, height = stored_size(image)
             row["format"] = image.format
             if max(width, height) <= LARGEST_SIDE:  # headers can claim more than a column holds
                 row |= {"width": width, "height": height}
-            if tell is not None:
-                tell(row)
-            thumbnail = None
-            if decoding.way == "gpu":
-                thumbnail = thumbnail_for(image, content.data, decoding.preprocessing, decoding.max_pixels)
-            if thumbnail is None:
-                slot[:] = decode_by(
-                    decoding.way, content.data, image, decoding.preprocessing, decoding.max_pixels, watch
-                )
-                if decoding.strict:
-                    check_strictly(content.data, image)
-            else:  # which was drawn as strictly
-                row |= {COMPRESSED: content.data, THUMBNAIL: thumbnail}
+            report(row)
+            row |= decoder.decode(pixels, content.data, image, watch)
     except ImageError as error:
         row |= {"error_stage": error.stage, "error": error.reason}
     return row
@@ -125,17 +108,29 @@ def _read(path: str) -> storage.Content:
     try:
         return storage.read(path)
     except OSError as error:
-        raise ImageError("read", storage.cause(error)) from error
+        raise ImageError(ErrorStage.READ, storage.cause(error)) from error
     except MemoryError as error:
-        raise ImageError("decode", decode_cause(error)) from error
+        raise ImageError(ErrorStage.DECODE, decode_cause(error)) from error
 
 
-def took(seconds: dict[str, float], cpu_seconds: float) -> dict[bytes, str]:
-    """The metadata of a batch that was not decoded by the thread that classifies: how long it took, by stage."""
-    return {DECODING: json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds})}
+def with_decoding_times(
+    batch: pa.Table, seconds: dict[str, float], cpu_seconds: float, decoded_by: str | None = None
+) -> pa.Table:
+    """A batch that was not decoded by the thread that classifies, with how long it took, by stage, as metadata.
+
+    `decoded_by` is the other process, where it was one, as JSON.
+    """
+    metadata: dict[bytes, str] = {DECODING_TIMES: json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds})}
+    if decoded_by is not None:
+        metadata[DECODED_BY] = decoded_by
+    return batch.replace_schema_metadata(metadata)
 
 
-def batch_size(preprocessing: Preprocessing, on_gpu: bool, file_bytes: int = 0) -> int:
-    """Images per Arrow batch for a network: fewer of very large ones, files of `file_bytes` that go along included."""
-    each = math.prod(preprocessing.shape) + file_bytes
-    return max(1, min(BATCH_SIZE["gpu" if on_gpu else "cpu"], BATCH_BYTES // each))
+def finishing(batches: Batches, device: str) -> Batches:
+    """`batches` with what their decoder deferred decoded on a device."""
+
+    def finished(references: pa.Table, decoder: ExactDecoder, rows: int, watch: Stopwatch) -> Iterator[pa.Table]:
+        for batch in batches(references, decoder, rows, watch):
+            yield decoder.finished(batch, device, watch)
+
+    return finished

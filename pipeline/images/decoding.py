@@ -1,34 +1,36 @@
-"""From the bytes of an image file to upright uint8 pixels in the model's mode and size, or a typed failure.
+"""From the bytes of an image file to upright uint8 pixels in the model's mode and size, exactly, or a typed failure.
 
 Image files come from anywhere: parsers are an allowlist, pixels are counted before they are decoded, and whatever
-Pillow raises is the image's own fault, told with its cause.
+Pillow raises is the image's own error, kept with its cause.
 """
 
 import hashlib
 import io
+import math
 import resource
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from pipeline import storage
+from pipeline.errors import ErrorStage, ImageError
+from pipeline.images.deep_grey import eight_bits
+from pipeline.images.pillow_settings import decoding_settings
 from pipeline.images.preprocessing import Pixels, Preprocessing
 from pipeline.timing import Stopwatch
 
 # EPS and PDF run Ghostscript, and rare parsers are where the holes are: these and no others. (MPO opens as JPEG.)
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "AVIF", "JPEG2000")
 
-# The cap is `max_pixels`, checked on the header before any pixel is decoded; Pillow's own would only warn.
-Image.MAX_IMAGE_PIXELS = None
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # remarks on corrupt EXIF, for every image
-
 ORIENTATION_TAG = 0x0112  # Exif 2.32, table 4
-UPRIGHT = {
+UPRIGHT = {  # by EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -37,17 +39,7 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-STRIP = 1 << 20  # pixels of deep grey scaled at once: bounds the memory beside the picture
 BACKGROUND = (255, 255, 255, 255)  # what transparent pixels are laid on: cut-out pictures are made for white pages
-
-
-class ImageError(Exception):
-    """This image cannot be classified. `stage` is where (read, decode…), the message is the cause in one line."""
-
-    def __init__(self, stage: str, reason: str) -> None:
-        super().__init__(reason)
-        self.stage = stage
-        self.reason = reason
 
 
 def content_hash(data: bytes) -> str:
@@ -58,22 +50,24 @@ def content_hash(data: bytes) -> str:
 def open_image(data: bytes) -> Image.Image:
     """Read the header only. Raises `ImageError` for what is no image of an allowed format."""
     if not data:
-        raise ImageError("decode", "the file is empty")
+        raise ImageError(ErrorStage.DECODE, "the file is empty")
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+        with decoding_settings():
+            return Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
-        raise ImageError("decode", f"not an image in a format that is read ({', '.join(FORMATS)})") from None
+        known = ", ".join(FORMATS)
+        raise ImageError(ErrorStage.DECODE, f"not an image in a format that is read ({known})") from None
     except Exception as error:  # struct.error, SyntaxError, OverflowError… come through from parsers
-        raise ImageError("decode", decode_cause(error)) from error
+        raise ImageError(ErrorStage.DECODE, decode_cause(error)) from error
 
 
 def decode(image: Image.Image, preprocessing: Preprocessing, max_pixels: int, watch: Stopwatch | None = None) -> Pixels:
-    """Decode an opened image to uint8 pixels [height, width, channels], the exact way. Raises `ImageError`.
+    """Decode an opened image to uint8 pixels [height, width, channels], exactly. Raises `ImageError`.
 
     `max_pixels` bounds width × height as the header states them; resampling is timed by `watch`.
     """
     check_pixels(image, max_pixels)
-    with typed_failures():
+    with typed_failures(), decoding_settings():
         picture = in_mode(upright(image), preprocessing.mode)
         with (watch or Stopwatch())("resample"):
             return preprocessing.apply(picture)
@@ -83,7 +77,9 @@ def check_pixels(image: Image.Image, max_pixels: int) -> None:
     """Raise `ImageError` for more pixels than are allowed."""
     width, height = image.size
     if width * height > max_pixels:
-        raise ImageError("decode", f"{width}×{height} pixels are more than the {max_pixels} allowed (--max-pixels)")
+        raise ImageError(
+            ErrorStage.DECODE, f"{width}×{height} pixels are more than the {max_pixels} allowed (--max-pixels)"
+        )
 
 
 @contextmanager
@@ -97,14 +93,14 @@ def typed_failures() -> Iterator[None]:
         raise ImageError(_memory_stage(error), decode_cause(error)) from error
 
 
-def _memory_stage(error: Exception) -> str:
+def _memory_stage(error: Exception) -> ErrorStage:
     """`decode`, but `worker` where the machine, and no bound of ours, ran out of memory: that may go away."""
     bounded = resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
-    return "worker" if isinstance(error, MemoryError) and not bounded else "decode"
+    return ErrorStage.WORKER if isinstance(error, MemoryError) and not bounded else ErrorStage.DECODE
 
 
 def decode_cause(error: Exception) -> str:
-    """Why decoding failed, in one line. Lack of memory is told with the bound that this process has, if any."""
+    """Why decoding failed, in one line. Lack of memory is stated with the bound that this process has, if any."""
     if not isinstance(error, MemoryError):
         return storage.cause(error)
     bound, _ = resource.getrlimit(resource.RLIMIT_AS)
@@ -122,7 +118,7 @@ def check_strictly(data: bytes, image: Image.Image) -> None:
         colours = "CMYK" if image.mode == "CMYK" else "GRAY"
         simplejpeg.decode_jpeg(data, colours, min_height=1, min_width=1, strict=True)
     except Exception as error:
-        raise ImageError("decode", f"strict: {decode_cause(error)}") from error
+        raise ImageError(ErrorStage.DECODE, f"strict: {decode_cause(error)}") from error
 
 
 def stored_size(image: Image.Image) -> tuple[int, int]:
@@ -130,21 +126,23 @@ def stored_size(image: Image.Image) -> tuple[int, int]:
     try:
         orientation = getattr(image, "tag_v2", {}).get(ORIENTATION_TAG) if image.format == "TIFF" else None
     except Exception as error:  # a broken directory of tags
-        raise ImageError("decode", decode_cause(error)) from error
+        raise ImageError(ErrorStage.DECODE, decode_cause(error)) from error
     return (image.height, image.width) if orientation in (5, 6, 7, 8) else image.size
 
 
 def upright(image: Image.Image) -> Image.Image:
     """Load an image and turn it as its EXIF orientation asks."""
-    image.load()  # before its EXIF is looked at: parsers find some of it only then
-    turn = orientation_of(image)
-    return image if turn is None else image.transpose(turn)
+    with decoding_settings():
+        image.load()  # before its EXIF is read: parsers find some of it only then
+    transposition = transposition_of(image)
+    return image if transposition is None else image.transpose(transposition)
 
 
-def orientation_of(image: Image.Image) -> Image.Transpose | None:
+def transposition_of(image: Image.Image) -> Image.Transpose | None:
     """How to turn an image upright, by its EXIF orientation. Corrupt EXIF means: as stored."""
     try:
-        orientation = image.getexif().get(ORIENTATION_TAG)
+        with decoding_settings():
+            orientation = image.getexif().get(ORIENTATION_TAG)
     except Exception:  # noqa: BLE001  UnicodeDecodeError, ZeroDivisionError… from the EXIF parser: the pixels are fine
         return None
     return UPRIGHT.get(orientation) if isinstance(orientation, int) else None
@@ -153,30 +151,63 @@ def orientation_of(image: Image.Image) -> Image.Transpose | None:
 def in_mode(image: Image.Image, mode: str) -> Image.Image:
     """Convert to `L` or `RGB`: deep grey scaled to 8 bits, transparency laid on white, palettes resolved."""
     if image.mode.startswith("I") or image.mode == "F":
-        image = _eight_bits(image)
+        image = eight_bits(image)
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, BACKGROUND), layer)
     return image if image.mode == mode else image.convert(mode)
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey of more than 8 bits: Pillow clips it to white; scale it instead.
+DecoderName = Literal["exact", "fast", "gpu"]
 
-    Integers are 0…65535 (larger ones by their maximum); floats 0…1, or by the smallest of 255, 65535 and their
-    maximum that holds them. Negative and non-finite values count as black.
+
+@dataclass(frozen=True)
+class ExactDecoder:
+    """Pillow decodes, the crop is resampled on timm's grid: the pixels that the others are held against.
+
+    A decoder is chosen once per run and holds settings only: it travels between processes. `max_pixels` bounds width ×
+    height as headers state them; `strict` refuses JPEGs that decode only with warnings.
     """
-    values = np.ascontiguousarray(image).reshape(-1)
-    strips = [slice(start, start + STRIP) for start in range(0, values.size, STRIP)]
-    peak = max((float(_countable(values[strip]).max()) for strip in strips), default=0.0)
-    steps = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
-    full = next((step for step in steps if peak <= step), peak)
-    shades = np.empty(values.size, dtype=np.uint8)
-    for strip in strips:
-        scaled = np.floor(_countable(values[strip]) * (256 / (full + 1 if full > 1 else 1)))
-        shades[strip] = scaled.clip(max=255)
-    return Image.fromarray(shades.reshape(image.height, image.width))
 
+    preprocessing: Preprocessing
+    max_pixels: int
+    strict: bool = False
 
-def _countable(values: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
-    return np.nan_to_num(values.astype(np.float64), nan=0, posinf=0, neginf=0).clip(min=0)
+    name: ClassVar[DecoderName] = "exact"
+    deferred: ClassVar[tuple[str, ...]] = ()  # binary columns of an image batch for what is decoded later
+
+    def decode(self, pixels: Pixels, data: bytes, image: Image.Image, watch: Stopwatch) -> dict[str, bytes]:
+        """Fill `pixels` (uint8 [height, width, channels]) from an opened image, whose bytes are `data`.
+
+        Returns values for the columns `deferred`, where others decode the image later. Raises `ImageError`.
+        """
+        pixels[:] = self.pixels(data, image, watch)
+        if self.strict:
+            check_strictly(data, image)
+        return {}
+
+    def pixels(self, data: bytes, image: Image.Image, watch: Stopwatch) -> Pixels:
+        """The pixels of an opened image. Raises `ImageError`."""
+        return decode(image, self.preprocessing, self.max_pixels, watch)
+
+    def reductions(self, batch: pa.Table) -> npt.NDArray[np.int8]:
+        """For each row of an image batch: 0 where it was decoded exactly, 1 where not but at its full size, else how
+        many times smaller it was decoded.
+        """
+        return np.zeros(batch.num_rows, dtype=np.int8)
+
+    def image_bytes(self, file_bytes: int) -> int:
+        """Bytes that an image from a file of so many bytes takes in an image batch."""
+        return math.prod(self.preprocessing.shape)
+
+    def finished(self, batch: pa.Table, device: str, watch: Stopwatch) -> pa.Table:
+        """An image batch with what was deferred decoded on `device`, `cuda` or `cpu`."""
+        return batch
+
+    def undeferred(self) -> "ExactDecoder":
+        """The decoder that defers nothing, with pixels as near to this one's as there are."""
+        return self
+
+    def exact(self) -> "ExactDecoder":
+        """The exact decoder of the same network and limits."""
+        return ExactDecoder(self.preprocessing, self.max_pixels, self.strict)

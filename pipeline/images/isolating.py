@@ -1,4 +1,4 @@
-"""Image by image and batch by batch in child processes: what kills, hangs or swells is told apart from its neighbours.
+"""Image by image in a child process: what kills, hangs or swells the decoder costs its own row only.
 
 Only the shards that killed or stalled a worker come here; every other shard pays nothing for it.
 """
@@ -9,8 +9,11 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from pipeline.child_process import Beat, Child, ChildDiedError, ChildError, ChildSlowError, Tell
-from pipeline.images.batching import Decoding, Row, filled_batches, image_row, known_facts
+from pipeline.child_process import Child, ChildDiedError, ChildError, ChildSlowError, Report
+from pipeline.errors import ErrorStage
+from pipeline.events import Events
+from pipeline.images.batching import Row, filled_batches, image_row, listed_facts
+from pipeline.images.decoding import ExactDecoder
 from pipeline.images.preprocessing import Pixels
 from pipeline.timing import Stopwatch
 
@@ -21,60 +24,63 @@ def decoding_memory(max_pixels: int) -> int:
     return min((512 << 20) + 32 * max_pixels, machine // 2)
 
 
-class IsolatedDecoder:
-    """Decodes each image in a child: one that kills, hangs or swells costs its own row only."""
+class IsolatedDecoding:
+    """Decodes each image in a child process, under a deadline and a memory bound."""
 
-    def __init__(self, beat: Beat, *, seconds: float, max_pixels: int) -> None:
+    def __init__(self, events: Events, *, seconds: float, max_pixels: int) -> None:
         """`seconds` bound the reading and decoding of one image."""
         alone = {"CUDA_VISIBLE_DEVICES": "", "OPENBLAS_NUM_THREADS": "1"}
-        self._child = Child(beat, memory=decoding_memory(max_pixels), environment=alone)
+        self._child = Child(events, memory=decoding_memory(max_pixels), environment=alone)
         self._seconds = seconds
 
     def batches(
-        self, references: pa.Table, decoding: Decoding, batch_size: int, watch: Stopwatch
+        self, references: pa.Table, decoder: ExactDecoder, batch_size: int, watch: Stopwatch
     ) -> Iterator[pa.Table]:
-        """As `batching.image_batches`, nothing left to a GPU."""
-        decoding = decoding._replace(way="fast" if decoding.way == "gpu" else decoding.way)
+        """As `batching.image_batches`, nothing deferred."""
+        undeferred = decoder.undeferred()
 
-        def into(slot: Pixels, reference: Row) -> Row:
+        def decode(pixels: Pixels, reference: Row) -> Row:
             with watch("decode"):
-                return self._into(slot, reference, decoding)
+                return self._decode(pixels, reference, undeferred)
 
-        return filled_batches(references, decoding, batch_size, into)
+        return filled_batches(references, undeferred, batch_size, decode)
 
     def close(self) -> None:
         """End the child."""
         self._child.close()
 
-    def _into(self, slot: Pixels, reference: Row, decoding: Decoding) -> Row:
-        facts = [known_facts(reference)]
+    def _decode(self, pixels: Pixels, reference: Row, decoder: ExactDecoder) -> Row:
+        facts = [listed_facts(reference)]
         for last_try in (False, True):
             try:
                 row: Row
-                row, pixels = self._child.ask(self._seconds, decode_here, reference, decoding, heard=facts.append)
-            except ChildSlowError:
-                return facts[-1] | {"error_stage": "timeout", "error": f"no pixel after {self._seconds:g} s"}
+                row, decoded = self._child.ask(self._seconds, decode_here, reference, decoder, report=facts.append)
+            except ChildSlowError as slow:
+                return facts[-1] | {"error_stage": slow.stage, "error": f"timed out after {self._seconds:g} s"}
             except ChildDiedError as death:
                 if death.may_be_chance and not last_try:
                     continue
-                was_read = "content_hash" in facts[-1]
-                stage = "decode" if was_read else "read"
-                return facts[-1] | {
-                    "error_stage": "worker" if death.may_be_chance else stage,
-                    "error": f"the {'decoder' if was_read else 'reader'} {death}",
-                }
+                return facts[-1] | _death(death, was_read="content_hash" in facts[-1])
             except ChildError as error:
                 if not error.kind.endswith("MemoryError"):
-                    raise  # not the image's fault: `image_row` tells those as a row
-                return facts[-1] | {"error_stage": "decode", "error": str(error)}
-            if pixels is not None:
-                slot[:] = pixels
+                    raise  # not the image's fault: `image_row` makes a row of those
+                return facts[-1] | {"error_stage": ErrorStage.DECODE, "error": str(error)}
+            if decoded is not None:
+                pixels[:] = decoded
             return row
         raise AssertionError("the last try returns")
 
 
-def decode_here(tell: Tell, reference: Row, decoding: Decoding) -> tuple[Row, Pixels | None]:
+def _death(death: ChildDiedError, *, was_read: bool) -> Row:
+    stage = ErrorStage.DECODE if was_read else ErrorStage.READ
+    return {
+        "error_stage": ErrorStage.WORKER if death.may_be_chance else stage,
+        "error": f"the {'decoder' if was_read else 'reader'} {death}",
+    }
+
+
+def decode_here(report: Report, reference: Row, decoder: ExactDecoder) -> tuple[Row, Pixels | None]:
     """In the child: one image's facts and, where it has no error, its pixels."""
-    slot = np.zeros(decoding.preprocessing.shape, dtype=np.uint8)
-    row = image_row(reference, decoding, slot, Stopwatch(), tell)
-    return row, None if "error_stage" in row else slot
+    pixels = np.zeros(decoder.preprocessing.shape, dtype=np.uint8)
+    row = image_row(reference, decoder, pixels, Stopwatch(), report)
+    return row, None if "error_stage" in row else pixels

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import schema, storage
+from pipeline import durable, schema, storage
 from pipeline.errors import RequestError
 from pipeline.job import Job, Options
 
@@ -123,7 +123,7 @@ def check_input(job: Job) -> None:
 def write_listing(job: Job, target: Path) -> Counter[str]:
     """Stream the listing to a Parquet file of `schema.LISTING`; return what was skipped, by kind."""
     listing = Listing(job.images, job.options)
-    with storage.atomic(target) as temporary, pq.ParquetWriter(temporary, schema.LISTING, compression="zstd") as writer:
+    with durable.atomic(target) as temporary, pq.ParquetWriter(temporary, schema.LISTING, compression="zstd") as writer:
         chunk: list[storage.Entry] = []
         for entry in listing:
             chunk.append(entry)

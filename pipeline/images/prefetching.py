@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from pipeline.images.batching import Decoding, batch_bytes, image_batches, took
+from pipeline.images.batching import batch_bytes, image_batches, with_decoding_times
+from pipeline.images.decoding import ExactDecoder
 from pipeline.timing import Stopwatch
 
 BYTES_AHEAD = 2 << 30  # of decoded pixels, those being decoded included
@@ -41,16 +42,16 @@ class ThreadedDecoder:
         self._pool.shutdown(cancel_futures=True)
 
     def batches(
-        self, references: pa.Table, decoding: Decoding, batch_size: int, _watch: Stopwatch
+        self, references: pa.Table, decoder: ExactDecoder, batch_size: int, _watch: Stopwatch
     ) -> Iterator[pa.Table]:
-        """As `batching.image_batches`; each batch says how long the threads took, see `batching.took`."""
-        ahead = self.ahead(batch_size, batch_bytes(references, decoding, batch_size))
+        """As `batching.image_batches`; each batch says how long the threads took."""
+        ahead = self.ahead(batch_size, batch_bytes(references, decoder, batch_size))
         waiting: deque[list[Future[Piece]]] = deque()
         try:
             for start in range(0, references.num_rows, batch_size):
                 if len(waiting) == ahead:
                     yield _whole(waiting.popleft())
-                waiting.append(self._begun(references.slice(start, batch_size), decoding))
+                waiting.append(self._begun(references.slice(start, batch_size), decoder))
             while waiting:
                 yield _whole(waiting.popleft())
         finally:
@@ -62,14 +63,14 @@ class ThreadedDecoder:
         busy = -(-2 * self._threads * IMAGES_PER_TASK // batch_size) + 1
         return max(1, min(busy, self._bytes_ahead // batch_bytes))
 
-    def _begun(self, references: pa.Table, decoding: Decoding) -> list[Future[Piece]]:
+    def _begun(self, references: pa.Table, decoder: ExactDecoder) -> list[Future[Piece]]:
         pieces = (references.slice(start, IMAGES_PER_TASK) for start in range(0, references.num_rows, IMAGES_PER_TASK))
-        return [self._pool.submit(_decoded, piece, decoding) for piece in pieces]
+        return [self._pool.submit(_decoded, piece, decoder) for piece in pieces]
 
 
-def _decoded(references: pa.Table, decoding: Decoding) -> Piece:
+def _decoded(references: pa.Table, decoder: ExactDecoder) -> Piece:
     watch = Stopwatch()
-    (rows,) = image_batches(references, decoding, references.num_rows, watch)
+    (rows,) = image_batches(references, decoder, references.num_rows, watch)
     return Piece(rows, watch)
 
 
@@ -79,6 +80,6 @@ def _whole(pieces: list[Future[Piece]]) -> pa.Table:
     seconds = Counter[str]()
     for piece in done:
         seconds.update(piece.watch.seconds)
+    whole = pa.concat_tables([piece.rows for piece in done]).combine_chunks()
     # The threads' CPU seconds are those of this process, which counts them itself.
-    metadata = took({stage: float(spent) for stage, spent in seconds.items()}, 0.0)
-    return pa.concat_tables([piece.rows for piece in done]).combine_chunks().replace_schema_metadata(metadata)
+    return with_decoding_times(whole, {stage: float(spent) for stage, spent in seconds.items()}, 0.0)

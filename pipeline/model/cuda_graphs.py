@@ -24,9 +24,9 @@ class Graphs:
     second. A network that cannot be captured runs eagerly.
     """
 
-    def __init__(self, network: "torch.nn.Module", lanes: Any) -> None:
+    def __init__(self, network: "torch.nn.Module", streams: Any) -> None:
         self._network = network
-        self._streams = lanes
+        self._streams = streams
         self._seen = set[int]()
         self._captured: dict[int, Captured] = {}
         self._pool: Any = None
@@ -53,7 +53,7 @@ class Graphs:
         graph, static = torch.cuda.CUDAGraph(), pixels.clone()
         self._network(static)  # cuDNN's handles and choices are each thread's own: none may be made while capturing
         try:
-            # On a stream of its own: what another lane frees meanwhile is noted on the compute stream.
+            # On a stream of its own: what another thread frees meanwhile is noted on the compute stream.
             apart = self._streams.capturing
             with torch.cuda.graph(graph, pool=self._pool, stream=apart, capture_error_mode="thread_local"):
                 outputs = self._network(static)

@@ -1,8 +1,8 @@
 """The staging-copy-classify loop: while the device computes one batch, the next one is on its way to it.
 
 A batch goes from Arrow's memory into a pinned staging buffer (pageable memory cannot be copied in the background), by
-a copy stream to the device, by a compute stream through the network, and its answer back into pinned memory. Nothing
-waits on the way: the caller fetches the answer when it needs it. On a CPU none of this is of use, and the network reads
+a copy stream to the device, by a compute stream through the network, and its output back into pinned memory. Nothing
+waits on the way: the caller fetches the output when it needs it. On a CPU none of this is of use, and the network reads
 Arrow's memory in place; the same code runs there without streams where it is asked to, so that it can be tested.
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 IN_FLIGHT = 2  # batches of one loop: one that is computed, one that is staged or fetched meanwhile
-SLOTS = 3  # staging buffers: more than two, so that two loops that share a network do not wait for each other
+BUFFERS = 3  # staging buffers: more than two, so that two loops that share a network do not wait for each other
 Outputs = list[npt.NDArray[np.float32]]
 log = logging.getLogger("shardseer")
 
@@ -47,7 +47,7 @@ class StagingBuffer:
 
 
 class AsyncRunner:
-    """Runs a network on one device, batch after batch, without waiting for its answers.
+    """Runs a network on one device, batch after batch, without waiting for its outputs.
 
     Several loops may share it, each in a thread of its own.
     """
@@ -57,7 +57,7 @@ class AsyncRunner:
         self._network = network
         self._device = device
         self._streams = CudaStreams(device) if device.type == "cuda" else DeviceStreams()
-        self._slots: deque[StagingBuffer] = deque()
+        self._buffers: deque[StagingBuffer] = deque()
         self._graphs = Graphs(network, self._streams) if device.type == "cuda" else None
 
     def start(self, pixels: Pixels) -> Callable[[], Outputs]:
@@ -69,13 +69,13 @@ class AsyncRunner:
 
         rows = padded(len(pixels))
         with LOCK, torch.inference_mode():
-            slot = self._next_slot(rows, pixels.shape[1:])
-            slot.host[: len(pixels)].copy_(as_tensor(pixels))
-            slot.host[len(pixels) : rows].zero_()
-            self._streams.copy(slot, rows)
+            buffer = self._next_buffer(rows, pixels.shape[1:])
+            buffer.host[: len(pixels)].copy_(as_tensor(pixels))
+            buffer.host[len(pixels) : rows].zero_()
+            self._streams.copy(buffer, rows)
             with self._streams.computing():
-                outputs = self.run(slot.device[:rows])
-                slot.free.record()
+                outputs = self.run(buffer.device[:rows])
+                buffer.free.record()
                 fetched = [self._streams.fetch(output[: len(pixels)].float()) for output in outputs]
                 done = self._streams.event()
                 done.record()
@@ -102,17 +102,17 @@ class AsyncRunner:
         now.record()
         now.synchronize()
 
-    def _next_slot(self, rows: int, shape: tuple[int, ...]) -> StagingBuffer:
-        """The slot that was filled longest ago, once the device has done with it."""
-        oldest = self._slots[0] if self._slots else None
-        if oldest is not None and (len(self._slots) == SLOTS or (oldest.rows >= rows and oldest.free.query())):
-            self._slots.popleft()
+    def _next_buffer(self, rows: int, shape: tuple[int, ...]) -> StagingBuffer:
+        """The buffer that was filled longest ago, once the device has done with it."""
+        oldest = self._buffers[0] if self._buffers else None
+        if oldest is not None and (len(self._buffers) == BUFFERS or (oldest.rows >= rows and oldest.free.query())):
+            self._buffers.popleft()
             oldest.free.synchronize()
             if oldest.rows >= rows:
-                self._slots.append(oldest)
+                self._buffers.append(oldest)
                 return oldest
-        self._slots.append(StagingBuffer(rows, shape, self._device, self._streams.event()))
-        return self._slots[-1]
+        self._buffers.append(StagingBuffer(rows, shape, self._device, self._streams.event()))
+        return self._buffers[-1]
 
 
 class ImmediateEvent:
@@ -136,7 +136,7 @@ class DeviceStreams:
         """An event that can be recorded and waited for."""
         return ImmediateEvent()
 
-    def copy(self, slot: StagingBuffer, rows: int) -> None:
+    def copy(self, buffer: StagingBuffer, rows: int) -> None:
         """Bring the first `rows` of the staging buffer to the device."""
 
     def computing(self) -> AbstractContextManager[Any]:
@@ -164,10 +164,10 @@ class CudaStreams(DeviceStreams):
         """See `DeviceStreams.event`."""
         return self._cuda.Event(blocking=True)  # to spin would cost a core that decodes
 
-    def copy(self, slot: StagingBuffer, rows: int) -> None:
-        """See `DeviceStreams.copy`. The slot is free: the network has read what was there before."""
+    def copy(self, buffer: StagingBuffer, rows: int) -> None:
+        """See `DeviceStreams.copy`. The buffer is free: the network has read what was there before."""
         with self._cuda.stream(self._copying):
-            slot.device[:rows].copy_(slot.host[:rows], non_blocking=True)
+            buffer.device[:rows].copy_(buffer.host[:rows], non_blocking=True)
         self.stream.wait_stream(self._copying)
 
     def computing(self) -> AbstractContextManager[Any]:
@@ -176,7 +176,7 @@ class CudaStreams(DeviceStreams):
         return where
 
     def fetch(self, output: "torch.Tensor") -> "torch.Tensor":
-        """See `DeviceStreams.fetch`. PyTorch reuses the pinned memory only after the copy, even if nobody waits for it."""
+        """See `DeviceStreams.fetch`. PyTorch reuses the pinned memory only after the copy, waited for or not."""
         import torch
 
         host = torch.empty(output.shape, dtype=output.dtype, pin_memory=True)

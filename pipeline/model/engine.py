@@ -1,18 +1,15 @@
 """What an engine is: the protocol that whatever runs the network follows, and how one is to be built."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.images.preprocessing import Pixels
-
-if TYPE_CHECKING:
-    pass
+from pipeline.job import EngineName
 
 Floats = npt.NDArray[np.float32]
-Name = Literal["torch", "openvino"]
 DType = Literal["float32", "bfloat16", "float16"]
 
 
@@ -22,12 +19,17 @@ class EngineOutput(NamedTuple):
     logits: Floats
     features: Floats | None
 
+    @classmethod
+    def of(cls, outputs: list[Floats]) -> "EngineOutput":
+        """From a network's outputs: the logits and, where it was built with them, the features."""
+        return cls(outputs[0], outputs[1] if len(outputs) > 1 else None)
+
 
 class Engine(Protocol):
     """Runs the network on uint8 pixels [images, height, width, channels], any number of images from one up."""
 
     def __call__(self, pixels: Pixels) -> EngineOutput:
-        """Answer a batch."""
+        """Run a batch."""
         ...
 
 
@@ -38,13 +40,13 @@ class AsyncEngine(Engine, Protocol):
     in_flight: int
 
     def start(self, pixels: Pixels) -> Callable[[], EngineOutput]:
-        """Begin with a batch; what is returned waits for its answer. Either may raise what the batch causes."""
+        """Begin with a batch; what is returned waits for its output. Either may raise what the batch causes."""
         ...
 
 
-class Build(NamedTuple):
+class EngineSpec(NamedTuple):
     """How an engine is to be built: fixed in a run's plan, so that a resumed run answers the same."""
 
-    engine: Name
+    engine: EngineName
     features: bool
-    numbers: DType = "float32"
+    dtype: DType = "float32"

@@ -1,50 +1,67 @@
-"""What runs the network: a uint8 batch of fixed shape in, logits (and features) out. OpenVINO or torch.
+"""The engines: which one runs the network, what is prepared once for all workers, and building one where it runs.
 
-An engine is built where it runs, from a bundle. Normalisation is inside: pixels cross every bus as uint8. The
-OpenVINO model is converted once and cached, so that the next process starts without importing torch or timm.
+Normalisation is inside an engine: pixels cross every bus as uint8. Each engine is a module named in `job.EngineName`.
 """
 
-import importlib.metadata
+import importlib
 import importlib.util
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol, cast
 
-from pipeline.child_process import Tell, in_a_child
+from pipeline.child_process import Report, in_a_child
 from pipeline.errors import RequestError
-from pipeline.job import Options
+from pipeline.job import EngineName, Options
 from pipeline.model import bundle as bundles
 from pipeline.model import cache
 from pipeline.model.bundle import Bundle
-from pipeline.model.engine import Build, DType, Engine, Name
-from pipeline.model.openvino_engine import OpenVinoEngine, _converted, _converted_file
-from pipeline.model.torch_engine import TorchEngine
-
-if TYPE_CHECKING:
-    pass
+from pipeline.model.engine import Engine, EngineSpec
 
 
-def fast_dtype(on_gpu: bool) -> DType:
-    """The fastest numbers that the network gives good first answers in: half precision where it is done in hardware.
+class EngineModule(Protocol):
+    """What `pipeline/model/<name>_engine.py` has. Importing it must not import its package, which takes its time."""
 
-    On GPUs float16, whose answers are closer to float32's than bfloat16's.
+    PACKAGE: str  # that must be installed
+    DEVICES: tuple[str, ...]  # that it runs on: cpu, cuda
+
+    def build(self, bundle: Bundle, spec: EngineSpec, device: str, threads: int) -> Engine:
+        """Build the engine in this process, with so many CPU threads."""
+        ...
+
+    def is_prepared(self, bundle: Bundle, spec: EngineSpec) -> bool:
+        """Whether nothing is left to be done once for all workers."""
+        ...
+
+    def prepare(self, bundle: Bundle, spec: EngineSpec) -> None:
+        """Do it, into the cache. Called in a child process."""
+        ...
+
+
+def module_of(engine: EngineName) -> EngineModule:
+    """The module of an engine. Not for `auto`."""
+    return cast(EngineModule, importlib.import_module(f"pipeline.model.{engine}_engine"))
+
+
+def choose(asked: EngineName, device: str) -> EngineName:
+    """The engine for `--engine` on `cpu` or `cuda`: for `auto`, the first that is installed and runs there.
+
+    Raises `RequestError` where that is none, or where the one asked for is not.
     """
-    if on_gpu:
-        return "float16"
-    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    return "bfloat16" if re.search(r"\b(amx_bf16|avx512_bf16|bf16)\b", flags) else "float32"
+    engines = [each for each in EngineName if each != EngineName.AUTO] if asked == EngineName.AUTO else [asked]
+    reasons = {engine: _why_not(engine, device) for engine in engines}
+    for engine, reason in reasons.items():
+        if reason is None:
+            return engine
+    found = "; ".join(f"--engine {engine}: {reason}" for engine, reason in reasons.items())
+    raise RequestError(f"{found}. Use --engine auto, or another device.")
 
 
-def choose(asked: str, on_gpu: bool) -> Name:
-    """The engine for `--engine`: OpenVINO on CPUs where it is installed, else torch. Raises `RequestError`."""
-    installed = importlib.util.find_spec("openvino") is not None
-    if asked == "openvino":
-        if not installed:
-            raise RequestError("--engine openvino: the package openvino is not installed; install it or use torch.")
-        if on_gpu:
-            raise RequestError("--engine openvino runs on CPUs only; use --device cpu with it, or --engine torch.")
-        return "openvino"
-    return "openvino" if asked == "auto" and installed and not on_gpu else "torch"
+def _why_not(engine: EngineName, device: str) -> str | None:
+    module = module_of(engine)
+    if importlib.util.find_spec(module.PACKAGE) is None:
+        return f"the package {module.PACKAGE} is not installed; install it, or use another engine"
+    if device not in module.DEVICES:
+        return f"it runs on {' and '.join(module.DEVICES)} only, not on {device}"
+    return None
 
 
 def check(bundle: Bundle, options: Options) -> None:
@@ -52,35 +69,38 @@ def check(bundle: Bundle, options: Options) -> None:
 
     Raises `RequestError`. What was found is kept in the cache: building a network takes seconds.
     """
-    choose(options.engine, on_gpu=options.device == "cuda")
+    choose(options.engine, "cuda" if options.device == "cuda" else "cpu")
     checked = cache.cache_folder() / "checked" / bundle.digest
     if not checked.exists():
-        in_a_child(network_of, bundle.folder)
+        in_a_child(build_network, bundle.folder)
         checked.parent.mkdir(parents=True, exist_ok=True)
         checked.touch()
 
 
-def prepare(bundle: Bundle, build: Build) -> None:
-    """Do once what every worker would do again: convert the network for the engine.
+def prepare(bundle: Bundle, spec: EngineSpec) -> None:
+    """Do once what every worker would do again, such as converting the network for the engine.
 
     In a process of its own, as all that takes torch: half a gigabyte, which the driver need not hold.
     """
-    if build.engine == "openvino" and not _converted_file(bundle, build).exists():
-        in_a_child(convert, bundle.folder, build)
+    if not module_of(spec.engine).is_prepared(bundle, spec):
+        in_a_child(prepare_here, bundle.folder, spec)
 
 
-def network_of(_tell: Tell, folder: Path) -> None:
+def build(bundle: Bundle, spec: EngineSpec, device: str, threads: int) -> Engine:
+    """Build an engine in this process; `device` is `cpu` or `cuda`, `threads` its CPU threads."""
+    return module_of(spec.engine).build(bundle, spec, device, threads)
+
+
+def packages() -> tuple[str, ...]:
+    """The packages of all engines."""
+    return tuple(module_of(engine).PACKAGE for engine in EngineName if engine != EngineName.AUTO)
+
+
+def build_network(_report: Report, folder: Path) -> None:
     """In the child: see that a bundle's network can be built."""
     bundles.load(folder).network()
 
 
-def convert(_tell: Tell, folder: Path, build: Build) -> None:
-    """In the child: convert a bundle's network for OpenVINO, into the cache."""
-    _converted(bundles.load(folder), build)
-
-
-def build(bundle: Bundle, build: Build, device: str, threads: int) -> Engine:
-    """Build the engine in this process; `device` is `cpu` or `cuda`, `threads` its CPU threads."""
-    if build.engine == "openvino":
-        return OpenVinoEngine(_converted(bundle, build), build.numbers, threads)
-    return TorchEngine(bundle, build, device, threads)
+def prepare_here(_report: Report, folder: Path, spec: EngineSpec) -> None:
+    """In the child: prepare an engine."""
+    module_of(spec.engine).prepare(bundles.load(folder), spec)

@@ -1,4 +1,4 @@
-"""What identifies the answers of a run: the model key over all that changes a row, and the versions recorded beside it."""
+"""What identifies the answers of a run: the model key over all that changes a row; the versions recorded beside it."""
 
 import hashlib
 import importlib.metadata
@@ -8,14 +8,13 @@ from contextlib import suppress
 from pipeline.errors import RequestError
 from pipeline.job import Options
 from pipeline.model import bundle as bundles
+from pipeline.model import engines
 from pipeline.model.bundle import Bundle
 
-RECORDED = (
+RECORDED = (  # beside the packages of the engines
     "shardseer",
-    "torch",
     "torchvision",
     "timm",
-    "openvino",
     "pillow",
     "simplejpeg",
     "cykooz.resizer",
@@ -52,7 +51,7 @@ def model_name(bundle: Bundle, key: str) -> str:
 def versions() -> dict[str, str]:
     """The versions of everything that has a hand in an answer."""
     found = {}
-    for package in RECORDED:
+    for package in (*RECORDED, *engines.packages()):
         with suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     return found

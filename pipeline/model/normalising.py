@@ -8,10 +8,10 @@ if TYPE_CHECKING:
     import torch
 
 
-def _normalised(bundle: Bundle, features: bool, numbers: "torch.dtype | None" = None) -> "torch.nn.Module":
-    """The network behind its input contract: uint8 [batch, height, width, channels] → (logits[, features]).
+def normalised(bundle: Bundle, features: bool, dtype: "torch.dtype | None" = None) -> "torch.nn.Module":
+    """The network behind its normalisation: uint8 [batch, height, width, channels] → (logits[, features]).
 
-    Normalising is done in float32, the network runs in `numbers`.
+    Normalising is done in float32, the network runs in `dtype`.
     """
     import torch
 
@@ -21,13 +21,13 @@ def _normalised(bundle: Bundle, features: bool, numbers: "torch.dtype | None" = 
     class Normalised(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.network: Any = bundle.network().to(numbers)
+            self.network: Any = bundle.network().to(dtype)
             self.mean = _channels(bundle.preprocessing.mean)
             self.std = _channels(bundle.preprocessing.std)
 
         def forward(self, pixels: "torch.Tensor") -> tuple["torch.Tensor", ...]:
             x = (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
-            x = x if numbers is None else x.to(numbers)
+            x = x if dtype is None else x.to(dtype)
             if not features:
                 return (self.network(x),)
             maps = self.network.forward_features(x)

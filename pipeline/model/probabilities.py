@@ -1,4 +1,8 @@
-"""Logits → probabilities, the best classes, and which rows are close calls."""
+"""Logits → probabilities, the best classes, and which rows are close calls.
+
+Logits are divided by the bundle's fitted temperature, then softmax (or, for one logistic output, the logistic
+function) makes probabilities of them; see Guo et al. 2017, "On Calibration of Modern Neural Networks".
+"""
 
 import numpy as np
 import numpy.typing as npt
@@ -33,10 +37,10 @@ def top(probabilities: Floats, k: int) -> npt.NDArray[np.intp]:
 
 
 def is_close(probabilities: Floats, margin: Floats | float, abstain_below: float | None) -> npt.NDArray[np.bool_]:
-    """Which rows of `probabilities` [rows, classes ≥ 2] are so close that a more exact look might decide otherwise.
+    """Which rows of `probabilities` [rows, classes ≥ 2] are so close that a more exact pass might decide otherwise.
 
-    Close is less than `margin` (of each row, or of all) in the logarithm of a ratio: of the two best chances, or of
-    the best one's odds and those of `abstain_below`. What reduced precision gets wrong, it gets wrong in logits.
+    Close is less than `margin` (of each row, or of all) in the logarithm of a ratio: of the two best probabilities, or
+    of the best one's odds and those of `abstain_below`. What reduced precision gets wrong, it gets wrong in logits.
     """
     best = -np.partition(-probabilities.astype(np.float64), 1, axis=1)[:, :2].T
     floor = np.finfo(np.float32).tiny

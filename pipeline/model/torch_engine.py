@@ -1,34 +1,48 @@
 """The engine torch: the network itself, on a CPU, or on a GPU through staging buffers."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from pipeline.images.preprocessing import Pixels
 from pipeline.model.bundle import Bundle
 from pipeline.model.cuda_staging import IN_FLIGHT, AsyncRunner
-from pipeline.model.engine import Build, EngineOutput, Floats
+from pipeline.model.engine import Engine, EngineOutput, EngineSpec
 from pipeline.model.in_flight import LOCK, as_tensor
-from pipeline.model.normalising import _normalised
 
-if TYPE_CHECKING:
-    pass
+PACKAGE = "torch"
+DEVICES = ("cpu", "cuda")
+
+
+def build(bundle: Bundle, spec: EngineSpec, device: str, threads: int) -> Engine:
+    """See `engines.EngineModule`."""
+    return TorchEngine(bundle, spec, device, threads)
+
+
+def is_prepared(bundle: Bundle, spec: EngineSpec) -> bool:
+    """See `engines.EngineModule`: there is nothing to be prepared."""
+    return True
+
+
+def prepare(bundle: Bundle, spec: EngineSpec) -> None:
+    """See `engines.EngineModule`."""
 
 
 class TorchEngine:
     """The network itself, channels-last, on a CPU, or on a GPU through staging buffers."""
 
     def __init__(
-        self, bundle: Bundle, build: Build, device: str, threads: int, *, asynchronous: bool | None = None
+        self, bundle: Bundle, spec: EngineSpec, device: str, threads: int, *, asynchronous: bool | None = None
     ) -> None:
-        """`asynchronous`, by default on GPUs alone: whether batches go through the loop of `runner`."""
+        """`asynchronous`, by default on GPUs alone: whether batches go through `AsyncRunner`."""
         import torch
+
+        from pipeline.model.normalising import normalised
 
         self._threads = threads
         if device == "cuda":
             _set_up_cuda()
         self._device = torch.device(device)
-        numbers: torch.dtype = getattr(torch, build.numbers)
-        network = _normalised(bundle, build.features, numbers)
+        dtype: torch.dtype = getattr(torch, spec.dtype)
+        network = normalised(bundle, spec.features, dtype)
         self._network = network.to(memory_format=torch.channels_last).to(self._device)
         self.runner = (
             AsyncRunner(self._network, self._device)
@@ -45,17 +59,13 @@ class TorchEngine:
         """See `AsyncEngine.start`."""
         if self.runner is not None:
             finish = self.runner.start(pixels)
-            return lambda: _output(finish())
+            return lambda: EngineOutput.of(finish())
         import torch
 
         with LOCK, torch.inference_mode():
             torch.set_num_threads(self._threads)  # a setting of the whole process
-            answer = _output([output.float().numpy() for output in self._network(as_tensor(pixels))])
-        return lambda: answer
-
-
-def _output(outputs: list[Floats]) -> EngineOutput:
-    return EngineOutput(outputs[0], outputs[1] if len(outputs) > 1 else None)
+            output = EngineOutput.of([output.float().numpy() for output in self._network(as_tensor(pixels))])
+        return lambda: output
 
 
 def _set_up_cuda() -> None:

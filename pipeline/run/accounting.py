@@ -7,18 +7,24 @@ up to that time × workers. Only what this command's workers did counts: shards 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.job import Precision
-from pipeline.run.bottleneck import _sentence
-from pipeline.run.parts import Receipt, Worker
+from pipeline.run import bottleneck
+from pipeline.run.bottleneck import RunConditions, Seconds
+from pipeline.run.parts import Receipt
+from pipeline.run.worker import Worker
 from pipeline.timing import StageTimes
 
-WORK = ("read", "decode", "resample", "classify", "second look", "write")  # what is done to images, in this order
-REST = ("gather", "other", "starting", "waiting", "lost")
-Seconds = defaultdict[str, float]  # per stage
+WORK_STAGES = (
+    "read",
+    "decode",
+    "resample",
+    "classify",
+    "second_pass",
+    "write",
+)  # in the order in which images pass them
+OTHER_STAGES = ("input_wait", "other", "startup", "waiting", "idle")
 
 
 class Stage(BaseModel):
@@ -60,10 +66,10 @@ class Units(BaseModel):
 class Account(BaseModel):
     """Where the time of classifying went: `seconds` of wall time, in which `workers` classified `images`.
 
-    The stages are read, decode, resample, classify, second look and write; then gather (on GPUs: waiting for batches
-    that cores decode), other (Python between the stages), starting (until a worker's network is built), waiting (for
-    a shard or the driver) and lost (with workers that died, came late or had no shard at all). `decoders` are the
-    stages of the cores that decode for GPUs, as shares of the time of all cores.
+    The stages are read, decode, resample, classify, second_pass and write; then input_wait (on GPUs: for batches that
+    cores decode), other (Python between the stages), startup (until a worker's network is built), waiting (for a shard
+    or the driver) and idle (workers that died, came late or had no shard at all). `decoders` are the stages of the
+    cores that decode for GPUs, as shares of the time of all cores.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -76,19 +82,9 @@ class Account(BaseModel):
     stages: dict[str, Stage]
     decoders: dict[str, Stage]
     busy: tuple[Busy, ...]
-    second_pass: float  # share of the images
+    second_pass_share: float  # of the images
     bottleneck: str
-    sentence: str
-
-
-class Conditions(NamedTuple):
-    """How a run was done, as far as advice depends on it."""
-
-    size: int  # workers
-    on_gpu: bool
-    precision: Precision
-    engine: str
-    gpu_decoding: bool = False
+    explanation: str
 
 
 class WorkerTotal:
@@ -131,14 +127,14 @@ class AccountBuilder:
     def __init__(self) -> None:
         self._totals: dict[tuple[Worker, int], WorkerTotal] = {}  # by worker and lane
 
-    def note(self, receipt: Receipt, stage_times: StageTimes | None) -> None:
+    def add(self, receipt: Receipt, stage_times: StageTimes | None) -> None:
         """Add an accepted part. Without its spell it does not count: nothing is known of it."""
         if stage_times is not None:
             self._totals.setdefault((receipt.worker, stage_times.lane), WorkerTotal(stage_times)).add(
                 receipt, stage_times
             )
 
-    def close(self, began: datetime, phases: Mapping[str, float], how: Conditions) -> Account | None:
+    def close(self, began: datetime, phases: Mapping[str, float], how: RunConditions) -> Account | None:
         """The account of a run whose classifying `began` then; `phases` are the driver's wall seconds.
 
         None where nothing was measured.
@@ -149,10 +145,10 @@ class AccountBuilder:
             return None
         lanes = how.size * (1 + max(lane for _, lane in self._totals))
         seconds = _seconds(totals, began, began + timedelta(seconds=wall), lanes, on_gpu=how.on_gpu)
-        seconds["lost"] = max(0.0, wall * lanes - sum(seconds.values()))
+        seconds["idle"] = max(0.0, wall * lanes - sum(seconds.values()))
         remote_seconds = _sum(total.remote_seconds for total in totals)
         cores = _cores(totals, wall, how)
-        bottleneck, sentence = _sentence(seconds, remote_seconds, phases, lanes, how)
+        stage, explanation = bottleneck.find(seconds, remote_seconds, phases, lanes, how)
         return Account(
             images=images,
             seconds=wall,
@@ -164,9 +160,9 @@ class AccountBuilder:
             busy=tuple(
                 self._busy(worker, wall, how.on_gpu) for worker in dict.fromkeys(who for who, _ in self._totals)
             ),
-            second_pass=round(twice / images, 4),
-            bottleneck=bottleneck,
-            sentence=sentence,
+            second_pass_share=round(twice / images, 4),
+            bottleneck=stage,
+            explanation=explanation,
         )
 
     def _busy(self, worker: Worker, wall: float, on_gpu: bool) -> Busy:
@@ -177,12 +173,12 @@ class AccountBuilder:
         return Busy(worker=name, share=round(min(spent / wall, 1.0), 4), images=sum(total.images for total in totals))
 
 
-def _cores(totals: list[WorkerTotal], wall: float, how: Conditions) -> Units:
+def _cores(totals: list[WorkerTotal], wall: float, how: RunConditions) -> Units:
     number = how.size * max(total.cores for total in totals)
     return _units(totals, number, wall, sum(total.cpu_seconds + total.remote_cpu_seconds for total in totals))
 
 
-def _gpus(totals: list[WorkerTotal], wall: float, how: Conditions) -> Units:
+def _gpus(totals: list[WorkerTotal], wall: float, how: RunConditions) -> Units:
     return _units(totals, how.size, wall, sum(total.seconds["classify"] for total in totals))
 
 
@@ -203,22 +199,42 @@ def _seconds(totals: list[WorkerTotal], began: datetime, ended: datetime, lanes:
     """
     seconds = _sum(total.seconds for total in totals)
     for first in sorted(total.began for total in totals)[:lanes]:
-        seconds["starting"] += max(0.0, (first - began).total_seconds())
+        seconds["startup"] += max(0.0, (first - began).total_seconds())
     for last in sorted((total.ended for total in totals), reverse=True)[:lanes]:
         seconds["waiting"] += max(0.0, (ended - last).total_seconds())
     if not on_gpu:  # batches are made here: nobody is waited for
-        seconds["other"] += seconds.pop("gather", 0.0)
+        seconds["other"] += seconds.pop("input_wait", 0.0)
     return seconds
 
 
 def _stages(seconds: Seconds, of: float, images: int, twice: int) -> dict[str, Stage]:
-    passed = dict.fromkeys(WORK, images) | {"second look": twice}
+    passed = dict.fromkeys(WORK_STAGES, images) | {"second_pass": twice}
     return {
         name: Stage(
             seconds=round(seconds[name], 4),
             share=round(seconds[name] / of, 4),
             images_per_second=round(passed[name] / seconds[name], 1) if passed.get(name) else None,
         )
-        for name in (*WORK, *REST)
+        for name in (*WORK_STAGES, *OTHER_STAGES)
         if seconds[name] > 0
     }
+
+
+def lines(account: Account) -> list[str]:
+    """The account for people: rates per stage, how busy what was, and the sentence."""
+    one = "GPU" if account.gpus else "core" if account.workers == account.cores.number else "worker"
+    rates = f"Each stage alone, on one {one}: {_rates(account.stages)}"
+    if account.decoders:
+        rates += f"; on one core that decodes: {_rates(account.decoders)}"
+    busy = [_busy_line("core", account.cores)] + ([_busy_line("GPU", account.gpus)] if account.gpus else [])
+    return [f"{rates}.", f"{'; '.join(busy)}; second pass over {account.second_pass_share:.0%}.", account.explanation]
+
+
+def _busy_line(what: str, units: Units) -> str:
+    many = f"{units.number:,} {what}{'s' * (units.number != 1)}"
+    return f"{many} busy {units.busy:.0%}, {units.images_per_second:,.1f} images/s per {what}"
+
+
+def _rates(stages: Mapping[str, Stage]) -> str:
+    rates = ((name, stage.images_per_second) for name, stage in stages.items())
+    return " · ".join(f"{name.replace('_', ' ')} {rate:,.{0 if rate >= 10 else 1}f}/s" for name, rate in rates if rate)

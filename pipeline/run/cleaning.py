@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline import storage
+from pipeline import durable
 from pipeline.run.folder import RunFolder
 
 
@@ -28,18 +28,18 @@ def clean(folders: list[RunFolder]) -> tuple[list[str], int]:
 
     The caller holds the output's lock.
     """
-    missing = abandoned(folders)
+    removed = abandoned(folders)
     leftovers: list[Path] = []
     for folder in folders:
-        if folder not in missing and folder.state != "unreadable":
+        if folder not in removed and folder.state != "unreadable":
             published = folder.state == "published"
             leftovers += [folder.shards, folder.staged, folder.listing] if published else []
             leftovers += [folder.attempts] if published else sorted(folder.attempts.glob("*.parquet*"))
     freed = 0
-    for folder in missing:
-        freed += storage.size_on_disk(folder.path)
+    for folder in removed:
+        freed += durable.size_on_disk(folder.path)
         folder.discard()
     for path in leftovers:
-        freed += storage.size_on_disk(path)
-        storage.remove(path)
-    return [folder.run for folder in missing], freed
+        freed += durable.size_on_disk(path)
+        durable.remove(path)
+    return [folder.run for folder in removed], freed

@@ -13,11 +13,13 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from pipeline import storage
+from pipeline import durable, storage
 from pipeline.errors import RunError
 from pipeline.job import Options
+from pipeline.run.format import FormatError, check_format
 from pipeline.run.plan import Plan
 
+LISTING = "listing.parquet"
 State = Literal["unplanned", "unreadable", "planned", "decided", "published", "refused"]
 
 
@@ -28,7 +30,7 @@ class RunFolder:
         self.output = output
         self.run = run
         self.path = output / "runs" / run
-        self.listing = self.path / "listing.parquet"
+        self.listing = self.path / LISTING
         self.plan_file = self.path / "plan.json"
         self.shards = self.path / "plan"
         self.attempts = self.path / "attempts"
@@ -57,37 +59,45 @@ class RunFolder:
     @property
     def published(self) -> Path:
         """Where this run's parts lie once readers may see them."""
-        return predictions(self.output) / f"model={self.plan().model_name}" / f"run={self.run}"
+        return predictions_folder(self.output) / f"model={self.plan().model_name}" / f"run={self.run}"
 
     def plan(self) -> Plan:
         """The stored plan. Raises `RunError` where it cannot be read."""
         try:
             stored = json.loads(self.plan_file.read_bytes())
+            check_format(stored, str(self.plan_file))
             options = stored["job"]["options"]  # of this version or another: what is not known any more is left out
             stored["job"]["options"] = {name: options[name] for name in options if name in Options.model_fields}
             return Plan.model_validate(stored)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except FormatError as error:
+            raise RunError(str(error)) from None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             what = f"{self.plan_file} cannot be read: {storage.cause(error)}."
             raise RunError(f"{what} When that is mended, continue with the same command.") from error
 
     def discard(self) -> None:
         """Remove the run. The plan goes first: without it, what a crash leaves is no run to continue."""
-        storage.remove(self.plan_file)
+        durable.remove(self.plan_file)
         if self.path.is_dir():
-            storage.sync(self.path)
-        storage.remove(self.path)
+            durable.sync(self.path)
+        durable.remove(self.path)
 
     def create(self) -> None:
         """Make the folder with its parts' folders."""
         for folder in (self.shards, self.attempts, self.staged, self.logs):
-            storage.make_folder(folder)
+            durable.make_folder(folder)
 
 
-def predictions(output: Path) -> Path:
+def predictions_folder(output: Path) -> Path:
     """The folder that people query."""
     return output / "predictions"
 
 
-def missing(output: Path) -> Path:
-    """The folder of records of files that later listings missed, one per run that missed any."""
+def missing_folder(output: Path) -> Path:
+    """The folder of records of files that later listings lack, one per run that found any missing."""
     return output / "missing"
+
+
+def earlier_missing_folder(output: Path) -> Path:
+    """The same folder of outputs that were written before format 1."""
+    return output / "gone"

@@ -8,15 +8,16 @@ import secrets
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
-from pipeline import storage
+from pipeline import durable, storage
 from pipeline.errors import RequestError, RunError
-from pipeline.run.folder import RunFolder, missing, predictions
+from pipeline.events import Events
+from pipeline.run.folder import RunFolder, earlier_missing_folder, missing_folder, predictions_folder
+from pipeline.run.format import FORMAT
 
 CLOCK_WAIT = timedelta(seconds=10)  # as much as clocks of one site may differ; waited for
 RUN_ID = re.compile(r"r\d{8}T\d{12}-[0-9a-f]{6}")
@@ -41,7 +42,7 @@ def new_run(output: Path) -> RunFolder:
     """A folder for a new run, whose id sorts after every run before it.
 
     The id begins with a letter (a digits-only partition value turns into an integer in readers), then UTC time, then
-    a random suffix. Raises `RunError` where the clock went back: what is new is told by comparing with that time.
+    a random suffix. Raises `RunError` where the clock went back: what is new is found by comparing with that time.
     """
     before = all_runs(output)
     last = started_at(before[-1].run) if before else datetime.min.replace(tzinfo=UTC)
@@ -62,25 +63,55 @@ def started_at(run: str) -> datetime:
 
 
 @contextmanager
-def locked(output: Path, waiting: Callable[[str], None]) -> Iterator[None]:
-    """Hold the output alone; `waiting(who)` is told for whom this run waits.
+def locked(output: Path, events: Events) -> Iterator[None]:
+    """Hold the output alone; where another run holds it, `events` gets a sentence that says who.
 
     The lock is the kernel's (`flock`): it goes when the process goes, however it dies.
     """
-    storage.make_folder(output / "runs")
+    durable.make_folder(output / "runs")
     with (output / "runs" / ".lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            waiting(file.read().strip() or "another run")
+            who = file.read().strip() or "not known which"
+            events.message(f"Another run writes to {output} ({who}); waiting for it to end.")
             fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
         file.truncate()
-        who: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid(), "since": f"{datetime.now(UTC):%FT%TZ}"}
-        file.write(json.dumps(who))
+        holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": f"{datetime.now(UTC):%FT%TZ}"}
+        file.write(json.dumps(holder))
         file.flush()
         yield
+
+
+def check_writable_format(output: Path) -> None:
+    """Raise `RequestError` for an output that another version of shardseer wrote in another format."""
+    check_readable_format(output)
+    if earlier_missing_folder(output).is_dir() or 0 in _formats(output):
+        raise RequestError(
+            f"The output {output} was written by an earlier version of shardseer, in a format before {FORMAT}. Its "
+            "predictions can be queried, but nothing can be added: choose another output."
+        )
+
+
+def check_readable_format(output: Path) -> None:
+    """Raise `RequestError` for an output that a newer version of shardseer wrote."""
+    newest = max(_formats(output), default=FORMAT)
+    if newest > FORMAT:
+        raise RequestError(
+            f"The output {output} was written in format {newest} by a newer version of shardseer; this version knows "
+            f"format {FORMAT}. Upgrade shardseer."
+        )
+
+
+def _formats(output: Path) -> set[int]:
+    """The formats of an output's plans, 0 for one without a number; those that cannot be read are left out."""
+    found = set()
+    for folder in all_runs(output):
+        with suppress(OSError, ValueError, AttributeError):
+            found.add(int(json.loads(folder.plan_file.read_bytes()).get("format", 0)))
+    return found
 
 
 def check_output(output: Path) -> None:
@@ -92,9 +123,11 @@ def check_output(output: Path) -> None:
         Path(tempfile.mkdtemp(dir=nearest, prefix=".shardseer-")).rmdir()
     except OSError as error:
         raise RequestError(f"The output {output} cannot be written: {storage.cause(error)} in {nearest}.") from None
-    inside = [path for path in (output / "runs", predictions(output), missing(output)) if path.exists()]
+    check_writable_format(output)
+    predictions = predictions_folder(output)
+    inside = [path for path in (output / "runs", predictions, missing_folder(output)) if path.exists()]
     if len({path.stat().st_dev for path in inside}) > 1:
         raise RequestError(
-            f"{output / 'runs'} and {predictions(output)} lie on different filesystems; a run is published by one "
+            f"{output / 'runs'} and {predictions} lie on different filesystems; a run is published by one "
             "rename between them. Put both on one."
         )

@@ -5,8 +5,6 @@ that a file that was copied elsewhere still tells where it comes from.
 """
 
 import json
-import os
-import socket
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -17,23 +15,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from pipeline import schema, storage
+from pipeline import durable, schema
+from pipeline.run.format import FORMAT, check_format
 from pipeline.run.plan import Plan
+from pipeline.run.worker import Worker
 from pipeline.timing import StageTimes
 
 PREFIX = "shardseer."
-
-
-class Worker(BaseModel):
-    """Who made a part: the Ray actor (or this process) and the accelerators that it was given."""
-
-    model_config = ConfigDict(frozen=True)
-
-    kind: str  # ray or inline
-    host: str
-    pid: int
-    actor: str | None = None
-    accelerators: tuple[str, ...] = ()
 
 
 class Receipt(BaseModel):
@@ -52,7 +40,7 @@ class Receipt(BaseModel):
     ok: int
     abstained: int
     error: int
-    second_pass: int  # rows that the first look did not decide
+    second_pass: int  # rows that the first pass did not decide
     decoded_again: int  # those of them that were decoded again
     worker: Worker
     decoders: tuple[Worker, ...]
@@ -73,24 +61,25 @@ def count_statuses(predictions: pa.Table) -> dict[str, int]:
 def write_part(target: Path, predictions: pa.Table, plan: Plan, receipt: Receipt) -> None:
     """Write sorted predictions (`schema.PREDICTIONS`) with provenance and receipt; durable and whole, or not there."""
     metadata = {
+        "format": str(FORMAT),
         "receipt": receipt.model_dump_json(),
         "run": plan.run,
         "model": plan.model_name,
         "weights_sha256": plan.weights_sha256,
         "calibrated": plan.calibrated,
-        "looks": plan.looks.model_dump(mode="json"),
+        "inference": plan.inference.model_dump(mode="json"),
         "options": plan.job.options.model_dump(mode="json"),
         "versions": plan.versions,
         "flow_run": receipt.flow_run or "",
         "actor": receipt.worker.actor or "",
     }
     table = predictions.sort_by("path").cast(schema.PREDICTIONS.with_metadata(_encoded(metadata)))
-    with storage.atomic(target) as temporary:
+    with durable.atomic(target) as temporary:
         pq.write_table(table, temporary, compression="zstd", row_group_size=max(table.num_rows, 1))
 
 
 def _stage_times_file(part: Path) -> Path:
-    return part.with_name(f"{part.name}.spell")
+    return part.with_name(f"{part.name}.stage-times")
 
 
 def write_stage_times(part: Path, stage_times: StageTimes) -> None:
@@ -114,10 +103,11 @@ def take_stage_times(part: Path) -> StageTimes | None:
 def read_receipt(part: Path) -> Receipt:
     """The receipt in a part's footer, checked against its rows. Raises `ValueError` for a file that is no part."""
     metadata = pq.read_metadata(part)
-    stored = (metadata.metadata or {}).get(f"{PREFIX}receipt".encode())
-    if stored is None:
+    stored = {key.decode(): value for key, value in (metadata.metadata or {}).items()}
+    if f"{PREFIX}receipt" not in stored:
         raise ValueError(f"{part} has no receipt in its footer")
-    receipt = Receipt.model_validate_json(stored)
+    check_format({"format": int(stored.get(f"{PREFIX}format", 0))}, str(part))
+    receipt = Receipt.model_validate_json(stored[f"{PREFIX}receipt"])
     if not receipt.rows == metadata.num_rows == receipt.ok + receipt.abstained + receipt.error:
         raise ValueError(f"{part} has {metadata.num_rows} rows, its receipt says {receipt}")
     return receipt
@@ -125,18 +115,3 @@ def read_receipt(part: Path) -> Receipt:
 
 def _encoded(metadata: dict[str, Any]) -> dict[str, str]:
     return {PREFIX + key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
-
-
-def this_process(kind: str, actor: str | None = None, accelerators: tuple[str, ...] = ()) -> Worker:
-    """This process as the one who works."""
-    return Worker(kind=kind, host=socket.gethostname(), pid=os.getpid(), actor=actor, accelerators=accelerators)
-
-
-def peak_memory() -> int:
-    """The largest resident size of this process so far, in bytes.
-
-    From the kernel's VmHWM: `ru_maxrss` begins with the peak of the process that started this one.
-    """
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) * 1024

@@ -8,8 +8,8 @@ from pipeline.errors import RequestError, RunError
 from pipeline.job import Job
 from pipeline.model import bundle as bundles
 from pipeline.model.bundle import Bundle
-from pipeline.model.engine import Build
-from pipeline.model.precision import CascadeSettings
+from pipeline.model.inference import Inference
+from pipeline.run.format import FORMAT
 
 
 class Counts(BaseModel):
@@ -25,14 +25,14 @@ class Counts(BaseModel):
 
 
 class Plan(BaseModel):
-    """What a run will do, fixed before the first image is read and stored in `plan.json`.
+    """What a run will do. How the network is run is part of it, so that a resumed run equals an uninterrupted one.
 
-    How images are looked at and the batch shape are part of it, so that a resumed run equals an uninterrupted one.
     `shards` is their number; their references lie in `plan/`.
     """
 
     model_config = ConfigDict(frozen=True)
 
+    format: int = FORMAT
     run: str
     job: Job
     key: str
@@ -41,25 +41,18 @@ class Plan(BaseModel):
     bundle: Path
     weights_sha256: str
     calibrated: bool
-    looks: CascadeSettings
-    batch_size: int
-    top_k: int
+    inference: Inference
     shard_size: int
     shards: int
     counts: Counts
     versions: dict[str, str]
-
-    @property
-    def builds(self) -> tuple[Build, ...]:
-        """How every worker of this run builds its engines, that of the first look first."""
-        return self.looks.builds(features=self.job.options.embeddings)
 
     def load_bundle(self) -> Bundle:
         """The bundle of this run. Raises `RunError` where its weights are no longer those that were planned with."""
         try:
             bundle = bundles.load(self.bundle)
         except RequestError as error:
-            raise RunError(f"The model of this run is gone: {error}") from error
+            raise RunError(f"The model of this run cannot be loaded: {error}") from error
         if bundle.weights_sha256 != self.weights_sha256:
             raise RunError(
                 f"The weights in {self.bundle} changed since this run was planned. Put them back, "

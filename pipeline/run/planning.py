@@ -1,13 +1,15 @@
-"""A selection → the stored plan of a run, or the unfinished run that the same request continues."""
+"""A job → its selection → the stored plan of a run, or the unfinished run that the same request continues."""
 
-from pipeline import storage
-from pipeline.images.batching import batch_size
+from pathlib import Path
+
+from pipeline import durable
+from pipeline.images import listing
 from pipeline.job import Job
-from pipeline.model import engines, precision
 from pipeline.model.bundle import Bundle
-from pipeline.model.fingerprint import model_key, model_name, top_k_of, versions
+from pipeline.model.fingerprint import model_key, model_name, versions
+from pipeline.model.inference import Inference
 from pipeline.run import outputs
-from pipeline.run.folder import RunFolder
+from pipeline.run.folder import LISTING, RunFolder
 from pipeline.run.plan import Counts, Plan
 from pipeline.run.selecting import Selection
 from pipeline.run.sharding import shard_size, write_shards
@@ -21,19 +23,17 @@ def unfinished(job: Job, key: str) -> RunFolder | None:
     return None
 
 
-def make_plan(
-    folder: RunFolder,
-    job: Job,
-    bundle: Bundle,
-    chosen: Selection,
-    skipped: dict[str, int],
-    *,
-    workers: int,
-    on_gpu: bool,
-) -> Plan:
+def select(job: Job, bundle: Bundle, folder: Path) -> Selection:
+    """List the input into `folder`, and leave out what is classified already."""
+    skipped = listing.write_listing(job, folder / LISTING)
+    name = model_name(bundle, model_key(bundle, job.options))
+    return Selection(job, folder / LISTING, folder, name, dict(skipped.most_common()))
+
+
+def make_plan(folder: RunFolder, job: Job, bundle: Bundle, selection: Selection, *, workers: int, device: str) -> Plan:
     """Cut the work into shards for so many `workers` under `folder` and store the plan: the run can be resumed."""
     key = model_key(bundle, job.options)
-    size = shard_size(chosen.images, workers)
+    size = shard_size(selection.images, workers)
     plan = Plan(
         run=folder.run,
         job=job,
@@ -43,23 +43,17 @@ def make_plan(
         bundle=bundle.folder,
         weights_sha256=bundle.weights_sha256,
         calibrated=bundle.temperature is not None,
-        looks=precision.looks(
-            job.options.precision, engines.choose(job.options.engine, on_gpu), on_gpu, job.options.gpu_decoding
-        ),
-        batch_size=batch_size(
-            bundle.preprocessing, on_gpu, chosen.bytes // chosen.images if job.options.gpu_decoding else 0
-        ),
-        top_k=top_k_of(job.options, bundle),
+        inference=Inference.choose(bundle, job.options, device, file_bytes=selection.bytes // selection.images),
         shard_size=size,
-        shards=write_shards(folder.shards, chosen.references(), size),
+        shards=write_shards(folder.shards, selection.references(), size),
         counts=Counts(
-            found=chosen.found,
-            known=chosen.found - chosen.eligible,
-            images=chosen.images,
-            bytes=chosen.bytes,
-            skipped=skipped,
+            found=selection.found,
+            known=selection.found - selection.eligible,
+            images=selection.images,
+            bytes=selection.bytes,
+            skipped=selection.skipped,
         ),
         versions=versions(),
     )
-    storage.write_text(folder.plan_file, plan.model_dump_json(indent=2))
+    durable.write_text(folder.plan_file, plan.model_dump_json(indent=2))
     return plan

@@ -11,10 +11,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipeline import schema, storage
+from pipeline import durable, schema
 from pipeline.errors import RunError
-from pipeline.run import folder as run_folders
-from pipeline.run.folder import RunFolder
+from pipeline.run.folder import RunFolder, missing_folder
+from pipeline.run.format import FORMAT, check_format
 from pipeline.run.parts import Receipt, read_receipt
 from pipeline.run.plan import Plan
 from pipeline.run.sharding import Shard, read_shards
@@ -26,10 +26,10 @@ def part_name(shard: Shard) -> str:
     return f"part-{shard.id}.parquet"
 
 
-def stage(folder: RunFolder, shard: Shard, attempt: Path) -> Receipt:
-    """Accept an attempt: check its receipt against the shard and move it into `staged/`. Raises `RunError`.
+def accept(folder: RunFolder, shard: Shard, attempt: Path) -> Receipt:
+    """Accept an attempt's part: check its receipt against the shard and move it into `staged/`. Raises `RunError`.
 
-    Only the driver does this, once a shard, so that a late attempt of a shard can never surface.
+    Only the driver does this, once a shard, so that a late attempt of a shard never becomes visible.
     """
     try:
         receipt = read_receipt(attempt)
@@ -43,8 +43,8 @@ def stage(folder: RunFolder, shard: Shard, attempt: Path) -> Receipt:
     target = folder.staged / part_name(shard)
     if target.exists():
         raise RunError(f"Shard {shard.id} was staged before; a second part for it is not accepted.")
-    # Waiting for the disk is most of what a shard costs the driver. A name left under `attempts/` is swept with it.
-    storage.move(attempt, target, both=False)
+    # Waiting for the disk is most of what a shard costs the driver. A name left under `attempts/` goes later.
+    durable.move(attempt, target, both=False)
     return receipt
 
 
@@ -70,12 +70,12 @@ def decide(folder: RunFolder, plan: Plan, max_error_rate: float | None) -> None:
     if max_error_rate is not None and rows["error"] > max_error_rate * rows["rows"]:
         _refuse(folder, plan, rows, max_error_rate)
     parts = [receipt.model_dump(mode="json") for receipt in receipts]
-    manifest = {"run": folder.run, "model": plan.model_name, **rows, "parts": parts}
-    storage.write_text(folder.manifest, json.dumps(manifest, indent=1))
+    manifest = {"format": FORMAT, "run": folder.run, "model": plan.model_name, **rows, "parts": parts}
+    durable.write_text(folder.manifest, json.dumps(manifest, indent=1))
 
 
 def _refuse(folder: RunFolder, plan: Plan, rows: dict[str, int], max_error_rate: float) -> None:
-    storage.write_text(folder.refused, json.dumps({**rows, "max_error_rate": max_error_rate}))
+    durable.write_text(folder.refused, json.dumps({"format": FORMAT, **rows, "max_error_rate": max_error_rate}))
     output, staged = plan.job.output, files(folder.staged, "*.parquet")
     raise RunError(
         f"Run {folder.run} is refused: {rows['error']} of {rows['rows']} images ended as errors, more than "
@@ -98,25 +98,26 @@ def _staged_receipt(folder: RunFolder, shard: Shard) -> Receipt:
 
 def publish(folder: RunFolder) -> None:
     """Make a decided run visible by one rename; done already is done."""
-    no_file = run_folders.missing(folder.output) / "none.parquet"
-    if not no_file.exists():  # readers need a file to match even where nothing is gone
-        storage.make_folder(no_file.parent)
-        with storage.atomic(no_file) as temporary:
+    no_file = missing_folder(folder.output) / "none.parquet"
+    if not no_file.exists():  # readers need a file to match even where nothing is missing
+        durable.make_folder(no_file.parent)
+        with durable.atomic(no_file) as temporary:
             pq.write_table(schema.MISSING.empty_table(), temporary)
     target = folder.published
     if not target.is_dir():
-        storage.make_folder(target.parent)
-        storage.move(folder.staged, target)
+        durable.make_folder(target.parent)
+        durable.move(folder.staged, target)
 
 
 def remove_leftovers(folder: RunFolder) -> None:
-    """Remove what a published run needs no longer. A worker that comes late may still write there: `clean` sweeps."""
+    """Remove what a published run needs no longer; what a worker that comes late writes there, `clean` removes."""
     for leftover in (folder.attempts, folder.shards, folder.listing):
         with suppress(OSError):
-            storage.remove(leftover)
+            durable.remove(leftover)
 
 
 def read_manifest(folder: RunFolder) -> dict[str, Any]:
     """The decision on a run: counts and the receipts of its parts."""
     manifest: dict[str, Any] = json.loads(folder.manifest.read_text(encoding="utf-8"))
+    check_format(manifest, str(folder.manifest))
     return manifest

@@ -24,6 +24,7 @@ CURRENT = """
 def connect(output: Path) -> duckdb.DuckDBPyConnection:
     """A database with the views over `output`; empty ones where no run is published. Raises `RequestError`."""
     outputs.existing(output)
+    outputs.check_readable_format(output)
     database = duckdb.connect()
     database.execute(
         f"SET memory_limit='{MEMORY_LIMIT}'; SET temp_directory={quoted(tempfile.gettempdir())}"

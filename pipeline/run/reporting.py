@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import duckdb
 from pydantic import BaseModel, ConfigDict
 
-from pipeline import storage
-from pipeline.run import bottleneck
+from pipeline import durable
+from pipeline.run import accounting
 from pipeline.run.accounting import Account, Stage
 from pipeline.run.folder import RunFolder
+from pipeline.run.format import FORMAT
 from pipeline.run.parts import Receipt
 from pipeline.run.plan import Plan
 from pipeline.run.publishing import read_manifest
@@ -34,6 +35,7 @@ class Summary(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
+    format: int = FORMAT
     run: str
     model: str
     images: str
@@ -87,7 +89,7 @@ def summarize(
         resumed_shards=resumed,
         workers=len({(receipt.worker.host, receipt.worker.pid) for receipt in receipts}),
         worker_kind="+".join(kinds),
-        engine=plan.looks.engine,
+        engine=plan.inference.cascade.engine,
         seconds=phases,
         images_per_second=round(now / max(phases.get("classify", 0.0), 1e-9), 1) if now else 0.0,
         peak_memory_driver=driver_memory,
@@ -106,8 +108,8 @@ def _counts(folder: RunFolder, name: str, condition: str) -> tuple[Count, ...]:
 
 def write_report(folder: RunFolder, summary: Summary) -> None:
     """Write `metrics.json` and `summary.md` into the run folder."""
-    storage.write_text(folder.metrics, summary.model_dump_json(indent=2))
-    storage.write_text(folder.summary, markdown(summary))
+    durable.write_text(folder.metrics, summary.model_dump_json(indent=2))
+    durable.write_text(folder.summary, markdown(summary))
 
 
 def markdown(summary: Summary) -> str:
@@ -154,11 +156,11 @@ NOT_MEASURED = "Not known: the command that published this run classified nothin
 def _account(account: Account | None) -> list[str]:
     if account is None:
         return [NOT_MEASURED]
-    *_, busy, sentence = bottleneck.lines(account)
+    *_, busy, explanation = accounting.lines(account)
     rows = [(name, f"{stage.share:.1%}", _rate(stage)) for name, stage in account.stages.items()]
     rows += [(f"{name}, on the cores", f"{stage.share:.1%}", _rate(stage)) for name, stage in account.decoders.items()]
     head = ("stage", "share of the workers' time", "images/s of this stage alone, in one worker")
-    return [f"{sentence} {busy}", "", *_table(head, rows)]
+    return [f"{explanation} {busy}", "", *_table(head, rows)]
 
 
 def _rate(stage: Stage) -> str:

@@ -1,12 +1,11 @@
-"""The shards that wait for a worker: how often each was tried, and whether the mark on it is a sign of anything.
+"""The shards that wait for an attempt: how often each was tried, when it may be tried again, and when to give up.
 
-A mark that an attempt leaves behind says that an image may kill, and has the next attempt isolate the images. Where the
-attempt was ended by us, it says nothing, and goes; a mark that was there before the attempt stays.
+An in-progress marker that an attempt leaves behind says that an image may kill a worker, and has the next attempt
+isolate the images. Where the attempt was ended by us, it says nothing, and goes; a marker that was there before stays.
 """
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
 from contextlib import suppress
 
 from pipeline.errors import EngineError, RequestError, RunError
@@ -17,73 +16,18 @@ from pipeline.run.sharding import Shard
 
 ATTEMPTS = 3  # per shard and command, counted by us: Ray's own retries are off
 PAUSE_SECONDS = 1.0  # after the first error of the world, four times as much after the next: a full disk, a lost server
-
-DYING_SECONDS = 2.0  # until a worker that was ended writes no mark any more
-
-
-class ShardQueue:
-    """What is left of a run's shards."""
-
-    def __init__(self, plan: Plan, shards: list[Shard]) -> None:
-        self._folder = RunFolder(plan.job.output, plan.run)
-        self._waiting = deque(shards)
-        self._not_before: dict[str, float] = {}
-        self._marked_before = set[str]()  # before the attempt under way
-        self._uncounted: dict[str, Shard] = {}
-        self.attempts = Counter[str]()
-
-    @property
-    def is_left(self) -> bool:
-        """Whether a shard waits."""
-        return bool(self._waiting)
-
-    def take(self) -> Shard | None:
-        """The next shard whose time has come, its try counted."""
-        for _ in range(len(self._waiting)):
-            shard = self._waiting.popleft()
-            if self._not_before.get(shard.id, 0.0) <= time.monotonic():
-                self.attempts[shard.id] += 1
-                if self._uncounted.pop(shard.id, None) is not None:
-                    self._remove_marker(shard)
-                if marker_file(self._folder, shard).exists():
-                    self._marked_before.add(shard.id)
-                return shard
-            self._waiting.append(shard)
-        return None
-
-    def requeue(self, shard: Shard, error: Exception) -> None:
-        """Let a shard be tried again, perhaps a little later. Raises `RunError` where there is no use in it."""
-        self._not_before[shard.id] = time.monotonic() + check_retry(shard, self.attempts[shard.id], error)
-        self._waiting.append(shard)
-
-    def requeue_uncounted(self, shard: Shard) -> None:
-        """Let a shard be tried again as if it had not been: its worker was ended for another's sake."""
-        self.attempts[shard.id] -= 1
-        self._not_before[shard.id] = time.monotonic() + DYING_SECONDS
-        self._uncounted[shard.id] = shard
-        self._waiting.append(shard)
-
-    def end(self, running: Iterable[Shard]) -> None:
-        """The run ends here, and the attempts at these shards with it."""
-        for shard in (*running, *self._uncounted.values()):
-            self._remove_marker(shard)
-
-    def _remove_marker(self, shard: Shard) -> None:
-        if shard.id not in self._marked_before:
-            with suppress(OSError):  # a mark that stays costs time, no row
-                marker_file(self._folder, shard).unlink(missing_ok=True)
+DYING_SECONDS = 2.0  # until a worker that was ended writes no marker any more
 
 
 class WorkerLostError(Exception):
     """The worker died or stalled in the middle of an attempt."""
 
 
-def check_retry(shard: Shard, attempts: int, error: BaseException) -> float:
-    """Let a shard be tried again after `error`, a bounded number of times; return the seconds to wait before.
+def seconds_before_retry(shard: Shard, attempts: int, error: BaseException) -> float:
+    """Seconds to wait before a shard is tried again after `error`, which ended so many attempts.
 
-    Raises `RunError` where there is no use in it.
-
-    The world's errors and lost workers may go away; the job's, and our own bugs, stop the run.
+    The world's errors and lost workers may go away; the job's, and our own bugs, stop the run. Raises `RunError` where
+    there is no use in another attempt.
     """
     if isinstance(error, RequestError | RunError):
         raise RunError(str(error)) from error
@@ -96,3 +40,67 @@ def check_retry(shard: Shard, attempts: int, error: BaseException) -> float:
             "When that is mended, continue with the same command."
         )
     return PAUSE_SECONDS * 4.0 ** (attempts - 1) if isinstance(error, OSError) else 0.0
+
+
+class ShardQueue:
+    """What is left of a run's shards: those that wait, and those with an attempt under way."""
+
+    def __init__(self, plan: Plan, shards: list[Shard]) -> None:
+        self._folder = RunFolder(plan.job.output, plan.run)
+        self._waiting = deque(shards)
+        self._running: dict[str, Shard] = {}
+        self._not_before: dict[str, float] = {}
+        self._marked_before = set[str]()  # before the attempt under way
+        self._uncounted: dict[str, Shard] = {}
+        self.attempts = Counter[str]()
+
+    @property
+    def is_left(self) -> bool:
+        """Whether a shard waits or is tried."""
+        return bool(self._waiting or self._running)
+
+    def take(self) -> Shard | None:
+        """The next shard whose time has come; its attempt is counted."""
+        for _ in range(len(self._waiting)):
+            shard = self._waiting.popleft()
+            if self._not_before.get(shard.id, 0.0) > time.monotonic():
+                self._waiting.append(shard)
+                continue
+            self.attempts[shard.id] += 1
+            self._running[shard.id] = shard
+            if self._uncounted.pop(shard.id, None) is not None:
+                self._remove_marker(shard)
+            if marker_file(self._folder, shard).exists():
+                self._marked_before.add(shard.id)
+            return shard
+        return None
+
+    def done(self, shard: Shard) -> None:
+        """Its part is there."""
+        del self._running[shard.id]
+
+    def requeue(self, shard: Shard, error: Exception) -> None:
+        """Let a shard be tried again, perhaps a little later. Raises `RunError` where there is no use in it."""
+        seconds = seconds_before_retry(shard, self.attempts[shard.id], error)
+        self._wait(shard, seconds)
+
+    def requeue_uncounted(self, shard: Shard) -> None:
+        """Let a shard be tried again as if it had not been: its worker was ended because of another shard."""
+        self.attempts[shard.id] -= 1
+        self._uncounted[shard.id] = shard
+        self._wait(shard, DYING_SECONDS)
+
+    def end(self) -> None:
+        """The run ends here, and with it the attempts under way."""
+        for shard in (*self._running.values(), *self._uncounted.values()):
+            self._remove_marker(shard)
+
+    def _wait(self, shard: Shard, seconds: float) -> None:
+        del self._running[shard.id]
+        self._not_before[shard.id] = time.monotonic() + seconds
+        self._waiting.append(shard)
+
+    def _remove_marker(self, shard: Shard) -> None:
+        if shard.id not in self._marked_before:
+            with suppress(OSError):  # a marker that stays costs time, no row
+                marker_file(self._folder, shard).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Listing → what this run has to classify: the files that no published row settles; and which files are missing.
+"""Listing → what this run has to classify: files without an up-to-date published row; and which files are missing.
 
 All set work (anti-joins, sorting) is DuckDB's, which spills to disk: memory does not grow with the listing.
 """
@@ -12,29 +12,31 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import schema, storage
+from pipeline import durable, schema, storage
+from pipeline.errors import ErrorStage
 from pipeline.images.decoding import content_hash
 from pipeline.images.listing import Listing
 from pipeline.job import Job
-from pipeline.run import folder as run_folders
 from pipeline.run import outputs, sql
+from pipeline.run.folder import missing_folder
 from pipeline.run.sql import quoted
 
 MEMORY_LIMIT = "1GB"
-SETTLING_US = 2_000_000  # a file changed this shortly before it was read may change again within a tick of its clock
-TRANSIENT_STAGES = ("list", "read", "timeout", "worker")  # errors of the world, not of the image's bytes
+CLOCK_TICK_US = 2_000_000  # a file changed this shortly before it was read may change again within a tick of its clock
+TRANSIENT = tuple(stage.value for stage in ErrorStage if stage.is_transient)
 
 
 class Selection:
     """The listed files that are left to classify, in a database that spills to the folder `scratch`.
 
-    `found` files were listed (each path once), `eligible` of them are not settled, and `images` of those, with `bytes`
-    in all, are left after `--limit`.
+    `found` files were listed (each path once), `eligible` of them have no up-to-date row, and `images` of those, with
+    `bytes` in all, are left after `--limit`. `skipped` counts what the listing left out, by kind.
     """
 
-    def __init__(self, job: Job, listing_file: Path, scratch: Path, model: str) -> None:
-        """`model` is the value of the `model` partition whose rows can settle a file."""
+    def __init__(self, job: Job, listing_file: Path, scratch: Path, model: str, skipped: dict[str, int]) -> None:
+        """`model` is the value of the `model` partition whose rows can be up to date."""
         self._job = job
+        self.skipped = skipped
         self._database = duckdb.connect()
         self._run(f"SET memory_limit='{MEMORY_LIMIT}'; SET preserve_insertion_order=false")
         self._run(f"SET temp_directory={quoted(scratch)}")
@@ -43,7 +45,7 @@ class Selection:
         self._run(f"CREATE VIEW missing AS {sql.missing(job.output)}")
         self._run("CREATE VIEW eligible AS FROM listed")
         if not job.options.fresh and sql.any_rows(job.output, model):
-            self._leave_out_settled(model)
+            self._leave_out_up_to_date(model)
         self.found = self._number("SELECT count(*) FROM listed")
         self.eligible = self._number("SELECT count(*) FROM eligible")
         self.images = min(self.eligible, job.options.limit or self.eligible)
@@ -66,34 +68,34 @@ class Selection:
         """
         if not sql.any_rows(self._job.output):
             return 0
-        if self._number(f"SELECT count(*) FROM ({self._vanished()})") == 0:
+        if self._number(f"SELECT count(*) FROM ({self._newly_missing()})") == 0:
             return 0
-        vanished = self._database.sql(self._vanished()).to_arrow_reader()
+        newly_missing = self._database.sql(self._newly_missing()).to_arrow_reader()
         listing = Listing(self._job.images, self._job.options)
-        target = run_folders.missing(self._job.output) / f"{run}.parquet"
+        target = missing_folder(self._job.output) / f"{run}.parquet"
         number = 0
-        storage.make_folder(target.parent)
-        with storage.atomic(target) as temporary, pq.ParquetWriter(temporary, schema.MISSING) as writer:
-            for batch in vanished:
+        durable.make_folder(target.parent)
+        with durable.atomic(target) as temporary, pq.ParquetWriter(temporary, schema.MISSING) as writer:
+            for batch in newly_missing:
                 paths = [path for path in batch["path"].to_pylist() if listing.why_skipped(path) is None]
                 number += len(paths)
                 writer.write_table(pa.table({"path": paths, "run": [run] * len(paths)}, schema=schema.MISSING))
         if number == 0:
-            storage.remove(target)
+            durable.remove(target)
         return number
 
     def _chosen(self) -> str:
         limit = f"LIMIT {self._job.options.limit}" if self._job.options.limit else ""
         return f"SELECT {_NAMES} FROM eligible ORDER BY path {limit}"
 
-    def _leave_out_settled(self, model: str) -> None:
-        """Take out of `eligible` what the newest published row settles.
+    def _leave_out_up_to_date(self, model: str) -> None:
+        """Take out of `eligible` the files whose newest published row is up to date.
 
-        A row settles a path if the file still has its size and modified time, that time was not too close to the
+        A row is up to date if the file still has its size and modified time, that time was not too close to the
         reading (no image of a run is read before the time in the run's id), the row is no error that may go away, and
         the file was there in every listing since.
         """
-        lasting = "false" if self._job.options.retry_errors else f"row.error_stage NOT IN {TRANSIENT_STAGES!r}"
+        lasting = "false" if self._job.options.retry_errors else f"row.error_stage NOT IN {TRANSIENT!r}"
         # The largest column by far, and compared only where bytes are.
         known = "content_hash" if self._job.options.verify_content else "content_hash := NULL::VARCHAR"
         self._run(
@@ -106,35 +108,35 @@ class Selection:
         )
         self._run(
             f"""
-            CREATE TABLE settled AS
+            CREATE TABLE up_to_date AS
             SELECT listed.path, row.content_hash AS content_hash
             FROM newest JOIN listed USING (path) LEFT JOIN missing USING (path)
             WHERE listed.size_bytes = row.size_bytes AND listed.modified_at = row.modified_at
-              AND epoch_us(row.modified_at) + {SETTLING_US}
+              AND epoch_us(row.modified_at) + {CLOCK_TICK_US}
                   < epoch_us(strptime(substr(row.run, 2, 21), '{outputs.RUN_STAMP}'))
               AND (row.status <> 'error' OR {lasting})
               AND (missing.run IS NULL OR missing.run < row.run)
             """
         )
         if self._job.options.verify_content:
-            self._unsettle_changed_content()
-        self._run("CREATE TABLE unsettled AS FROM listed ANTI JOIN settled USING (path)")
-        self._run("CREATE OR REPLACE VIEW eligible AS FROM unsettled")
+            self._keep_changed_content()
+        self._run("CREATE TABLE left_over AS FROM listed ANTI JOIN up_to_date USING (path)")
+        self._run("CREATE OR REPLACE VIEW eligible AS FROM left_over")
 
-    def _unsettle_changed_content(self) -> None:
-        """Read every settled file, several at a time; one with other bytes than were classified is settled no more."""
+    def _keep_changed_content(self) -> None:
+        """Read every up-to-date file, several at a time; one whose bytes changed is no longer up to date."""
         self._run("CREATE TABLE changed (path VARCHAR)")
         cursor = self._database.cursor()  # of its own: one connection has one open result
         with ThreadPoolExecutor(os.cpu_count()) as readers:
-            for batch in cursor.sql("FROM settled").to_arrow_reader(1024):
+            for batch in cursor.sql("FROM up_to_date").to_arrow_reader(1024):
                 paths, hashes = batch["path"].to_pylist(), batch["content_hash"].to_pylist()
                 now = readers.map(_hash_now, paths)
                 changed = [[path] for path, old, new in zip(paths, hashes, now, strict=True) if old != new]
                 if changed:
                     self._database.executemany("INSERT INTO changed VALUES (?)", changed)
-        self._run("DELETE FROM settled WHERE path IN (FROM changed)")
+        self._run("DELETE FROM up_to_date WHERE path IN (FROM changed)")
 
-    def _vanished(self) -> str:
+    def _newly_missing(self) -> str:
         """SQL: published paths of this input that are not listed and not recorded as missing."""
         bases = [quoted(base.rstrip("/") + "/") for base in storage.stored_prefixes(self._job.images)]
         below = " OR ".join(f"starts_with(path, {base})" for base in bases)

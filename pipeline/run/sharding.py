@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import schema, storage
+from pipeline import durable, schema
 
 MIN_SHARD_IMAGES, MAX_SHARD_IMAGES = 64, 16_384  # images per shard
 SHARDS_PER_WORKER = 8  # so that the last shards of a run end at about the same time
@@ -60,10 +60,10 @@ def write_shards(folder: Path, references: Iterator[pa.RecordBatch], size: int) 
     if writer is not None:
         writer.close()
     rows = [{**shard._asdict(), "file": shard.file.name} for shard in index]
-    with storage.atomic(folder / INDEX) as temporary:
+    with durable.atomic(folder / INDEX) as temporary:
         pq.write_table(pa.Table.from_pylist(rows, INDEX_SCHEMA), temporary, compression="zstd")
     for file in folder.glob("references-*.parquet"):
-        storage.sync(file)
+        durable.sync(file)
     return len(index)
 
 

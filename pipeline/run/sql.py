@@ -1,9 +1,9 @@
-"""What is published, as SQL for DuckDB: the rows with their model and run, and which files are gone since."""
+"""What is published, as SQL for DuckDB: the rows with their model and run, and which files are missing since."""
 
 import re
 from pathlib import Path
 
-from pipeline.run import folder as run_folders
+from pipeline.run.folder import earlier_missing_folder, missing_folder, predictions_folder
 
 
 def quoted(value: object) -> str:
@@ -26,7 +26,7 @@ def rows(output: Path, model: str = "*") -> str:
 
     Model and run are taken from the end of each part's path: a `key=value` above the output is none of ours.
     """
-    parts = parquet(run_folders.predictions(output), f"model={model}/run=*/*.parquet", "filename=true")
+    parts = parquet(predictions_folder(output), f"model={model}/run=*/*.parquet", "filename=true")
     pattern = "'/model=([^/]*)/run=([^/]*)/[^/]*$'"
     return (
         f"SELECT * EXCLUDE (filename), url_decode(regexp_extract(filename, {pattern}, 1)) AS model, "
@@ -37,13 +37,17 @@ def rows(output: Path, model: str = "*") -> str:
 
 def any_rows(output: Path, model: str | None = None) -> bool:
     """Whether anything is published; DuckDB fails on a pattern without files."""
-    base = run_folders.predictions(output)
+    base = predictions_folder(output)
     folders = [base / f"model={model}"] if model is not None else [path for path in base.glob("*") if path.is_dir()]
     return any(any(folder.glob("run=*/*.parquet")) for folder in folders)
 
 
 def missing(output: Path) -> str:
-    """SQL for the newest run whose listing missed each `path`, as columns `path` and `run`."""
-    if any(run_folders.missing(output).glob("*.parquet")):
-        return f"SELECT path, max(run) AS run FROM {parquet(run_folders.missing(output), '*.parquet')} GROUP BY path"
-    return "SELECT ''::VARCHAR AS path, ''::VARCHAR AS run WHERE false"
+    """SQL for the newest run whose listing lacked each `path`, as columns `path` and `run`."""
+    folders = [
+        folder for folder in (missing_folder(output), earlier_missing_folder(output)) if any(folder.glob("*.parquet"))
+    ]
+    if not folders:
+        return "SELECT ''::VARCHAR AS path, ''::VARCHAR AS run WHERE false"
+    records = " UNION ALL ".join(f"SELECT path, run FROM {parquet(folder, '*.parquet')}" for folder in folders)
+    return f"SELECT path, max(run) AS run FROM ({records}) GROUP BY path"

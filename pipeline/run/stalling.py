@@ -1,6 +1,6 @@
-"""Whether the workers get on: told by the marks that their attempts leave in the run folder, on whatever node they run.
+"""Whether the workers make progress: seen by the in-progress markers of their attempts, on whatever node they run.
 
-Only changes of a mark count, never its time: the clocks of nodes differ.
+Only changes of a marker count, never its time: the clocks of nodes differ.
 """
 
 import time
@@ -12,12 +12,12 @@ from pipeline.run.plan import Plan
 from pipeline.run.progress_marker import marker_file
 from pipeline.run.sharding import Shard
 
-CHECK_SECONDS = 1.0  # between two looks at the marks
+CHECK_SECONDS = 1.0  # between two readings of the markers
 
 
 @dataclass
 class Watched:
-    """What was last seen of an attempt, and when; it has `begun` once the mark is its own."""
+    """What was last read of an attempt, and when; it has `begun` once the marker is its own."""
 
     shard: Shard
     text: str

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pipeline import storage
-from pipeline.errors import RunError
-from pipeline.images.decoding import ImageError, decode, open_image
+from pipeline.errors import ImageError, RunError
+from pipeline.images.decoding import decode, open_image
 from pipeline.images.preprocessing import Preprocessing
 from pipeline.training.determinism import seed_all
 from pipeline.training.labelled import Example, picture

@@ -15,19 +15,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from pipeline import schema, storage
+from pipeline import durable, schema, storage
 from pipeline.errors import EngineError, RequestError, RunError
-from pipeline.images import batching
 from pipeline.job import Options
-from pipeline.model import engine, engines, fingerprint, precision
+from pipeline.model import devices, engines
 from pipeline.model.bundle import Bundle
-from pipeline.model.cascade import Cascade, joined
-from pipeline.model.devices import has_gpu
+from pipeline.model.cascade import joined
+from pipeline.model.inference import Inference
 from pipeline.model.probabilities import to_probabilities
 from pipeline.timing import Stopwatch
 from pipeline.training.calibrating import Bin, Classes, Floats, calibration_error, negative_log_likelihood, reliability
 from pipeline.training.labelled import Example, Labelled, labels_of
-from pipeline.training.splitting import Split
+from pipeline.training.labelled import Split
 
 SPLITS_FILE = "splits.parquet"
 Which = Literal["unseen", "test", "all"]
@@ -87,29 +86,23 @@ class Answers(NamedTuple):
 
 def classify(bundle: Bundle, paths: Sequence[str], options: Options) -> Answers:
     """Classify images in this process as a run of `classify` would."""
-    on_gpu = options.device == "cuda" or (options.device == "auto" and has_gpu())
-    threads, device = len(os.sched_getaffinity(0)), "cuda" if on_gpu else "cpu"
+    device = devices.device_for(options.device)
     engines.check(bundle, options)
-
-    def built(build: engine.Build) -> engine.Engine:
-        engines.prepare(bundle, build)
-        return engines.build(bundle, build, device, threads)
-
-    engine = engines.choose(options.engine, on_gpu)
-    looks = precision.looks(options.precision, engine, on_gpu)
-    looking = Cascade(bundle, looks, built, options=options, top_k=fingerprint.top_k_of(options, bundle))
+    inference = Inference.choose(bundle, options, device)
+    inference.prepare(bundle)
+    cascade = inference.assemble(bundle, options, device, threads=len(os.sched_getaffinity(0)))
     found = [storage.entry(path)[:4] for path in paths]
     references = pa.table(
         [pa.array(column, field.type) for column, field in zip(zip(*found, strict=True), schema.LISTING, strict=True)],
         schema.LISTING,
     )
     try:
-        looked = joined(list(looking.over(references, batching.batch_size(bundle.preprocessing, on_gpu), Stopwatch())))
+        classified = joined(list(cascade.classify(references, inference.batch_size, Stopwatch())))
     except EngineError as error:
         raise RunError(f"{bundle.name} cannot classify: {error}.") from error
-    places = {path: place for place, path in enumerate(looked.predictions["path"].to_pylist())}
+    places = {path: place for place, path in enumerate(classified.predictions["path"].to_pylist())}
     order = np.array([places[path] for path in references["path"].to_pylist()])
-    return Answers(looked.predictions.take(order), looked.logits[order], engine)
+    return Answers(classified.predictions.take(order), classified.logits[order], inference.cascade.engine)
 
 
 def evaluate(
@@ -226,7 +219,7 @@ def write_splits(folder: Path, splits: dict[Split, tuple[Example, ...]]) -> None
         for example in members
     ]
     fields = pa.schema([(name, pa.string()) for name in ("content_hash", "label", "split", "path")])
-    with storage.atomic(folder / SPLITS_FILE) as temporary:
+    with durable.atomic(folder / SPLITS_FILE) as temporary:
         pq.write_table(pa.Table.from_pylist(rows, fields), temporary, compression="zstd")
 
 

@@ -9,19 +9,20 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
 from pipeline import storage
-from pipeline.errors import RequestError
-from pipeline.images.decoding import ImageError, content_hash, in_mode, open_image, upright
+from pipeline.errors import ErrorStage, ImageError, RequestError
+from pipeline.images.decoding import content_hash, in_mode, open_image, upright
 from pipeline.images.listing import Listing
 from pipeline.job import Options
-from pipeline.training.splitting import SPLITS, Split
 
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 TABLES = (".csv", ".parquet")
 SHOWN = 3  # examples named in a sentence
 GREY_MODES = ("1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L")
@@ -165,15 +166,17 @@ def picture(path: str, mode: str, max_pixels: int, expected_hash: str | None = N
     """An image upright and in `mode`, as decoding makes it before the crop. Raises `ImageError`, `OSError`."""
     data = storage.read(path).data
     if expected_hash is not None and content_hash(data) != expected_hash:
-        raise ImageError("read", "its content changed since training began")
+        raise ImageError(ErrorStage.READ, "its content changed since training began")
     image = open_image(data)
     if image.width * image.height > max_pixels:
-        raise ImageError("decode", f"{image.width}×{image.height} pixels are more than the {max_pixels} allowed")
+        raise ImageError(
+            ErrorStage.DECODE, f"{image.width}×{image.height} pixels are more than the {max_pixels} allowed"
+        )
     try:
         image.load()
         return in_mode(upright(image), mode)
     except Exception as error:  # as in decoding: all the image's own
-        raise ImageError("decode", storage.cause(error)) from error
+        raise ImageError(ErrorStage.DECODE, storage.cause(error)) from error
 
 
 def _look(item: Labelled, max_pixels: int) -> Example | str:

@@ -13,18 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import storage
+from pipeline import durable, storage
 from pipeline.errors import RequestError
 from pipeline.job import Options
 from pipeline.model import bundle as bundles
+from pipeline.model import devices
 from pipeline.model.bundle import Bundle
 from pipeline.training import calibrating, evaluating, labelled, plotting, splitting
 from pipeline.training.evaluating import Evaluation
 from pipeline.training.labelled import Example
 from pipeline.training.model_card import model_card
 from pipeline.training.recipe import Recipe, build
-from pipeline.training.splitting import Split
-from pipeline.training.trainer import Fitted, Trainer, device_of
+from pipeline.training.labelled import Split
+from pipeline.training.trainer import Fitted, Trainer
 
 METRICS, CARD, CURVES, CONFUSION, RELIABILITY = (
     "metrics.json",
@@ -62,7 +63,7 @@ class Training:
     def held(self) -> Iterator[None]:
         """Hold the bundle's place: two trainings of one bundle do not meet. Raises `RequestError` where one runs."""
         _check_libraries()
-        storage.make_folder(self._output.parent)
+        durable.make_folder(self._output.parent)
         with self._output.with_name(f".{self._output.name}.lock").open("a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -72,7 +73,7 @@ class Training:
 
     def read(self) -> None:
         """Read every labelled image, cut the splits, and see whether there is anything to do. Raises `RequestError`."""
-        device_of(self._recipe)
+        devices.device_for(self._recipe.device)
         reading = labelled.read(labelled.listed(self._source), self._recipe.max_pixels)
         self._labels = labelled.labels_of(reading.examples)
         recipe = self._recipe
@@ -88,7 +89,7 @@ class Training:
     def is_done(self) -> bool:
         """Whether this very training was finished before. Raises `RequestError` where something else is in the way."""
         if self._fresh:
-            storage.remove(self._scratch)
+            durable.remove(self._scratch)
             return False
         if not self._output.exists():
             return False
@@ -107,7 +108,7 @@ class Training:
         """Train, or continue; then fit the temperature on the validation split and save the bundle."""
         net, preprocessing = build(self._recipe, self._labels, self._splits["train"])
         self._parameters = sum(each.numel() for each in net.parameters())
-        storage.make_folder(self._scratch)
+        durable.make_folder(self._scratch)
         trainer = Trainer(
             net,
             preprocessing,
@@ -120,7 +121,7 @@ class Training:
             f"Training {self._parameters:,} parameters on {preprocessing.width}×{preprocessing.height}×{preprocessing.channels}."
         )
         self._fitted = trainer.fit(self._scratch / "checkpoint.pt", self._recipe.key(self._splits), self._tell)
-        storage.remove(self._made)
+        durable.remove(self._made)
         bundles.save(trainer.net, self._made, self._labels)
         temperature = self._fit_temperature(bundles.load(self._made))
         bundles.save(trainer.net, self._made, self._labels, temperature=temperature)
@@ -153,14 +154,14 @@ class Training:
         card = model_card(
             self._bundle, self._recipe, self._fitted, self._found, self._splits, self._remarks, self._parameters
         )
-        storage.write_text(self._made / CARD, card)
-        storage.write_text(self._made / METRICS, json.dumps(self._metrics(), indent=1, ensure_ascii=False))
+        durable.write_text(self._made / CARD, card)
+        durable.write_text(self._made / METRICS, json.dumps(self._metrics(), indent=1, ensure_ascii=False))
         for file in self._made.iterdir():
-            storage.sync(file)
+            durable.sync(file)
         if self._output.exists():  # only with --fresh: `is_done` has refused otherwise
-            storage.move(self._output, self._scratch / "replaced")
-        storage.move(self._made, self._output)
-        storage.remove(self._scratch)
+            durable.move(self._output, self._scratch / "replaced")
+        durable.move(self._made, self._output)
+        durable.remove(self._scratch)
         self._tell(f"Bundle: {self._output}")
         return self._output
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import storage
+from pipeline import durable
 from pipeline.errors import RequestError
 from pipeline.training.calibrating import Bin
 from pipeline.training.evaluating import Evaluation
@@ -57,7 +57,7 @@ def styled() -> Any:
 
 def write(made: "Figure", target: Path, dpi: int = 120) -> None:
     """Write a figure as PNG, whole or not at all."""
-    with storage.atomic(target) as temporary:
+    with durable.atomic(target) as temporary:
         made.savefig(temporary, format="png", dpi=dpi)
 
 

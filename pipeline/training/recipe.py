@@ -13,7 +13,7 @@ from pipeline.images.preprocessing import RESAMPLING, Preprocessing
 from pipeline.job import Device, sentence
 from pipeline.model import resolving
 from pipeline.training.labelled import Example
-from pipeline.training.splitting import Split
+from pipeline.training.labelled import Split
 
 if TYPE_CHECKING:
     import torch

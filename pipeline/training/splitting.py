@@ -3,13 +3,9 @@
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import Literal
 
 from pipeline.errors import RequestError
-from pipeline.training.labelled import Example, _some, labels_of
-
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+from pipeline.training.labelled import SPLITS, Example, Split, _some, labels_of
 
 
 def split(

@@ -14,9 +14,10 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from pipeline import storage
+from pipeline import durable, storage
 from pipeline.errors import RequestError, RunError
 from pipeline.images.preprocessing import Preprocessing
+from pipeline.model import devices
 from pipeline.training.dataset import Pictures
 from pipeline.training.determinism import deterministic, seed_all, threads_for
 from pipeline.training.labelled import Example
@@ -65,7 +66,7 @@ class Trainer:
     ) -> None:
         from timm.optim import create_optimizer_v2
 
-        self._device = device_of(recipe)
+        self._device = torch.device(devices.device_for(recipe.device))
         self.net = net.to(self._device)
         self._preprocessing = preprocessing
         self._recipe = recipe
@@ -197,7 +198,7 @@ class Trainer:
             "best": self._best,
             "best_epoch": self._best_epoch,
         }
-        with storage.atomic(checkpoint) as temporary:
+        with durable.atomic(checkpoint) as temporary:
             torch.save(content, temporary)
 
     def _resume(self, checkpoint: Path, key: str, tell: Tell) -> None:
@@ -230,14 +231,6 @@ def class_weights(examples: Sequence[Example], labels: Sequence[str], recipe: Re
 def answers(outputs: Tensor) -> Tensor:
     """The most probable class of each row of logits."""
     return (outputs[:, 0] > 0).long() if outputs.shape[1] == 1 else outputs.argmax(dim=1)
-
-
-def device_of(recipe: Recipe) -> torch.device:
-    """Where to train. Raises `RequestError` for a GPU that is not there."""
-    there = torch.cuda.is_available()
-    if recipe.device == "cuda" and not there:
-        raise RequestError("--device cuda: this machine has no GPU that torch can use. Use --device cpu or auto.")
-    return torch.device("cuda" if there and recipe.device != "cpu" else "cpu")
 
 
 def _batches(number: int, size: int, seed: int, epoch: int) -> list[list[int]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import storage
+from pipeline import durable, storage
 
 
 def entries(root: Path | str) -> dict[str, storage.Entry]:
@@ -124,7 +124,7 @@ def test_folders_and_files_without_permission_are_errors() -> None:
         (root / "listed").chmod(stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH)  # names, but not what is behind them
         code = """if True:
             import os, sys
-            from pipeline import storage
+            from pipeline import durable, storage
             if os.geteuid() == 0:
                 os.seteuid(65534)  # root may read everything
             for entry in storage.walk(sys.argv[1]):
@@ -215,8 +215,8 @@ def test_a_vanished_file(tmp_path) -> None:
 
 def test_an_atomic_write_leaves_the_old_file_or_the_whole_new_one(tmp_path) -> None:
     target = tmp_path / "x.json"
-    storage.write_text(target, "old")
-    with pytest.raises(RuntimeError), storage.atomic(target) as temporary:
+    durable.write_text(target, "old")
+    with pytest.raises(RuntimeError), durable.atomic(target) as temporary:
         temporary.write_text("half of the ne")
         assert target.read_text() == "old"
         raise RuntimeError

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.run import bottleneck, reporting
-from pipeline.run.accounting import WORK, Account, AccountBuilder, Conditions
+from pipeline.run import reporting
+from pipeline.run.accounting import WORK_STAGES, Account, AccountBuilder
+from pipeline.run.bottleneck import RunConditions
 from pipeline.run.folder import RunFolder
 from pipeline.run.parts import Receipt, Worker, take_stage_times, write_stage_times
 from pipeline.run.publishing import read_manifest
@@ -27,11 +28,11 @@ def test_the_stages_add_up_to_the_workers_time(
     assert summary is not None and summary.account is not None
     account = summary.account
     assert (account.images, account.workers, account.cores.number) == (300, number, 2)
-    measured = sum(stage.seconds for name, stage in account.stages.items() if name != "lost")
+    measured = sum(stage.seconds for name, stage in account.stages.items() if name != "idle")
     assert measured == pytest.approx(number * summary.seconds["classify"], rel=0.1)
     assert sum(stage.share for stage in account.stages.values()) == pytest.approx(1, rel=0.1)
     twice = second_pass(summary)
-    passed = {name for name in WORK if twice or name != "second look"}  # that is not taken on every processor
+    passed = {name for name in WORK_STAGES if twice or name != "second_pass"}  # that is not taken on every processor
     assert {name for name, stage in account.stages.items() if stage.images_per_second} == passed
     assert sum(each.images for each in account.busy) == 300 and len(account.busy) == number
     assert 0 < account.cores.busy <= 1.1
@@ -54,7 +55,7 @@ def test_shards_of_an_earlier_command_do_not_count(crops: Crops, tiny_bundle: Pa
     assert summary is not None and summary.account is not None
     assert summary.run == folder.run and summary.resumed_shards == 1
     assert (summary.rows, summary.account.images) == (130, 66)
-    measured = sum(stage.seconds for name, stage in summary.account.stages.items() if name != "lost")
+    measured = sum(stage.seconds for name, stage in summary.account.stages.items() if name != "idle")
     assert measured == pytest.approx(summary.seconds["classify"], rel=0.1)
 
 
@@ -79,7 +80,7 @@ def test_a_part_without_its_spell_costs_figures_only(tmp_path: Path) -> None:
 
 
 def account_of(
-    how: Conditions, *spells: StageTimes, phases: dict[str, float] | None = None, rows: int = 100
+    how: RunConditions, *spells: StageTimes, phases: dict[str, float] | None = None, rows: int = 100
 ) -> Account:
     """The account of ten seconds of classifying, in which each worker did one spell."""
     ledger = AccountBuilder()
@@ -115,14 +116,14 @@ def spell_of(seconds: dict[str, float], *, start: float = 0.0, cores: int = 1, *
     return StageTimes(began=began, ended=ended, seconds=seconds, cpu_seconds=1.0, cores=cores, **more)
 
 
-GPUS = Conditions(size=2, on_gpu=True, precision="auto", engine="torch")
+GPUS = RunConditions(size=2, on_gpu=True, precision="auto", engine="torch")
 
 
 def test_gpus_that_wait_are_held_back_by_what_the_cores_do_most() -> None:
     cores = {"elsewhere": {"read": 5.0, "decode": 30.0, "resample": 4.0}, "cpu_seconds_elsewhere": 36.0, "cores": 4}
-    account = account_of(GPUS, *[spell_of({"gather": 8.0, "classify": 2.0}, **cores)] * 2)
-    assert account.bottleneck == "decode" and "GPUs waited" in account.sentence
-    assert "--gpu-decoding may" in account.sentence
+    account = account_of(GPUS, *[spell_of({"input_wait": 8.0, "classify": 2.0}, **cores)] * 2)
+    assert account.bottleneck == "decode" and "GPUs waited" in account.explanation
+    assert "--gpu-decoding may" in account.explanation
     assert account.gpus is not None
     assert (account.cores.number, account.gpus.number) == (8, 2)
     assert (account.cores.busy, account.gpus.busy) == (pytest.approx(74 / 80), pytest.approx(0.2))
@@ -132,48 +133,48 @@ def test_gpus_that_wait_are_held_back_by_what_the_cores_do_most() -> None:
 
 def test_gpus_that_decode_are_held_back_by_that() -> None:
     account = account_of(
-        GPUS._replace(gpu_decoding=True), *[spell_of({"gather": 1.0, "decode": 7.0, "classify": 2.0})] * 2
+        GPUS._replace(gpu_decoding=True), *[spell_of({"input_wait": 1.0, "decode": 7.0, "classify": 2.0})] * 2
     )
     assert account.bottleneck == "decode"
-    assert "More GPUs" in account.sentence
+    assert "More GPUs" in account.explanation
 
 
 def test_gpus_that_work_are_held_back_by_the_network() -> None:
-    account = account_of(GPUS, *[spell_of({"gather": 1.0, "classify": 9.0}, remote_seconds={"decode": 30.0})] * 2)
-    assert account.bottleneck == "classify" and "More GPUs" in account.sentence
+    account = account_of(GPUS, *[spell_of({"input_wait": 1.0, "classify": 9.0}, remote_seconds={"decode": 30.0})] * 2)
+    assert account.bottleneck == "classify" and "More GPUs" in account.explanation
 
 
 def test_workers_without_a_shard_and_late_ones_are_told() -> None:
-    cores = Conditions(size=4, on_gpu=False, precision="auto", engine="openvino")
+    cores = RunConditions(size=4, on_gpu=False, precision="auto", engine="openvino")
     account = account_of(cores, spell_of({"classify": 7.0}, start=3.0), spell_of({"classify": 2.0}))
-    assert account.stages["starting"].seconds == 3.0
+    assert account.stages["startup"].seconds == 3.0
     assert account.stages["waiting"].seconds == 8.0
-    assert account.stages["lost"].seconds == 20.0, "two of the four had nothing to do"
+    assert account.stages["idle"].seconds == 20.0, "two of the four had nothing to do"
     assert account.bottleneck == "waiting"
 
 
 def test_a_worker_and_its_replacement_share_one_place() -> None:
-    one = Conditions(size=1, on_gpu=False, precision="auto", engine="openvino")
+    one = RunConditions(size=1, on_gpu=False, precision="auto", engine="openvino")
     account = account_of(one, spell_of({"decode": 4.0}), spell_of({"decode": 5.0}, start=5.0))
     assert sum(stage.seconds for stage in account.stages.values()) == 10.0
-    assert account.stages["lost"].seconds == 1.0
+    assert account.stages["idle"].seconds == 1.0
 
 
 @pytest.mark.parametrize(("phase", "begins"), [("start", "Starting"), ("plan", "Listing"), ("publish", "Publishing")])
 def test_what_happens_around_classifying_counts_too(phase: str, begins: str) -> None:
-    one = Conditions(size=1, on_gpu=False, precision="auto", engine="openvino")
+    one = RunConditions(size=1, on_gpu=False, precision="auto", engine="openvino")
     account = account_of(one, spell_of({"decode": 10.0}), phases={"classify": 10.0, phase: 20.0})
-    assert account.sentence.startswith(begins) and "67% of the run" in account.sentence
+    assert account.explanation.startswith(begins) and "67% of the run" in account.explanation
 
 
 def test_advice_depends_on_what_was_asked_for() -> None:
-    exact = Conditions(size=1, on_gpu=False, precision="exact", engine="torch")
-    decoding, classifying = (account_of(exact, spell_of({name: 10.0})).sentence for name in ("decode", "classify"))
+    exact = RunConditions(size=1, on_gpu=False, precision="exact", engine="torch")
+    decoding, classifying = (account_of(exact, spell_of({name: 10.0})).explanation for name in ("decode", "classify"))
     assert "--precision auto" in decoding
     assert "--precision auto" in classifying and "OpenVINO" in classifying
     best = exact._replace(precision="fast", engine="openvino")
     for name in ("decode", "classify"):
-        sentence = account_of(best, spell_of({name: 10.0})).sentence
+        sentence = account_of(best, spell_of({name: 10.0})).explanation
         assert "--precision" not in sentence and "OpenVINO" not in sentence
 
 
@@ -182,12 +183,12 @@ def test_nothing_measured_is_no_account() -> None:
 
 
 def test_people_see_rates_busy_shares_and_the_sentence() -> None:
-    cores = Conditions(size=2, on_gpu=False, precision="auto", engine="openvino")
+    cores = RunConditions(size=2, on_gpu=False, precision="auto", engine="openvino")
     account = account_of(cores, *[spell_of({"read": 0.5, "classify": 9.5})] * 2, rows=1000)
-    rates, busy, sentence = bottleneck.lines(account)
+    rates, busy, sentence = accounting.lines(account)
     assert "read 2,000/s · classify 105/s" in rates
     assert busy == "2 cores busy 10%, 100.0 images/s per core; 0% looked at twice."
-    assert sentence == account.sentence
+    assert sentence == account.explanation
 
 
 def test_a_timesheet_leaves_no_gap() -> None:

@@ -1,0 +1,69 @@
+"""How a network is run over images: chosen once, stored in a run's plan, and assembled wherever it runs."""
+
+from collections.abc import Callable
+
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.images.batching import batch_size
+from pipeline.images.decoders import make_decoder
+from pipeline.job import Options
+from pipeline.model import engines, precision
+from pipeline.model.bundle import Bundle
+from pipeline.model.cascade import Cascade
+from pipeline.model.engine import Engine, EngineSpec
+from pipeline.model.fingerprint import top_k_of
+from pipeline.model.precision import CascadeSettings
+
+
+class Inference(BaseModel):
+    """The passes with their engine, and the batch shape: part of the plan, so that a resumed run answers the same."""
+
+    model_config = ConfigDict(frozen=True)
+
+    cascade: CascadeSettings
+    features: bool
+    batch_size: int
+    top_k: int
+
+    @classmethod
+    def choose(cls, bundle: Bundle, options: Options, device: str, file_bytes: int = 0) -> "Inference":
+        """What suits a network, the options, and a device; `file_bytes` is the mean size of the images' files.
+
+        Raises `RequestError`.
+        """
+        cascade = precision.cascade_settings(options, engines.choose(options.engine, device), device)
+        decoder = make_decoder(cascade.first.decoder, bundle.preprocessing, options)
+        return cls(
+            cascade=cascade,
+            features=options.embeddings,
+            batch_size=batch_size(decoder, device == "cuda", file_bytes),
+            top_k=top_k_of(options, bundle),
+        )
+
+    @property
+    def engine_specs(self) -> tuple[EngineSpec, ...]:
+        """How the engines are built, that of the first pass first."""
+        return self.cascade.engine_specs(features=self.features)
+
+    def prepare(self, bundle: Bundle) -> None:
+        """Do once what every worker would do again: see `engines.prepare`."""
+        for spec in self.engine_specs:
+            engines.prepare(bundle, spec)
+
+    def assemble(
+        self,
+        bundle: Bundle,
+        options: Options,
+        device: str,
+        threads: int,
+        build: Callable[[EngineSpec], Engine] | None = None,
+    ) -> Cascade:
+        """The cascade, ready to classify on `device` (`cpu` or `cuda`) with so many CPU threads.
+
+        `build` makes an engine where it is not to be built in this process.
+        """
+
+        def built(spec: EngineSpec) -> Engine:
+            return engines.build(bundle, spec, device, threads)
+
+        return Cascade(bundle, self.cascade, build or built, options=options, top_k=self.top_k)

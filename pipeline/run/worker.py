@@ -1,0 +1,34 @@
+"""Who works: this process, inline or as a Ray actor, and the memory that it took."""
+
+import os
+import socket
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Worker(BaseModel):
+    """Who made a part: the Ray actor (or this process) and the accelerators that it was given."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: str  # ray or inline
+    host: str
+    pid: int
+    actor: str | None = None
+    accelerators: tuple[str, ...] = ()
+
+
+def this_process(kind: str, actor: str | None = None, accelerators: tuple[str, ...] = ()) -> Worker:
+    """This process as the one who works."""
+    return Worker(kind=kind, host=socket.gethostname(), pid=os.getpid(), actor=actor, accelerators=accelerators)
+
+
+def peak_memory() -> int:
+    """The largest resident size of this process so far, in bytes.
+
+    From the kernel's VmHWM: `ru_maxrss` begins with the peak of the process that started this one.
+    """
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024

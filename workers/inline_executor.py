@@ -1,0 +1,108 @@
+"""The executor in this process, for small jobs, tests and debugging: one shard after the other."""
+
+import faulthandler
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pipeline.events import Events
+from pipeline.images.batching import Batches, image_batches
+from pipeline.images.prefetching import ThreadedDecoder
+from pipeline.job import Options
+from pipeline.model import devices
+from pipeline.run.attempts import ShardClassifier
+from pipeline.run.plan import Plan
+from pipeline.run.scheduling import Outcome, Parts, schedule
+from pipeline.run.sharding import Shard
+from pipeline.run.worker import this_process
+
+
+class InlineExecutor:
+    """Classifies in the calling thread: the network on all cores, or on the GPU fed by threads."""
+
+    size = 1
+
+    def __init__(self, device: str, classifier: type[ShardClassifier] = ShardClassifier) -> None:
+        """`classifier` is made and asked as `ShardClassifier` is."""
+        self.device = device
+        self._classifier = classifier
+
+    def classify(self, plan: Plan, shards: list[Shard], flow_run: str | None) -> Parts:
+        """See `workers.executor.Executor`."""
+        classifier = self._classifier(
+            plan,
+            device=self.device,
+            threads=len(os.sched_getaffinity(0)),
+            worker=this_process("inline"),
+            flow_run=flow_run,
+            events=StallAlarm(plan.job.options.stall_seconds),
+        )
+        with _decoding(self.device) as batches:
+            yield from schedule(plan, shards, InlineAttempts(classifier, batches))
+
+
+class StallAlarm(Events):
+    """Ends this process where it stalls in native code for so many seconds: the next run then isolates the shard."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def heartbeat(self) -> None:
+        """Wait anew."""
+        faulthandler.dump_traceback_later(self._seconds, exit=True, file=2)
+
+
+class InlineAttempts:
+    """One attempt at a time, made as soon as it begins; see `scheduling.Attempts`."""
+
+    def __init__(self, classifier: ShardClassifier, batches: Batches) -> None:
+        self._classifier = classifier
+        self._batches = batches
+        self._ended: list[Outcome] = []
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the last attempt was fetched."""
+        return not self._ended
+
+    def begin(self, shard: Shard, attempt: int) -> None:
+        """See `scheduling.Attempts`."""
+        try:
+            outcome = Outcome(shard, self._classifier.attempt(shard, attempt, self._batches))
+        except Exception as error:  # noqa: BLE001  judged by the scheduler
+            outcome = Outcome(shard, None, error)
+        finally:
+            self.stop()
+        self._ended.append(outcome)
+
+    def wait(self, seconds: float) -> list[Outcome]:
+        """See `scheduling.Attempts`."""
+        if not self._ended:  # every shard that is left waits for its time
+            time.sleep(seconds)
+        ended, self._ended = self._ended, []
+        return ended
+
+    def end(self, shards: list[Shard]) -> list[Outcome]:
+        """See `scheduling.Attempts`: none is under way when this is called."""
+        return []
+
+    def stop(self) -> None:
+        """See `scheduling.Attempts`."""
+        faulthandler.cancel_dump_traceback_later()
+
+
+@contextmanager
+def _decoding(device: str) -> Iterator[Batches]:
+    """What decodes for the network: threads ahead of a GPU; on a CPU there is no core to spare for them."""
+    if device == "cpu":
+        yield image_batches
+        return
+    with ThreadedDecoder(len(os.sched_getaffinity(0))) as threads:
+        yield threads.batches
+
+
+@contextmanager
+def open_executor(options: Options) -> Iterator[InlineExecutor]:
+    """The executor in this process. Raises `RequestError` for a GPU that is not there."""
+    yield InlineExecutor(devices.device_for(options.device))
