@@ -62,6 +62,7 @@ ROUTES = (
     Route("exact", EngineName.TORCH, "bfloat16"),
     Route("fast", EngineName.OPENVINO, "bfloat16"),
 )
+DTYPES: tuple[DType, DType] = ("bfloat16", "float32")
 EXACT_ROUTE = Route("exact", EngineName.OPENVINO, "float32")
 
 
@@ -157,7 +158,7 @@ def route_table(case: Case) -> list[str]:
     rows = [
         f"**{case.name}**: {case.files:,} images, of {case.sure:.0%} the textbook is sure (≥ {SURE})",
         "",
-        "| decoding | engine | numbers | top-1 | where sure | mean Δ | worst Δ |",
+        "| decoding | engine | dtype | top-1 | where sure | mean Δ | worst Δ |",
         "|---|---|---|---|---|---|---|",
     ]
     for route, found in case.found.items():
@@ -168,13 +169,13 @@ def route_table(case: Case) -> list[str]:
 def auto_table(cases: Sequence[Case]) -> list[str]:
     """What the second pass makes of it, at the margins in use."""
     rows = [
-        "| images | n | looked at twice | decoded twice | top-1 | where sure | mean Δ | worst Δ |",
+        "| images | n | second pass | decoded again | top-1 | where sure | mean Δ | worst Δ |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for case in cases:
-        probabilities, looks = case.auto
+        probabilities, passes = case.auto
         rows.append(
-            f"| {case.name} | {case.files:,} | {(looks > 1).mean():.1%} | {(looks > 2).mean():.1%} "
+            f"| {case.name} | {case.files:,} | {(passes > 1).mean():.1%} | {(passes > 2).mean():.1%} "
             f"| {_cells(Agreement.of(probabilities, case.expected))} |"
         )
     return [*rows, ""]
@@ -186,21 +187,21 @@ def _cells(agreement: Agreement) -> str:
 
 
 def choice_table(cases: Sequence[Case]) -> list[str]:
-    """For every margin of a grid: the agreement that the next look leads to, and the share that needs it.
+    """For every margin of a grid: the agreement that the next pass leads to, and the share that needs it.
 
-    For `numbers` it is that of half precision with float32 on the same pixels, for `decoding` that of those with the
+    For `dtype` it is that of half precision with float32 on the same pixels, for `decoding` that of those with the
     textbook.
     """
     rows = [f"| images | margin for | decoding | {' | '.join(map(str, GRID))} |", "|---|---|---|" + "---|" * len(GRID)]
-    ways: tuple[Way, ...] = ("fast", "exact")
-    for case, way in itertools.product(cases, ways):
-        half, single = (case.found[Route(way, "openvino", numbers)] for numbers in ("bfloat16", "float32"))
+    decoders: tuple[DecoderName, ...] = ("fast", "exact")
+    for case, decoder in itertools.product(cases, decoders):
+        half, single = (case.found[Route(decoder, EngineName.OPENVINO, dtype)] for dtype in DTYPES)
         rows.append(
-            _choice(f"{case.name} | numbers | {way}", half.probabilities, single.probabilities, single.probabilities)
+            _choice(f"{case.name} | dtype | {decoder}", half.probabilities, single.probabilities, single.probabilities)
         )
-        if way != "exact":
+        if decoder != "exact":
             exact = case.found[EXACT_ROUTE].probabilities
-            rows.append(_choice(f"{case.name} | decoding | {way}", single.probabilities, exact, case.expected))
+            rows.append(_choice(f"{case.name} | decoding | {decoder}", single.probabilities, exact, case.expected))
     return [*rows, ""]
 
 
