@@ -22,7 +22,7 @@ REASONS = {
     "0256.jpg": ("timeout", "no pixel after 2 s"),
     "0400.jpg": ("decode", "needed more than"),
 }
-ONE_SHARD = "from pipeline import planning; planning.SMALLEST = 512; from flows.cli import main; main()"
+ONE_SHARD = "from pipeline.run import sharding; sharding.MIN_SHARD_IMAGES = 512; from flows.cli import main; main()"
 
 
 def classify(
@@ -119,7 +119,7 @@ def test_poison_in_the_decode_tasks_of_a_gpus_classifier(tmp_path) -> None:
         fault = {"comment": b"poison: abort"} if number == 5 else {}
         Image.new("RGB", (32, 32), (number, 0, 0)).save(images / f"{number:02}.jpg", **fault)
     program = "import ray; ray.init(address='local', num_cpus=2, num_gpus=1, log_to_driver=False);"
-    program += "from pipeline import planning; planning.BATCH_SIZE = {'cpu': 16, 'gpu': 16};" + ONE_SHARD
+    program += "from pipeline.images import batching; batching.BATCH_SIZE = {'cpu': 16, 'gpu': 16};" + ONE_SHARD
     done = classify(images, tmp_path / "out", "--workers", "ray", "--device", "auto", poisoned=True, program=program)
     assert done.returncode == 0, done.stderr
     errors = {name: row["error"] for name, row in rows(tmp_path / "out").items() if row["error"]}

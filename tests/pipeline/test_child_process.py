@@ -12,57 +12,68 @@ import numpy as np
 import pytest
 
 from pipeline.child_process import Child, ChildDiedError, ChildError, ChildSlowError
+from pipeline.events import Events
 from pipeline.images.isolating import decoding_memory
 
 HERE = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])}
 
 
-def add(tell, left: int, right: int) -> int:
-    tell("adding")
+def add(report, left: int, right: int) -> int:
+    report("adding")
     return left + right
 
 
-def die(_tell, number: int) -> None:
+def die(_report, number: int) -> None:
     os.kill(os.getpid(), number)
 
 
-def leave(_tell) -> None:
+def leave(_report) -> None:
     os._exit(3)
 
 
-def loop(tell) -> None:
-    tell(os.getpid())
+def loop(report) -> None:
+    report(os.getpid())
     while True:
         ctypes.PyDLL(None).pause()
 
 
-def swell(_tell) -> None:
+def swell(_report) -> None:
     held = [np.empty(64 << 20, np.uint8) for _ in range(1000)]
     raise AssertionError(len(held))
 
 
-def pid(_tell) -> int:
+def pid(_report) -> int:
     return os.getpid()
+
+
+class Heartbeats(Events):
+    """Notes when a heartbeat comes."""
+
+    def __init__(self, times: list[float]) -> None:
+        self.times = times
+
+    def heartbeat(self) -> None:
+        self.times.append(time.monotonic())
 
 
 @pytest.fixture
 def child():
     beats: list[float] = []
-    child = Child(lambda: beats.append(time.monotonic()), memory=512 << 20, environment=HERE)
-    child.beats = beats
+    child = Child(Heartbeats(beats), memory=512 << 20, environment=HERE)
+    child.heartbeats = beats
     yield child
     child.close()
 
 
 def test_it_answers_and_stays_warm(child) -> None:
     heard = []
-    assert child.ask(10, add, 2, 3, heard=heard.append) == 5
+    assert child.ask(10, add, 2, 3, report=heard.append) == 5
     assert heard == ["adding"]
     assert child.ask(10, pid) == child.ask(10, pid) != os.getpid()
 
 
 @pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV, signal.SIGKILL])
-def test_a_death_is_told_and_the_next_answer_comes(child, number: signal.Signals) -> None:
+def test_a_death_is_reported_and_the_next_answer_comes(child, number: signal.Signals) -> None:
     with pytest.raises(ChildDiedError, match=f"died of {number.name}") as caught:
         child.ask(10, die, int(number))
     assert caught.value.may_be_chance == (number == signal.SIGKILL)
@@ -75,10 +86,10 @@ def test_an_endless_native_loop_ends_at_the_deadline(child) -> None:
     child.ask(10, pid)
     heard, start = [], time.monotonic()
     with pytest.raises(ChildSlowError):
-        child.ask(1.5, loop, heard=heard.append)
+        child.ask(1.5, loop, report=heard.append)
     assert 1.4 < time.monotonic() - start < 5
     assert not Path(f"/proc/{heard[0]}").exists()
-    assert len(child.beats) > 2  # the parent lived meanwhile
+    assert len(child.heartbeats) > 2  # the parent lived meanwhile
 
 
 def test_memory_is_bounded(child) -> None:
@@ -91,9 +102,9 @@ def test_memory_is_bounded(child) -> None:
 
 def test_it_does_not_outlive_its_parent_even_in_an_endless_loop() -> None:
     code = (
-        "import test_children as t, threading, os, signal;"
-        "child = t.Child(lambda: None, environment=t.HERE);"
-        "child.ask(60, t.loop, heard=lambda pid: (print(pid, flush=True), os.kill(os.getpid(), signal.SIGKILL)))"
+        "import test_child_process as t, threading, os, signal;"
+        "child = t.Child(t.Events(), environment=t.HERE);"
+        "child.ask(60, t.loop, report=lambda pid: (print(pid, flush=True), os.kill(os.getpid(), signal.SIGKILL)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], env=os.environ | HERE, capture_output=True, text=True, timeout=60

@@ -8,7 +8,7 @@ from tests.conftest import ROOT
 SCRIPT = """
 import sys
 import pyarrow as pa
-from pipeline.arrow_alone import leave_pandas_out
+from pipeline.without_pandas import leave_pandas_out
 leave_pandas_out()
 leave_pandas_out()
 assert pa.array(["a", None]).to_pylist() == ["a", None]

@@ -49,7 +49,7 @@ from flows import phases
 from pipeline import publishing
 from pipeline.attempts import Mark
 from pipeline.job import Job
-from pipeline.runs import RunFolder
+from pipeline.run.folder import RunFolder
 from workers.dispatch import RayFleet
 
 class Stalling:

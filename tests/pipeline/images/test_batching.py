@@ -1,4 +1,4 @@
-"""A shard becomes image batches: one row per reference, in order, whatever the files are, each with its own verdict."""
+"""A shard becomes image batches: one row per reference, in order, whatever the files are, each with its own outcome."""
 
 import hashlib
 import io
@@ -13,7 +13,8 @@ from PIL import Image
 
 from pipeline import schema
 from pipeline.images import batching
-from pipeline.images.batching import Decoding, image_batches
+from pipeline.images.batching import image_batches
+from pipeline.images.decoding import ExactDecoder
 from pipeline.images.preprocessing import Preprocessing
 from pipeline.timing import Stopwatch
 
@@ -31,7 +32,7 @@ def references(*paths: Path, errors: dict[str, str] | None = None) -> pa.Table:
 
 
 def batches(table: pa.Table, size: int = 4, *, limit: int = 1_000_000, strict: bool = False) -> list[pa.Table]:
-    return list(image_batches(table, Decoding(MODEL, limit, strict), size, Stopwatch()))
+    return list(image_batches(table, ExactDecoder(MODEL, limit, strict), size, Stopwatch()))
 
 
 def pixels(batch: pa.Table) -> np.ndarray:
@@ -43,7 +44,7 @@ def plain(path: Path, shade: int) -> Path:
     return path
 
 
-def test_every_image_keeps_its_own_slot_beside_bad_neighbours(tmp_path) -> None:
+def test_every_image_keeps_its_own_row_beside_bad_neighbours(tmp_path) -> None:
     good = [plain(tmp_path / f"{shade:03}.png", shade) for shade in range(10, 130, 10)]
     for number, path in enumerate(good):
         if number % 3 == 1:

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image, features
 
 from pipeline.images import decoding
-from pipeline.images.batching import Decoding, image_row
-from pipeline.images.decoding import ImageError
+from pipeline.errors import ImageError
+from pipeline.images.batching import image_row
+from pipeline.images.decoding import ExactDecoder
 from pipeline.images.preprocessing import Preprocessing
 from pipeline.timing import Stopwatch
 
@@ -356,7 +357,7 @@ def test_truncated_anywhere_is_an_error_or_a_whole_picture(form: str) -> None:
 def test_lack_of_memory_is_told_with_the_bound() -> None:
     assert decoding.decode_cause(MemoryError()) == "needed more than there is of memory"
     code = (
-        "import resource; from pipeline import decoding;"
+        "import resource; from pipeline.images import decoding;"
         "resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30)); print(decoding.decode_cause(MemoryError()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -373,7 +374,7 @@ def test_the_hash_is_of_the_file() -> None:
 
 def row_of(path, strict: bool) -> dict:
     reference = {"path": str(path), "size_bytes": None, "modified_at": None, "list_error": None}
-    return image_row(reference, Decoding(SAME, LIMIT, strict), np.zeros(SAME.shape, np.uint8), Stopwatch())
+    return image_row(reference, ExactDecoder(SAME, LIMIT, strict), np.zeros(SAME.shape, np.uint8), Stopwatch())
 
 
 @pytest.mark.parametrize("settings", [{}, {"progressive": True}, {"keep_rgb": True}, {"restart_marker_rows": 1}])

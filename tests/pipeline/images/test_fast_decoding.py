@@ -1,4 +1,4 @@
-"""The shorter way to pixels against the exact one: the same grid, the same turn, the same verdicts."""
+"""The fast decoder against the exact one: the same grid, the same orientation, the same errors."""
 
 import io
 import itertools
@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.images.decoding import ImageError, open_image
-from pipeline.images.fast_decoding import MIN_OVERSAMPLING, Way, decode_by, reduction_of
+from pipeline.errors import ImageError
+from pipeline.images.crop_geometry import MIN_OVERSAMPLING, reduction_of
+from pipeline.images.decoders import DECODERS
+from pipeline.images.decoding import DecoderName, open_image
+from pipeline.images.fast_decoding import FastDecoder
 from pipeline.images.preprocessing import Preprocessing
 from pipeline.timing import Stopwatch
 from tests.conftest import PHOTOGRAPHS
@@ -31,13 +34,13 @@ def jpeg(picture: Image.Image, orientation: int = 1, **settings) -> bytes:
     return buffer.getvalue()
 
 
-def decoded(way: Way, data: bytes, model: Preprocessing = RGB) -> np.ndarray:
-    return decode_by(way, data, open_image(data), model, 10**9, Stopwatch()).astype(int)
+def decoded(name: DecoderName, data: bytes, model: Preprocessing = RGB) -> np.ndarray:
+    return DECODERS[name](model, 10**9).pixels(data, open_image(data), Stopwatch()).astype(int)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("size", [(150, 100), (801, 603), (1333, 999)])
-def test_the_shorter_way_leads_to_the_same_pixels(orientation: int, size: tuple[int, int]) -> None:
+def test_the_fast_decoder_gives_the_same_pixels(orientation: int, size: tuple[int, int]) -> None:
     data = jpeg(photograph(size), orientation)
     exact, found = decoded("exact", data), decoded("fast", data)
     difference = np.abs(found - exact).mean()
@@ -66,7 +69,7 @@ def test_every_mode_reaches_every_network(mode: str, model: Preprocessing) -> No
     assert np.abs(decoded("fast", data, model) - decoded("exact", data, model)).mean() < 1.5
 
 
-def test_other_formats_crops_and_kernels_take_the_exact_way() -> None:
+def test_other_formats_crops_and_kernels_are_decoded_exactly() -> None:
     buffer = io.BytesIO()
     photograph((900, 700)).save(buffer, "PNG")
     assert (decoded("fast", buffer.getvalue()) == decoded("exact", buffer.getvalue())).all()
@@ -76,16 +79,16 @@ def test_other_formats_crops_and_kernels_take_the_exact_way() -> None:
         assert (decoded("fast", data, model) == decoded("exact", data, model)).all()
 
 
-@pytest.mark.parametrize("way", ["exact", "fast"])
-def test_damage_is_judged_as_the_exact_way_does(way: Way) -> None:
+@pytest.mark.parametrize("name", ["exact", "fast"])
+def test_damage_is_the_same_error_for_every_decoder(name: DecoderName) -> None:
     data = jpeg(photograph((900, 700)))
     with pytest.raises(ImageError, match="truncated"):
-        decoded(way, data[: len(data) // 2])
+        decoded(name, data[: len(data) // 2])
     flipped = bytearray(data)
     flipped[len(data) // 2] ^= 0x55  # libjpeg warns and goes on; so does Pillow
-    assert decoded(way, bytes(flipped)).shape == (64, 64, 3)
+    assert decoded(name, bytes(flipped)).shape == (64, 64, 3)
     with pytest.raises(ImageError, match="--max-pixels"):
-        decode_by(way, data, open_image(data), RGB, 1000, Stopwatch())
+        DECODERS[name](RGB, 1000).pixels(data, open_image(data), Stopwatch())
 
 
 @pytest.mark.parametrize("size", [(1, 20_000), (20_000, 1), (7, 3), (3, 5000)])
@@ -94,18 +97,18 @@ def test_a_sliver_is_not_blown_up(size: tuple[int, int]) -> None:
     assert np.abs(decoded("fast", data) - decoded("exact", data)).mean() < 1.5
 
 
-def test_a_reduction_leaves_twice_the_pixels_that_are_looked_at() -> None:
+def test_a_reduction_leaves_twice_the_pixels_that_the_network_sees() -> None:
     for side in range(10, 2000, 37):
         reduction = reduction_of((side, side), (73, 73))
         assert reduction == 1 or side / reduction >= MIN_OVERSAMPLING * 73
         assert reduction == 8 or side / (2 * reduction) < MIN_OVERSAMPLING * 73, "as far as it goes"
 
 
-def test_the_time_is_told_by_stage() -> None:
+def test_the_time_is_counted_by_stage() -> None:
     watch = Stopwatch()
     data = jpeg(photograph((900, 700)))
     with watch("decode"):
-        decode_by("fast", data, open_image(data), RGB, 10**9, watch)
+        FastDecoder(RGB, 10**9).pixels(data, open_image(data), watch)
     assert watch.seconds["decode"] > 0
     assert watch.seconds["resample"] > 0
 

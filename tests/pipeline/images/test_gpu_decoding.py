@@ -1,4 +1,4 @@
-"""JPEGs left to a GPU, with the CPU in its place: the same pixels, the same verdicts, the same rows."""
+"""JPEGs left to a GPU, with the CPU in its place: the same pixels, the same errors, the same rows."""
 
 import json
 from collections.abc import Callable
@@ -13,10 +13,14 @@ from torchcodec.decoders import decode_jpeg
 
 from pipeline import schema
 from pipeline.errors import RequestError
-from pipeline.images import gpu_decoding
-from pipeline.images.batching import DECODING, Decoding, batch_bytes, batch_size, image_batches
-from pipeline.images.gpu_decoding import COMPRESSED, EXIF, check, check_device, on_device
-from pipeline.images.isolating import IsolatedDecoder
+from pipeline.events import Events
+from pipeline.images import nvjpeg
+from pipeline.images.batching import DECODING_TIMES, batch_bytes, batch_size, finishing, image_batches
+from pipeline.images.decoders import DECODERS
+from pipeline.images.fast_decoding import FastDecoder
+from pipeline.images.gpu_decoding import COMPRESSED, GpuDecoder, check, check_device
+from pipeline.images.isolating import IsolatedDecoding
+from pipeline.images.nvjpeg import EXIF
 from pipeline.images.prefetching import ThreadedDecoder
 from pipeline.job import Options
 from pipeline.timing import Stopwatch
@@ -30,8 +34,8 @@ def references(folder: Path) -> pa.Table:
     return pa.Table.from_pylist(rows, schema.LISTING)
 
 
-def batch_of(folder: Path, way: str, decode=image_batches, watch: Stopwatch | None = None, model=RGB) -> pa.Table:
-    (batch,) = decode(references(folder), Decoding(model, 10**7, way=way), 64, watch or Stopwatch())
+def batch_of(folder: Path, name: str, batches=image_batches, watch: Stopwatch | None = None, model=RGB) -> pa.Table:
+    (batch,) = batches(references(folder), DECODERS[name](model, 10**7), 64, watch or Stopwatch())
     return batch
 
 
@@ -50,7 +54,7 @@ def test_the_device_gives_the_exact_pixels_but_for_rounding(model, tmp_path: Pat
     left = batch_of(tmp_path, "gpu", model=model)
     assert left[COMPRESSED].is_valid().to_numpy().sum() == 16, "neither slivers nor tiny pictures"
     watch = Stopwatch()
-    found = batch_of(tmp_path, "gpu", on_device(image_batches, "cpu"), watch, model)
+    found = batch_of(tmp_path, "gpu", finishing(image_batches, "cpu"), watch, model)
     exact = batch_of(tmp_path, "exact", model=model)
     assert found.schema.equals(exact.schema)
     assert found.drop_columns(["image"]).equals(exact.drop_columns(["image"]))
@@ -59,7 +63,7 @@ def test_the_device_gives_the_exact_pixels_but_for_rounding(model, tmp_path: Pat
     assert watch.seconds["decode"] > 0
 
 
-def test_what_the_device_cannot_do_is_judged_as_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_device_cannot_do_ends_as_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = jpeg(photograph((300, 200)))
     (tmp_path / "a.jpg").write_bytes(data)
     (tmp_path / "empty.jpg").write_bytes(b"")
@@ -70,8 +74,8 @@ def test_what_the_device_cannot_do_is_judged_as_on_the_cpu(tmp_path: Path, monke
     photograph((300, 200)).save(tmp_path / "b.png")
     photograph((300, 200), "CMYK").save(tmp_path / "c.jpg")
     photograph((4000, 3000)).save(tmp_path / "large.jpg")
-    monkeypatch.setattr(gpu_decoding, "PIXELS_AT_ONCE", 100_000)
-    found, fast = batch_of(tmp_path, "gpu", on_device(image_batches, "cpu")), batch_of(tmp_path, "fast")
+    monkeypatch.setattr(nvjpeg, "PIXELS_AT_ONCE", 100_000)
+    found, fast = batch_of(tmp_path, "gpu", finishing(image_batches, "cpu")), batch_of(tmp_path, "fast")
     assert found.drop_columns(["image"]).equals(fast.drop_columns(["image"]))
     assert fast["error_stage"].null_count == 4, "a, b, c and z"
     assert np.abs(pixels(found) - pixels(fast)).mean() < 0.5
@@ -92,7 +96,7 @@ def shifted(sources: list[bytes], **how: str) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("fault", [failing, blank, shifted])
-def test_what_a_device_gets_wrong_the_cpu_decodes_and_the_log_tells(
+def test_what_a_device_gets_wrong_the_cpu_decodes_and_the_log_says_so(
     fault: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in range(30):
@@ -100,7 +104,7 @@ def test_what_a_device_gets_wrong_the_cpu_decodes_and_the_log_tells(
         grey.paste(photograph((60, 50)), (20, 30))
         (tmp_path / f"{number:02}.jpg").write_bytes(jpeg(grey))
     monkeypatch.setattr("torchcodec.decoders.decode_jpeg", fault)
-    found = batch_of(tmp_path, "gpu", on_device(image_batches, "cpu"))
+    found = batch_of(tmp_path, "gpu", finishing(image_batches, "cpu"))
     fast = batch_of(tmp_path, "fast")
     assert found.drop_columns(["image"]).equals(fast.drop_columns(["image"]))
     alike = np.abs(pixels(found) - pixels(fast)).mean(axis=(1, 2, 3)) < (0.001 if fault is failing else 8)
@@ -114,13 +118,13 @@ def test_every_exif_is_hidden(tmp_path: Path) -> None:
     start = data.index(segment)
     end = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
     (tmp_path / "a.jpg").write_bytes(data[:start] + data[start:end] * 2 + data[end:])
-    found = batch_of(tmp_path, "gpu", on_device(image_batches, "cpu"))
+    found = batch_of(tmp_path, "gpu", finishing(image_batches, "cpu"))
     assert np.abs(pixels(found) - pixels(batch_of(tmp_path, "exact"))).mean() < 0.5
 
 
 def test_isolated_images_are_not_left_to_the_device(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(jpeg(photograph((150, 100))))
-    decoder = IsolatedDecoder(lambda: None, seconds=20, max_pixels=10**7)
+    decoder = IsolatedDecoding(Events(), seconds=20, max_pixels=10**7)
     try:
         found = batch_of(tmp_path, "gpu", decoder.batches)
     finally:
@@ -131,27 +135,29 @@ def test_isolated_images_are_not_left_to_the_device(tmp_path: Path) -> None:
 def test_files_that_go_along_count_as_bytes(tmp_path: Path) -> None:
     rows = [{"path": "/a", "size_bytes": 5_000_000, "modified_at": 0}, {"path": "/b", "size_bytes": None}]
     table = pa.Table.from_pylist(rows, schema.LISTING)
-    assert batch_bytes(table, Decoding(RGB, 1, way="fast"), 10) == 10 * 64 * 64 * 3
-    assert batch_bytes(table, Decoding(RGB, 1, way="gpu"), 10) == 10 * (64 * 64 * 3 + 5_000_000)
-    assert batch_size(RGB, on_gpu=True, file_bytes=5_000_000) == 256 * 2**20 // (64 * 64 * 3 + 5_000_000)
+    assert batch_bytes(table, FastDecoder(RGB, 1), 10) == 10 * 64 * 64 * 3
+    assert batch_bytes(table, GpuDecoder(RGB, 1), 10) == 10 * (64 * 64 * 3 + 5_000_000)
+    assert batch_size(GpuDecoder(RGB, 1), on_gpu=True, file_bytes=5_000_000) == 256 * 2**20 // (64 * 64 * 3 + 5_000_000)
 
 
 def test_threads_leave_jpegs_to_the_device_too(tmp_path: Path) -> None:
     for number in range(40):
         (tmp_path / f"{number:02}.jpg").write_bytes(jpeg(photograph((150 + number, 100))))
     with ThreadedDecoder(2) as threads:
-        found = batch_of(tmp_path, "gpu", on_device(threads.batches, "cpu"))
-    assert (pixels(found) == pixels(batch_of(tmp_path, "gpu", on_device(image_batches, "cpu")))).all()
-    assert "read" in json.loads(found.schema.metadata[DECODING])["seconds"], "what the threads took is still told"
+        found = batch_of(tmp_path, "gpu", finishing(threads.batches, "cpu"))
+    assert (pixels(found) == pixels(batch_of(tmp_path, "gpu", finishing(image_batches, "cpu")))).all()
+    assert "read" in json.loads(found.schema.metadata[DECODING_TIMES])["seconds"], (
+        "what the threads took"
+    )
 
 
 def test_a_request_that_cannot_be_is_refused_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = Options(gpu_decoding=True)
     check(wanted, RGB)
     check(Options(device="cpu"), RGB)
-    check_device(wanted, on_gpu=True)
+    check_device(wanted, "cuda")
     with pytest.raises(RequestError, match="runs on CPUs here"):
-        check_device(wanted, on_gpu=False)
+        check_device(wanted, "cpu")
     with pytest.raises(RequestError, match="--precision exact"):
         check(Options(gpu_decoding=True, precision="exact"), RGB)
     with pytest.raises(RequestError, match="--device cpu"):

@@ -10,7 +10,8 @@ import pytest
 
 from pipeline import schema
 from pipeline.images import prefetching
-from pipeline.images.batching import DECODING, Decoding, image_batches
+from pipeline.images.batching import DECODING_TIMES, image_batches
+from pipeline.images.decoding import ExactDecoder
 from pipeline.images.prefetching import IMAGES_PER_TASK, ThreadedDecoder
 from pipeline.model.bundle import load
 from pipeline.timing import Stopwatch
@@ -30,25 +31,25 @@ def references(crops: Callable[..., Path]) -> pa.Table:
 
 
 @pytest.fixture
-def decoding(tiny_bundle: Path) -> Decoding:
-    return Decoding(load(tiny_bundle).preprocessing, 10**9)
+def decoder(tiny_bundle: Path) -> ExactDecoder:
+    return ExactDecoder(load(tiny_bundle).preprocessing, 10**9)
 
 
-def test_threads_give_the_same_batches(references: pa.Table, decoding: Decoding) -> None:
+def test_threads_give_the_same_batches(references: pa.Table, decoder: ExactDecoder) -> None:
     watch = Stopwatch()
     with ThreadedDecoder(3) as threads:
-        found = list(threads.batches(references, decoding, BATCH, watch))
-    expected = list(image_batches(references, decoding, BATCH, Stopwatch()))
+        found = list(threads.batches(references, decoder, BATCH, watch))
+    expected = list(image_batches(references, decoder, BATCH, Stopwatch()))
     assert [batch.num_rows for batch in found] == [40, 40, 40, 30]
     for batch, other in zip(found, expected, strict=True):
         assert batch["image"].num_chunks == 1, "the engine reads it in place"
         assert batch.equals(other)
-        assert json.loads(batch.schema.metadata[DECODING])["seconds"]["decode"] > 0
+        assert json.loads(batch.schema.metadata[DECODING_TIMES])["seconds"]["decode"] > 0
     assert not watch.seconds, "the time of other threads is none of this one's"
 
 
 def test_no_more_bytes_are_ahead_than_granted(
-    references: pa.Table, decoding: Decoding, monkeypatch: pytest.MonkeyPatch
+    references: pa.Table, decoder: ExactDecoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Counted where images are decoded: when a batch is handed over, only that many others can have been begun."""
     begun: list[int] = []
@@ -60,11 +61,11 @@ def test_no_more_bytes_are_ahead_than_granted(
         return image_batches(rows, *rest)
 
     monkeypatch.setattr(prefetching, "image_batches", counted)
-    height, width, channels = decoding.preprocessing.shape
+    height, width, channels = decoder.preprocessing.shape
     granted = 2 * BATCH * height * width * channels
     taken = 0
     with ThreadedDecoder(3, bytes_ahead=granted) as threads:
-        for batch in threads.batches(references, decoding, BATCH, Stopwatch()):
+        for batch in threads.batches(references, decoder, BATCH, Stopwatch()):
             taken += batch.num_rows
             with counting:
                 assert sum(begun) - taken <= BATCH, "one batch beside the one that is handed over"
@@ -73,13 +74,13 @@ def test_no_more_bytes_are_ahead_than_granted(
 
 @pytest.mark.parametrize(("threads", "batch"), [(2, 256), (16, 256), (64, 32)])
 def test_every_thread_has_work_while_a_batch_is_waited_for(threads: int, batch: int) -> None:
-    with ThreadedDecoder(threads) as decoder:
-        assert (decoder.ahead(batch, 1000) - 1) * batch >= threads * IMAGES_PER_TASK
+    with ThreadedDecoder(threads) as threaded:
+        assert (threaded.ahead(batch, 1000) - 1) * batch >= threads * IMAGES_PER_TASK
 
 
-def test_a_feed_that_is_left_early_ends(references: pa.Table, decoding: Decoding) -> None:
+def test_batches_that_are_left_early_end(references: pa.Table, decoder: ExactDecoder) -> None:
     with ThreadedDecoder(2) as threads:
-        batches = threads.batches(references, decoding, BATCH, Stopwatch())
+        batches = threads.batches(references, decoder, BATCH, Stopwatch())
         next(batches)
         batches.close()
-        assert next(threads.batches(references.slice(0, 3), decoding, BATCH, Stopwatch())).num_rows == 3
+        assert next(threads.batches(references.slice(0, 3), decoder, BATCH, Stopwatch())).num_rows == 3

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,10 +16,11 @@ from pipeline.model.classifying import Classifier
 from pipeline.model.engine import EngineOutput
 from pipeline.model.probabilities import is_close, to_probabilities, top
 from pipeline.timing import Stopwatch
+from tests.batches import image_batch
 
 
 class Recorded:
-    """An engine with known logits: row i of a batch answers with `logits[i]`; keeps what it was shown."""
+    """An engine with known logits: row i of a batch answers with `logits[i]`; keeps what it was given."""
 
     def __init__(self, logits: list[list[float]]) -> None:
         self.logits = np.array(logits, dtype=np.float32)
@@ -29,17 +29,6 @@ class Recorded:
     def __call__(self, pixels: Pixels) -> EngineOutput:
         self.shown.append(pixels)
         return EngineOutput(self.logits, None)
-
-
-def image_batch(count: int, failed: tuple[int, ...] = ()) -> pa.Table:
-    layout = schema.image_batch(4, 4, 3)
-    rows = [
-        {"path": f"/{i}.jpg", "error_stage": "decode" if i in failed else None, "error": "why" if i in failed else None}
-        for i in range(count)
-    ]
-    facts = pa.Table.from_pylist(rows, schema=pa.schema(schema.FACTS))
-    pixels = np.full((count, 4, 4, 3), 7, dtype=np.uint8)
-    return facts.append_column(layout.field("image"), pa.FixedShapeTensorArray.from_numpy_ndarray(pixels))
 
 
 def test_softmax_and_temperature_are_the_textbooks() -> None:
@@ -81,7 +70,7 @@ def test_a_batch_is_not_copied(tiny_bundle: Path) -> None:
     assert engine.shown[0].__array_interface__["data"][0] == stored.address, "the engine reads Arrow's own memory"
 
 
-def test_close_is_told_from_logits() -> None:
+def test_close_calls_are_found_in_logits() -> None:
     logits = np.array([[0, 0.3, -9], [0, 0.5, -9], [-4, -4.3, 3]], dtype=np.float32)
     probabilities = to_probabilities(logits, 1.0)
     assert is_close(probabilities, 0.4, None).tolist() == [True, False, False]

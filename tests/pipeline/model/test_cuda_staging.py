@@ -9,21 +9,24 @@ import pyarrow as pa
 import pytest
 
 from pipeline.images.preprocessing import Pixels
+from pipeline.job import EngineName
 from pipeline.model import bundle
 from pipeline.model.classifying import Classifier
 from pipeline.model.cuda_staging import IN_FLIGHT, padded
-from pipeline.model.engine import Build, EngineOutput
+from pipeline.model.engine import EngineOutput, EngineSpec
 from pipeline.model.in_flight import in_flight
 from pipeline.model.torch_engine import TorchEngine
 from pipeline.timing import Stopwatch
-from tests.pipeline.model.test_classifying import image_batch
+from tests.batches import image_batch
 
 SIZES = (16, 16, 5, 1, 16)
 
 
 @pytest.fixture(scope="module")
 def asynchronous(tiny_bundle: Path) -> TorchEngine:
-    return TorchEngine(bundle.load(tiny_bundle), Build("torch", features=True), "cpu", 2, asynchronous=True)
+    return TorchEngine(
+        bundle.load(tiny_bundle), EngineSpec(EngineName.TORCH, features=True), "cpu", 2, asynchronous=True
+    )
 
 
 def random_batches(engine_shape: tuple[int, ...]) -> list[Pixels]:
@@ -37,7 +40,7 @@ def as_table(pixels: Pixels) -> pa.Table:
 
 
 class Watched:
-    """The staged engine, observed: which shapes it starts, how many batches are begun and not finished."""
+    """The asynchronous engine, observed: which shapes it starts, how many batches are begun and not finished."""
 
     def __init__(self, engine: TorchEngine, most: int | None = None) -> None:
         self.in_flight = engine.in_flight
@@ -80,7 +83,7 @@ def test_items_are_started_ahead_in_order_and_no_more_than_allowed(most: int) ->
 
 def test_staged_answers_are_those_of_the_network_itself(tiny_bundle: Path, asynchronous: TorchEngine) -> None:
     model = bundle.load(tiny_bundle)
-    plain = TorchEngine(model, Build("torch", features=True), "cpu", 2)
+    plain = TorchEngine(model, EngineSpec(EngineName.TORCH, features=True), "cpu", 2)
     assert (plain.in_flight, asynchronous.in_flight) == (1, IN_FLIGHT)
     batches = random_batches(model.preprocessing.shape)
     begun = [asynchronous.start(batch) for batch in batches]  # all of them, before any is fetched
@@ -98,10 +101,10 @@ def test_the_classifier_keeps_two_batches_in_flight_and_their_order(
     batches = random_batches(model.preprocessing.shape)
     watched = Watched(asynchronous)
     classifier = Classifier(model, watched, top_k=1, abstain_below=None)
-    looked = list(classifier.classify(map(as_table, batches), Stopwatch()))
+    classified = list(classifier.classify(map(as_table, batches), Stopwatch()))
     assert tuple(watched.sizes) == SIZES, "each batch ran once"
     assert watched.most_open == IN_FLIGHT
-    for batch, each in zip(batches, looked, strict=True):
+    for batch, each in zip(batches, classified, strict=True):
         assert np.abs(each.logits - asynchronous(batch).logits).max() < 1e-4
 
 
@@ -110,26 +113,26 @@ def test_a_batch_too_large_for_the_device_runs_in_smaller_shapes(tiny_bundle: Pa
     batches = random_batches(model.preprocessing.shape)
     watched = Watched(asynchronous, most=4)
     classifier = Classifier(model, watched, top_k=1, abstain_below=None)
-    looked = list(classifier.classify(map(as_table, batches), Stopwatch()))
+    classified = list(classifier.classify(map(as_table, batches), Stopwatch()))
     assert max(map(padded, watched.sizes)) == 4
     assert sum(watched.sizes) == sum(SIZES)
-    for batch, each in zip(batches, looked, strict=True):
+    for batch, each in zip(batches, classified, strict=True):
         assert set(each.predictions["status"].to_pylist()) == {"ok"}
         assert np.abs(each.logits - asynchronous(batch).logits).max() < 1e-4
 
 
 def test_an_error_that_comes_late_halves_that_batch_only(tiny_bundle: Path, asynchronous: TorchEngine) -> None:
-    """A device tells of what went wrong when the answer is fetched: the next batch is begun by then."""
+    """A device reports what went wrong when the output is fetched: the next batch is begun by then."""
 
     class Late(Watched):
         def start(self, pixels: Pixels) -> Callable[[], EngineOutput]:
             finish = super().start(pixels)
 
             def failing() -> EngineOutput:
-                answer = finish()
+                output = finish()
                 if (pixels == 9).all(axis=(1, 2, 3)).any():
                     raise RuntimeError("cannot take this one")
-                return answer
+                return output
 
             return failing
 
@@ -137,8 +140,8 @@ def test_an_error_that_comes_late_halves_that_batch_only(tiny_bundle: Path, asyn
     batches = random_batches(model.preprocessing.shape)
     batches[1][6] = 9
     classifier = Classifier(model, Late(asynchronous), top_k=1, abstain_below=None)
-    looked = list(classifier.classify(map(as_table, batches), Stopwatch()))
-    errors = [row["error"] for each in looked for row in each.predictions.to_pylist()]
+    classified = list(classifier.classify(map(as_table, batches), Stopwatch()))
+    errors = [row["error"] for each in classified for row in each.predictions.to_pylist()]
     assert [index for index, error in enumerate(errors) if error] == [SIZES[0] + 6]
 
 

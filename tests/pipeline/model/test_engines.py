@@ -8,9 +8,9 @@ from PIL import Image
 
 from pipeline.errors import RequestError
 from pipeline.images.preprocessing import Pixels
-from pipeline.job import Options
-from pipeline.model import bundle, engine, engines, resolving
-from pipeline.model.engine import Build
+from pipeline.job import EngineName, Options
+from pipeline.model import bundle, engines, resolving
+from pipeline.model.engine import EngineSpec
 from pipeline.model.probabilities import to_probabilities
 from tests.conftest import PHOTOGRAPHS
 
@@ -37,31 +37,31 @@ def textbook(model: bundle.Bundle) -> np.ndarray:
         return np.concatenate([net(transform(picture)[None]).numpy() for picture in pictures])
 
 
-@pytest.mark.parametrize("name", ["openvino", "torch"])
-def test_an_engine_gives_the_textbooks_answer(name: engine.Name) -> None:
+@pytest.mark.parametrize("name", [EngineName.OPENVINO, EngineName.TORCH])
+def test_an_engine_gives_the_textbooks_answer(name: EngineName) -> None:
     model = resolving.resolve(None)
-    engine = engines.build(model, Build(name, features=False), "cpu", threads=2)
+    engine = engines.build(model, EngineSpec(name, features=False), "cpu", threads=2)
     found, expected = to_probabilities(engine(ours(model)).logits, 1.0), to_probabilities(textbook(model), 1.0)
     assert (found.argmax(axis=1) == expected.argmax(axis=1)).all()
     assert np.abs(found - expected).max() < 0.01  # pixels may differ by one level of 255
 
 
-@pytest.mark.parametrize("name", ["openvino", "torch"])
-def test_features_are_the_pooled_ones(name: engine.Name, tiny_bundle: Path) -> None:
+@pytest.mark.parametrize("name", [EngineName.OPENVINO, EngineName.TORCH])
+def test_features_are_the_pooled_ones(name: EngineName, tiny_bundle: Path) -> None:
     import torch
 
     model = bundle.load(tiny_bundle)
-    engine = engines.build(model, Build(name, features=True), "cpu", threads=2)
+    engine = engines.build(model, EngineSpec(name, features=True), "cpu", threads=2)
     pixels = ours(model)
-    answer = engine(pixels)
+    output = engine(pixels)
     net = model.network()
     mean, std = (np.array(values) * 255 for values in (model.preprocessing.mean, model.preprocessing.std))
     x = torch.from_numpy(((pixels - mean) / std).astype(np.float32).transpose(0, 3, 1, 2))
     with torch.inference_mode():
         expected = net.forward_head(net.forward_features(x), pre_logits=True).numpy()
-    assert answer.features is not None
-    assert np.abs(answer.features - expected).max() < 1e-2
-    assert answer.logits.shape == (8, 5)
+    assert output.features is not None
+    assert np.abs(output.features - expected).max() < 1e-2
+    assert output.logits.shape == (8, 5)
 
 
 def test_a_converted_model_needs_no_torch(tiny_bundle: Path) -> None:
@@ -69,13 +69,15 @@ def test_a_converted_model_needs_no_torch(tiny_bundle: Path) -> None:
     import sys
 
     model = bundle.load(tiny_bundle)
-    engines.prepare(model, Build("openvino", features=False))
+    engines.prepare(model, EngineSpec(EngineName.OPENVINO, features=False))
     script = f"""
 import sys, numpy as np
 from pathlib import Path
-from pipeline import bundle, engines
+from pipeline.job import EngineName
+from pipeline.model import bundle, engines
+from pipeline.model.engine import EngineSpec
 model = bundle.load(Path({str(tiny_bundle)!r}))
-engine = engines.build(model, engines.Build("openvino", False), "cpu", 1)
+engine = engines.build(model, EngineSpec(EngineName.OPENVINO, False), "cpu", 1)
 print(engine(np.zeros((6, *model.preprocessing.shape), np.uint8)).logits.shape, "torch" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -83,10 +85,10 @@ print(engine(np.zeros((6, *model.preprocessing.shape), np.uint8)).logits.shape, 
 
 
 def test_the_engine_is_chosen_by_the_device() -> None:
-    assert engines.choose("auto", on_gpu=False) == "openvino"
-    assert engines.choose("auto", on_gpu=True) == "torch"
-    with pytest.raises(RequestError, match="CPUs only"):
-        engines.choose("openvino", on_gpu=True)
+    assert engines.choose(EngineName.AUTO, "cpu") == "openvino"
+    assert engines.choose(EngineName.AUTO, "cuda") == "torch"
+    with pytest.raises(RequestError, match="openvino: it runs on cpu only, not on cuda"):
+        engines.choose(EngineName.OPENVINO, "cuda")
 
 
 def test_weights_that_do_not_fit_are_found_before_anything_runs(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where the network fails on a batch, the batch is halved until the guilty image stands alone."""
+"""Where the network fails on a batch, the batch is halved until the failing image stands alone."""
 
 from types import SimpleNamespace
 
@@ -19,7 +19,7 @@ MODEL = Preprocessing(channels=3, height=4, width=4, crop_pct=1, interpolation="
 
 
 class Fake:
-    """An engine whose logits tell the image's shade; what `fault` finds in a batch happens."""
+    """An engine whose logits name the image's shade; what `fault` finds in a batch happens."""
 
     def __init__(self, fault=lambda pixels: None) -> None:
         self.fault = fault
@@ -43,15 +43,15 @@ def classify(engine: Fake, shades: list[int], errors: dict[int, str] | None = No
     for start in range(0, len(shades), BATCH):
         part = shades[start : start + BATCH]
         rows = [
-            {"path": f"{start + slot:04}", "error_stage": (errors or {}).get(start + slot)} for slot in range(len(part))
+            {"path": f"{start + row:04}", "error_stage": (errors or {}).get(start + row)} for row in range(len(part))
         ]
         facts = pa.Table.from_pylist(rows, pa.schema(schema.FACTS))
         pixels = np.zeros((len(part), *MODEL.shape), dtype=np.uint8)
         pixels[:] = np.array(part, dtype=np.uint8)[:, None, None, None]
         layout = schema.image_batch(*MODEL.shape)
         batches.append(facts.append_column(layout.field("image"), pa.FixedShapeTensorArray.from_numpy_ndarray(pixels)))
-    looked = classifier.classify(batches, Stopwatch())
-    return pa.concat_tables([each.predictions for each in looked]).to_pylist()
+    classified = classifier.classify(batches, Stopwatch())
+    return pa.concat_tables([each.predictions for each in classified]).to_pylist()
 
 
 def raising(*shades: int, error: Exception | None = None):
@@ -62,19 +62,19 @@ def raising(*shades: int, error: Exception | None = None):
     return fault
 
 
-def verdicts(rows: list[dict]) -> list:
+def outcomes(rows: list[dict]) -> list:
     return [row["label"] if row["status"] == "ok" else (row["error_stage"], row["error"]) for row in rows]
 
 
-@pytest.mark.parametrize("guilty", [(0,), (15,), (7,), (16, 17), (3, 4, 12, 39)])
-def test_only_the_guilty_get_an_error(guilty: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("failing", [(0,), (15,), (7,), (16, 17), (3, 4, 12, 39)])
+def test_only_failing_images_get_an_error(failing: tuple[int, ...]) -> None:
     shades = list(range(100, 140))
-    rows = classify(Fake(raising(*(100 + row for row in guilty))), shades)
-    assert verdicts(rows) == [
-        ("classify", "RuntimeError: cannot take this one") if row in guilty else str(shade)
+    rows = classify(Fake(raising(*(100 + row for row in failing))), shades)
+    assert outcomes(rows) == [
+        ("classify", "RuntimeError: cannot take this one") if row in failing else str(shade)
         for row, shade in enumerate(shades)
     ]
-    assert all((row["top_k"] is None) == (index in guilty) for index, row in enumerate(rows))
+    assert all((row["top_k"] is None) == (index in failing) for index, row in enumerate(rows))
 
 
 def test_the_normal_path_runs_each_batch_once() -> None:
@@ -91,14 +91,14 @@ def test_out_of_memory_on_the_device_is_solved_by_smaller_batches() -> None:
             raise OutOfMemoryError("CUDA out of memory")
 
     engine = Fake(small_device)
-    assert verdicts(classify(engine, list(range(32)))) == [str(shade) for shade in range(32)]
+    assert outcomes(classify(engine, list(range(32)))) == [str(shade) for shade in range(32)]
     assert min(engine.sizes) == 4
 
 
 def test_an_answer_that_is_no_number_is_an_error_of_its_row_only() -> None:
     rows = classify(Fake(), [1, 250, 3, 250])
-    reason = ("classify", "the network's answer is not a number")
-    assert verdicts(rows) == ["1", reason, "3", reason]
+    reason = ("classify", "the network's output is not a number")
+    assert outcomes(rows) == ["1", reason, "3", reason]
     assert rows[1]["confidence"] is None
 
 

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.run import reporting
+from pipeline.run import accounting, reporting
 from pipeline.run.accounting import WORK_STAGES, Account, AccountBuilder
 from pipeline.run.bottleneck import RunConditions
 from pipeline.run.folder import RunFolder
-from pipeline.run.parts import Receipt, Worker, take_stage_times, write_stage_times
+from pipeline.run.parts import Receipt, take_stage_times, write_stage_times
 from pipeline.run.publishing import read_manifest
+from pipeline.run.worker import Worker
 from pipeline.timing import CpuMeter, StageTimer, StageTimes, Stopwatch
 from tests.pipeline.run.test_runs import classify, started
 

@@ -1,0 +1,27 @@
+"""Image batches and references made for tests."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import schema, storage
+
+
+def image_batch(count: int, failed: tuple[int, ...] = ()) -> pa.Table:
+    """So many rows of 4×4 pixels, some of them errors of decoding."""
+    layout = schema.image_batch(4, 4, 3)
+    rows = [
+        {"path": f"/{i}.jpg", "error_stage": "decode" if i in failed else None, "error": "why" if i in failed else None}
+        for i in range(count)
+    ]
+    facts = pa.Table.from_pylist(rows, schema=pa.schema(schema.FACTS))
+    pixels = np.full((count, 4, 4, 3), 7, dtype=np.uint8)
+    return facts.append_column(layout.field("image"), pa.FixedShapeTensorArray.from_numpy_ndarray(pixels))
+
+
+def references(folder: Path) -> pa.Table:
+    """The JPEGs below a folder as `schema.LISTING`."""
+    rows = [storage.entry(str(path))[:4] for path in sorted(folder.rglob("*.jpg"))]
+    columns = zip(zip(*rows, strict=True), schema.LISTING, strict=True)
+    return pa.table([pa.array(column, field.type) for column, field in columns], schema.LISTING)
