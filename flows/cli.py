@@ -3,7 +3,7 @@
 Exit codes: 0 done (also with error rows), 1 the run failed, 2 the request was wrong, 130 interrupted.
 """
 
-import os
+import importlib.metadata
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,10 +11,11 @@ import typer
 
 from flows import model_commands, run_commands, terminal
 from flows.exit_codes import exit_codes
-from flows.prefect_api import api_is_configured
-from flows.terminal import tell
+from flows.options import AsFlow, Model, options_from
+from flows.prefect_api import api_is_configured, no_telemetry
+from flows.terminal import message
 from pipeline.errors import RequestError
-from pipeline.job import Device, EngineName, Job, Options, Precision, Workers
+from pipeline.job import Job, Options
 from pipeline.run.reporting import Summary
 from pipeline.without_pandas import leave_pandas_out
 
@@ -25,72 +26,63 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-run_commands.register(app)
-model_commands.register(app)
-OPTION = Options.model_fields
 
 
-def _help(option: str) -> str:
-    return OPTION[option].description or ""
+def _show_version(asked: bool) -> None:
+    if asked:
+        try:
+            print(f"shardseer {importlib.metadata.version('shardseer')}")
+        except importlib.metadata.PackageNotFoundError:
+            raise RequestError("Shardseer is not installed here, so its version is not known.") from None
+        raise typer.Exit
+
+
+@app.callback()
+def shardseer(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=exit_codes(_show_version), is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """What holds for every command."""
 
 
 @app.command()
 @exit_codes
+@options_from(Options)
 def classify(
     images: Annotated[str, typer.Argument(help="A directory, one image, or a .txt/.parquet list of paths.")],
     output: Annotated[str, typer.Option("--output", "-o", help="The folder to write to.")],
-    model: Annotated[str | None, typer.Option("--model", "-m", help="A bundle folder or a timm model name.")] = None,
-    top_k: Annotated[int | None, typer.Option(help=_help("top_k"))] = None,
-    abstain_below: Annotated[float | None, typer.Option(help=_help("abstain_below"))] = None,
-    embeddings: Annotated[bool, typer.Option("--embeddings", help=_help("embeddings"))] = False,
-    device: Annotated[Device, typer.Option(help=_help("device"))] = "auto",
-    engine: Annotated[EngineName, typer.Option(help=_help("engine"))] = EngineName.AUTO,
-    precision: Annotated[Precision, typer.Option(help=_help("precision"))] = "auto",
-    gpu_decoding: Annotated[bool, typer.Option("--gpu-decoding", help=_help("gpu_decoding"))] = False,
-    workers: Annotated[Workers, typer.Option(help=_help("workers"))] = "auto",
-    ray_address: Annotated[str | None, typer.Option(help=_help("ray_address"))] = None,
-    prefect: Annotated[bool, typer.Option("--prefect", help="Run as a Prefect flow even if no API is set up.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help=_help("fresh"))] = False,
-    retry_errors: Annotated[bool, typer.Option("--retry-errors", help=_help("retry_errors"))] = False,
-    verify_content: Annotated[bool, typer.Option("--verify-content", help=_help("verify_content"))] = False,
-    max_error_rate: Annotated[float | None, typer.Option(help=_help("max_error_rate"))] = None,
-    all_files: Annotated[bool, typer.Option("--all-files", help=_help("all_files"))] = False,
-    include: Annotated[list[str] | None, typer.Option(help=_help("include"))] = None,
-    exclude: Annotated[list[str] | None, typer.Option(help=_help("exclude"))] = None,
-    limit: Annotated[int | None, typer.Option(help=_help("limit"))] = None,
-    max_pixels: Annotated[int, typer.Option(help=_help("max_pixels"))] = OPTION["max_pixels"].default,
-    strict: Annotated[bool, typer.Option("--strict", help=_help("strict"))] = False,
-    image_seconds: Annotated[float, typer.Option(help=_help("image_seconds"))] = OPTION["image_seconds"].default,
-    stall_seconds: Annotated[float, typer.Option(help=_help("stall_seconds"))] = OPTION["stall_seconds"].default,
-    watchdog_minutes: Annotated[float, typer.Option(help=_help("watchdog_minutes"))] = OPTION[
-        "watchdog_minutes"
-    ].default,
+    *,
+    model: Model = None,
+    options: Options,
+    as_flow: AsFlow = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and about how long.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")] = False,
 ) -> None:
     """Classify every image of IMAGES that is not classified yet."""
-    chosen = {name: value for name, value in locals().items() if name in OPTION}
-    job = Job.of(images, output, model, chosen | {"include": include or (), "exclude": exclude or ()})
+    job = Job.of(images, output, model, options)
     from flows import phases
 
     if dry_run:
         from flows.estimate import estimate
 
-        tell(estimate(job))
+        message(estimate(job))
         return
-    if prefect or api_is_configured():
+    if as_flow or api_is_configured():
         summary = _through_prefect(job)
     else:
-        tell("No Prefect API is configured: running directly (--prefect runs it as a flow).")
+        message("No Prefect API is configured: running directly (--prefect runs it as a flow).")
         with terminal.progress_bar() as events:
             summary = phases.run_directly(job, events)
-    _close(job, summary, json)
+    _close(job, summary, as_json)
 
 
 def _through_prefect(job: Job) -> Summary | None:
     """Run the flow here, and read its state back from the API."""
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
+    no_telemetry()
     from flows import phases
 
     phases.check(job)  # a wrong request is a sentence here, not a failed flow run
@@ -105,7 +97,7 @@ def _through_prefect(job: Job) -> Summary | None:
     assert flow_run is not None
     with get_client(sync_client=True) as client:
         stored = client.read_flow_run(flow_run)
-        tell(f"Prefect flow run {stored.name} ({stored.id}): {stored.state_name}")
+        message(f"Prefect flow run {stored.name} ({stored.id}): {stored.state_name}")
     summary: Summary | None = state.result()
     return summary
 
@@ -146,6 +138,10 @@ def query(
             terminal.show_rows(database.execute(sql), form)
     except duckdb.Error as error:
         raise RequestError(f"The query failed: {error}") from None
+
+
+run_commands.register(app)
+model_commands.register(app)
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import duckdb
 import typer
 
-from flows.terminal import tell
+from flows.terminal import message
 from pipeline.errors import RequestError, RunError
 from pipeline.storage import cause
 
@@ -20,21 +20,21 @@ def exit_codes(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*arguments, **named)
         except RequestError as error:
-            tell(f"shardseer: {error}")
+            message(f"shardseer: {error}")
             raise typer.Exit(2) from None
         except RunError as error:
-            tell(f"shardseer: {error}")
+            message(f"shardseer: {error}")
             raise typer.Exit(1) from None
         except OSError as error:  # the disk, the network: what is finished is kept
             what = f"{error.filename}: " if error.filename else ""
-            tell(f"shardseer: {what}{cause(error)}. When that is mended, continue with the same command.")
+            message(f"shardseer: {what}{cause(error)}. When that is mended, continue with the same command.")
             raise typer.Exit(1) from None
         except duckdb.Error as error:  # a part that cannot be read, a disk too full to spill to
             what = " ".join(str(error).split())
-            tell(f"shardseer: DuckDB: {what}. When that is mended, continue with the same command.")
+            message(f"shardseer: DuckDB: {what}. When that is mended, continue with the same command.")
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
-            tell("shardseer: interrupted; resume with the same command.")
+            message("shardseer: interrupted; resume with the same command.")
             raise typer.Exit(130) from None
 
     return guarded

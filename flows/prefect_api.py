@@ -14,3 +14,9 @@ def api_is_configured() -> bool:
     from prefect.settings import get_current_settings
 
     return get_current_settings().api.url is not None
+
+
+def no_telemetry() -> None:
+    """Turn off what Prefect would send home, unless the user chose otherwise. Call it before Prefect is imported."""
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "1")

@@ -7,7 +7,7 @@ import typer
 
 from flows import terminal
 from flows.exit_codes import exit_codes
-from flows.terminal import tell
+from flows.terminal import message
 from pipeline import durable
 from pipeline.errors import RequestError
 from pipeline.run import cleaning, publishing, reporting
@@ -66,7 +66,7 @@ def clean(output: Output) -> None:
     _all_runs(output)
     with run_folders.locked(output, terminal.TerminalEvents()):
         removed, freed = cleaning.clean(run_folders.all_runs(output))
-    tell(f"Removed {len(removed)} abandoned run(s) {' '.join(removed)}; {freed / 1e6:,.1f} MB freed.")
+    message(f"Removed {len(removed)} abandoned run(s) {' '.join(removed)}; {freed / 1e6:,.1f} MB freed.")
 
 
 def report(output: Output) -> None:

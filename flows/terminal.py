@@ -32,7 +32,7 @@ err = Console(stderr=True)
 out = Console(width=None if sys.stdout.isatty() else 240)  # a pipe has no width to fit into
 
 
-def tell(text: str) -> None:
+def message(text: str) -> None:
     """One sentence for the person, on stderr."""
     err.print(text, highlight=False, markup=False, soft_wrap=True)
 
@@ -46,7 +46,7 @@ class TerminalEvents(Events):
 
     def message(self, text: str) -> None:
         """See `Events`."""
-        tell(text)
+        message(text)
 
     def progress(self, done: int, total: int) -> None:
         """See `Events`."""
@@ -64,18 +64,18 @@ def progress_bar() -> Iterator[TerminalEvents]:
 
 def show_summary(summary: Summary) -> None:
     """The closing lines of a run: counts, errors by cause, speed, and what held it back."""
-    tell(
+    message(
         f"{summary.rows:,} images: {summary.ok:,} ok, {summary.abstained:,} abstained, {summary.error:,} errors; "
         f"{summary.images_per_second:,} images/s by {summary.workers} worker(s), {summary.worker_kind}, "
         f"{summary.engine}."
     )
     if summary.skipped:
-        tell("Skipped: " + ", ".join(f"{count} {kind}" for kind, count in summary.skipped.items()) + ".")
+        message("Skipped: " + ", ".join(f"{count} {kind}" for kind, count in summary.skipped.items()) + ".")
     for cause in summary.causes:
-        tell(f"  {cause.rows} × {cause.name}")
+        message(f"  {cause.rows} × {cause.name}")
     if summary.account is not None:
         for line in accounting.lines(summary.account):
-            tell(line)
+            message(line)
 
 
 def show_current(database: duckdb.DuckDBPyConnection, output: Path, images: str) -> None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import RequestError
 from pipeline.images.preprocessing import RESAMPLING, Preprocessing
-from pipeline.job import Device, sentence
+from pipeline.job import Device, validation_message
 from pipeline.model import resolving
 from pipeline.training.labelled import Example
 from pipeline.training.labelled import Split
@@ -37,7 +37,8 @@ class Recipe(BaseModel):
         default=None, description="Start from these weights: a bundle folder, a timm model name, or `default`."
     )
     layers: tuple[dict[str, Any], ...] | None = Field(
-        default=None, description="The layers of the plain network, as a JSON list (see docs/network.md)."
+        default=None,
+        description="The layers of the plain network (docs/network.md): a JSON list, on the command line a file of it.",
     )
     size: int | None = Field(
         default=None, ge=1, description="Side of the input, in pixels. Default: the model's, or the images' (8–128)."
@@ -65,7 +66,9 @@ class Recipe(BaseModel):
     test: float = Field(default=0.2, ge=0, lt=1, description="Share of each class held out for the figures.")
     seed: int = Field(default=0, ge=0, description="Equal seeds on one machine give equal weights.")
     device: Device = Field(default="auto", description="Where to train; auto takes a GPU where there is one.")
-    max_pixels: int = Field(default=100_000_000, ge=1, description="Refuse images with more pixels than this.")
+    max_pixels: int = Field(
+        default=100_000_000, ge=1, description="Refuse images with more pixels than this before decoding them."
+    )
 
     @classmethod
     def of(cls, **chosen: Any) -> "Recipe":
@@ -73,7 +76,7 @@ class Recipe(BaseModel):
         try:
             recipe = cls.model_validate(chosen)
         except ValidationError as error:
-            raise RequestError(sentence(error)) from None
+            raise RequestError(validation_message(error)) from None
         if recipe.validation + recipe.test >= 1:
             raise RequestError("--validation and --test together leave nothing to train with; they must be below 1.")
         if recipe.weights and recipe.architecture:

@@ -1,0 +1,71 @@
+"""How `train`, `evaluate` and `describe` show what they found: tables on stdout."""
+
+from rich.table import Table
+
+from flows.terminal import message, out
+from pipeline.explain.describing import Description
+from pipeline.model.bundle import Bundle
+from pipeline.training.evaluating import Evaluation
+from pipeline.training.model_card import share
+
+SHOWN_MISTAKES = 5
+
+
+def show_evaluation(found: Evaluation) -> None:
+    """The figures of an evaluation: per class, the most frequent mistakes, and overall."""
+    for remark in found.remarks:
+        message(remark)
+    table = Table("class", title=f"{found.model} on {found.images:,} images", title_justify="left")
+    for name in ("images", "precision", "recall", "F1"):
+        table.add_column(name, justify="right")
+    for each in found.classes:
+        if each.images or each.precision is not None:
+            table.add_row(each.label, f"{each.images:,}", *(share(x) for x in (each.precision, each.recall, each.f1)))
+    out.print(table)
+    for count, label, answer in _mistakes(found)[:SHOWN_MISTAKES]:
+        out.print(f"  {count} × {label} taken for {answer}", highlight=False, markup=False)
+    answered = f", {found.coverage:.1%} answered" if found.abstained else ""
+    out.print(f"accuracy           {found.accuracy:.4f}{answered}", highlight=False)
+    out.print(
+        f"calibration error  {found.calibration_error_after:.4f} at temperature {found.temperature:g} "
+        f"({found.calibration_error_before:.4f} at 1)",
+        highlight=False,
+    )
+
+
+def _mistakes(found: Evaluation) -> list[tuple[int, str, str]]:
+    """How often which class was taken for which other, the most frequent first."""
+    mistakes = [
+        (count, found.labels[i], found.labels[j])
+        for i, row in enumerate(found.confusion)
+        for j, count in enumerate(row)
+        if i != j and count
+    ]
+    return sorted(mistakes, key=lambda mistake: (-mistake[0], mistake[1:]))
+
+
+def show_layers(bundle: Bundle, found: Description) -> None:
+    """A network's layers with their shares of the multiply-adds, and an MLP to compare with."""
+    shape = "×".join(map(str, found.input))
+    table = Table(title=f"{bundle.name}: {bundle.architecture}, input {shape}", title_justify="left")
+    table.add_column("layer", overflow="fold", min_width=14)
+    table.add_column("kind", overflow="fold")
+    for name in ("output", "parameters", "mult-adds", "share"):
+        table.add_column(name, justify="right")
+    for layer in found.layers:
+        portion = layer.multiply_adds / max(found.multiply_adds, 1)
+        table.add_row(
+            layer.name.removeprefix("features.").removeprefix("hidden."),
+            layer.kind,
+            "×".join(map(str, layer.output)),
+            f"{layer.parameters:,}" if layer.parameters else "",
+            f"{layer.multiply_adds:,}" if layer.multiply_adds else "",
+            f"{portion:.1%}" if layer.multiply_adds else "",
+        )
+    table.add_section()
+    table.add_row("all", "", f"{found.outputs}", f"{found.parameters:,}", f"{found.multiply_adds:,}", "100.0%")
+    hidden, parameters, products = found.mlp
+    times = parameters / found.parameters
+    table.add_row(f"MLP, {hidden:,} hidden", "", f"{found.outputs}", f"{parameters:,}", f"{products:,}", "")
+    out.print(table)
+    out.print(f"The MLP has {times:.2g} times the parameters: it shares no weights between places.", highlight=False)
