@@ -25,8 +25,7 @@ from pipeline.model.inference import Inference
 from pipeline.model.probabilities import to_probabilities
 from pipeline.timing import Stopwatch
 from pipeline.training.calibrating import Bin, Classes, Floats, calibration_error, negative_log_likelihood, reliability
-from pipeline.training.labelled import Example, Labelled, labels_of
-from pipeline.training.labelled import Split
+from pipeline.training.labelled import Example, Labelled, Split, labels_of
 
 SPLITS_FILE = "splits.parquet"
 Which = Literal["unseen", "test", "all"]

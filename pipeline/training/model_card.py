@@ -6,9 +6,8 @@ from typing import Any
 
 from pipeline.model.bundle import Bundle
 from pipeline.training.evaluating import Evaluation
-from pipeline.training.labelled import Example
+from pipeline.training.labelled import SPLITS, Example, Split
 from pipeline.training.recipe import Recipe
-from pipeline.training.labelled import SPLITS, Split
 from pipeline.training.trainer import Fitted
 
 SHOWN = 50  # classes listed

@@ -21,10 +21,9 @@ from pipeline.model import devices
 from pipeline.model.bundle import Bundle
 from pipeline.training import calibrating, evaluating, labelled, plotting, splitting
 from pipeline.training.evaluating import Evaluation
-from pipeline.training.labelled import Example
+from pipeline.training.labelled import Example, Split
 from pipeline.training.model_card import model_card
 from pipeline.training.recipe import Recipe, build
-from pipeline.training.labelled import Split
 from pipeline.training.trainer import Fitted, Trainer
 
 METRICS, CARD, CURVES, CONFUSION, RELIABILITY = (

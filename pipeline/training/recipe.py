@@ -12,8 +12,7 @@ from pipeline.errors import RequestError
 from pipeline.images.preprocessing import RESAMPLING, Preprocessing
 from pipeline.job import Device, validation_message
 from pipeline.model import resolving
-from pipeline.training.labelled import Example
-from pipeline.training.labelled import Split
+from pipeline.training.labelled import Example, Split
 
 if TYPE_CHECKING:
     import torch

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from pipeline.images import decoding
 from pipeline.errors import ImageError
+from pipeline.images import decoding
 from pipeline.images.batching import image_row
 from pipeline.images.decoding import ExactDecoder
 from pipeline.images.preprocessing import Preprocessing
@@ -283,8 +283,8 @@ MEASURED = """
 import io, resource, sys
 import numpy as np
 from PIL import Image
-from pipeline import decoding
-from pipeline.preprocessing import Preprocessing
+from pipeline.images import decoding
+from pipeline.images.preprocessing import Preprocessing
 model = Preprocessing(channels=3, height=224, width=224, crop_pct=0.875, interpolation="bicubic", mean=(0,), std=(1,))
 buffer = io.BytesIO()
 Image.new(MODE, SIZE).save(buffer, FORM)

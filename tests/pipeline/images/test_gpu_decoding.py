@@ -146,9 +146,7 @@ def test_threads_leave_jpegs_to_the_device_too(tmp_path: Path) -> None:
     with ThreadedDecoder(2) as threads:
         found = batch_of(tmp_path, "gpu", finishing(threads.batches, "cpu"))
     assert (pixels(found) == pixels(batch_of(tmp_path, "gpu", finishing(image_batches, "cpu")))).all()
-    assert "read" in json.loads(found.schema.metadata[DECODING_TIMES])["seconds"], (
-        "what the threads took"
-    )
+    assert "read" in json.loads(found.schema.metadata[DECODING_TIMES])["seconds"], "what the threads took"
 
 
 def test_a_request_that_cannot_be_is_refused_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
