@@ -183,7 +183,7 @@ def test_a_stopped_actor_is_replaced(images, oracle, tmp_path) -> None:
     )
     stopped = None
     while stopped is None and running.poll() is None:
-        for mark in tmp_path.glob("out/runs/*/attempts/*.trying"):
+        for mark in tmp_path.glob("out/runs/*/attempts/*.in-progress"):
             with suppress(OSError, ValueError, IndexError):  # it ended meanwhile
                 stopped = int(mark.read_text().split("worker ")[1].split()[0])
                 os.kill(stopped, signal.SIGSTOP)

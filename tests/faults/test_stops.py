@@ -35,7 +35,7 @@ def test_every_actor_is_stopped_past_the_watchdog(scene: Scene, wait_until: Call
     driver = psutil.Process(running.pid)
     wait_until(lambda: len(below(driver, ACTOR)) == len(scene.marks()) > 0, "every actor in its shard")
     actors = scene.marks()
-    in_flight = [mark.stem for mark in scene.output.glob("runs/*/attempts/*.trying")]
+    in_flight = [mark.stem for mark in scene.output.glob("runs/*/attempts/*.in-progress")]
     assert len(in_flight) == len(actors)
     for actor in actors:
         os.kill(actor, signal.SIGSTOP)

@@ -1,4 +1,4 @@
-"""Slow down one stage of a real run: the account's sentence names it."""
+"""Slow down one stage of a real run: the account names it as the bottleneck."""
 
 import json
 import os
@@ -15,15 +15,15 @@ from tests.pipeline.run.test_runs import classify
 IMAGES = 32  # one shard, one batch
 SLOW = 2.0  # seconds that the slowed stage takes longer in all, at least
 HOOK = ROOT / "tests" / "faults" / "hook"
-# What is slowed, how often it is called at least, and what the sentence must begin with. In exact runs there is no
-# second look; in others only that decodes JPEGs the exact way.
+# What is slowed, how often it is called at least, and what the explanation must name. In exact runs there is no
+# second pass; in others only that decodes JPEGs exactly.
 STAGES: dict[str, tuple[dict[str, str], int, str, str]] = {
-    "read": ({"call": "pipeline.storage.read", "match": ".jpg"}, IMAGES, "exact", "Decoding"),
-    "decode": ({"call": "PIL.Image.open"}, IMAGES, "exact", "Decoding"),
-    "resample": ({"call": "PIL.Image:Image.resize"}, IMAGES, "exact", "Resampling"),
-    "classify": ({"call": "pipeline.model.openvino_engine:OpenVinoEngine.__call__"}, 1, "exact", "Classifying"),
-    "second look": ({"call": "pipeline.images.decoding.decode"}, IMAGES // 2, "auto", "The second look"),
-    "write": ({"call": "os.fsync", "match": "/attempts/"}, 1, "exact", "Writing"),
+    "read": ({"call": "pipeline.storage.read", "match": ".jpg"}, IMAGES, "exact", "reading"),
+    "decode": ({"call": "PIL.Image.open"}, IMAGES, "exact", "decoding"),
+    "resample": ({"call": "PIL.Image:Image.resize"}, IMAGES, "exact", "resampling"),
+    "classify": ({"call": "pipeline.model.openvino_engine:OpenVinoEngine.__call__"}, 1, "exact", "the network"),
+    "second_pass": ({"call": "pipeline.images.decoding.decode"}, IMAGES // 2, "auto", "the second pass"),
+    "write": ({"call": "os.fsync", "match": "/attempts/"}, 1, "exact", "writing"),
 }
 
 
@@ -39,26 +39,26 @@ def warm(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
 def test_the_sentence_names_the_stage_that_was_slowed(
     stage: str, crops: Callable[..., Path], tiny_bundle: Path, tmp_path: Path
 ) -> None:
-    call, times, precision, begins = STAGES[stage]
+    call, times, precision, named = STAGES[stage]
     fault = tmp_path / "fault.json"
     fault.write_text(json.dumps({**call, "when": "before", "action": "DELAY", "seconds": SLOW / times}))
     path = os.pathsep.join(filter(None, (str(HOOK), str(ROOT), os.environ.get("PYTHONPATH"))))
     images = crops(IMAGES)
-    if stage == "second look":
+    if stage == "second_pass":
         enlarge(images)
     command = ("classify", images, "-o", tmp_path / "out", "-m", tiny_bundle, "--workers", "inline")
     done = shardseer(*command, "--precision", precision, SHARDSEER_FAULT=str(fault), PYTHONPATH=path)
     assert done.returncode == 0, done.stderr
     (account,) = accounts(tmp_path / "out")
-    assert account["held_back_by"] == stage, account
-    assert account["sentence"].startswith(begins)
-    assert done.stderr.splitlines()[-1] == account["sentence"], "it is the last that is said"
+    assert account["bottleneck"] == stage, account
+    assert account["explanation"].startswith(f"Bottleneck: {named}")
+    assert done.stderr.splitlines()[-1] == account["explanation"], "it is the last that is said"
     (page,) = tmp_path.glob("out/runs/*/summary.md")
-    assert account["sentence"] in page.read_text()
+    assert account["explanation"] in page.read_text()
 
 
 def enlarge(images: Path) -> None:
-    """Make the pictures so large that the first look decodes them to a part of their size, and may be unsure."""
+    """Make the pictures so large that the first pass decodes them to a part of their size, and has close calls."""
     for path in images.iterdir():
         picture = Image.open(path)
         picture.resize((16 * picture.width, 16 * picture.height)).save(path)

@@ -18,17 +18,18 @@ from tests.conftest import ROOT, make_crops
 from tests.pipeline.run.test_runs import rows
 from workers import cluster
 from workers.classifier_actor import SHARDS_AT_ONCE
-from workers.decode_tasks import Feed
+from workers.decode_tasks import DecodeTasks
 
 SCRIPT = """
 import sys, ray
 from flows import phases
+from pipeline.events import Events
 from pipeline.job import Job
 
 ray.init(address="local", num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False)
 images, output, model = sys.argv[1:]
 job = Job.of(images, output, model, {"workers": "ray", "gpu_decoding": "gpu-decoding" in output})
-summary = phases.run_directly(job, lambda text: None, lambda done, total: None)
+summary = phases.run_directly(job, Events())
 assert summary.rows == 400 and summary.error == 1, summary
 print(summary.account.model_dump_json())
 """
@@ -46,46 +47,47 @@ def command(images: Path, output: Path, model: Path, script: str = SCRIPT) -> di
 STALLING = """
 import sys, time, ray
 from flows import phases
-from pipeline import publishing
-from pipeline.attempts import Mark
+from pipeline.events import Events
 from pipeline.job import Job
+from pipeline.run import publishing
 from pipeline.run.folder import RunFolder
-from workers.dispatch import RayFleet
+from pipeline.run.progress_marker import ProgressMarker
+from workers.ray_executor import RayExecutor
 
 class Stalling:
-    def __init__(self, plan, feed, flow_run):
+    def __init__(self, plan, tasks, flow_run):
         self.folder = RunFolder(plan.job.output, plan.run)
-        self.guilty = publishing.missing_shards(self.folder)[0].id
+        self.stalling = publishing.missing_shards(self.folder)[0].id
         self.again = self.folder.path / "again"
 
     def ready(self):
         pass
 
     def attempt(self, shard, attempt):
-        with Mark(self.folder, shard, f"attempt {attempt}") as mark:
-            guilty = shard.id == self.guilty
-            with open(self.folder.path / "told", "a") as told:
-                print("guilty" if guilty else "beside", attempt, mark.found, file=told)
-            if guilty and attempt == 1:
+        with ProgressMarker(self.folder, shard, f"attempt {attempt}", Events()) as marker:
+            stalling = shard.id == self.stalling
+            with open(self.folder.path / "attempts made", "a") as made:
+                print("stalling" if stalling else "beside", attempt, marker.found, file=made)
+            if stalling and attempt == 1:
                 time.sleep(1000)
-            if guilty:
+            if stalling:
                 self.again.touch()
-            while not self.again.exists():  # until the guilty one's second attempt
-                mark.beat()
+            while not self.again.exists():  # until the stalling one's second attempt
+                marker.heartbeat()
                 time.sleep(0.05)
         return self.folder.path / shard.id
 
 ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
 images, output, model = sys.argv[1:]
 job = Job.of(images, output, model, {"workers": "ray", "stall_seconds": 2})
-with phases.Run(job, tell=lambda text: None, progress=lambda done, total: None) as run:
+with phases.Run(job, Events()) as run:
     plan = run.plan()
     folder = RunFolder(job.output, plan.run)
     shards = publishing.missing_shards(folder)
     assert len(shards) == 2
-    parts = [part.name for _, part in RayFleet(1, True, Stalling).classify(plan, shards, None)]
+    parts = [part.name for _, part in RayExecutor(1, True, Stalling).classify(plan, shards, None)]
     assert sorted(parts) == sorted(shard.id for shard in shards)
-    print(folder.path.joinpath("told").read_text())
+    print(folder.path.joinpath("attempts made").read_text())
 """
 
 
@@ -95,17 +97,17 @@ class ActorLog:
     def __init__(self, file: Path) -> None:
         text = file.read_text()
         self.pid = int(found.group(1)) if (found := re.search(r"pid (\d+),", text)) else None
-        self.told = re.findall(r"shard (\w+), attempt (\d+): (?:(written)|\d+ images)", text)
+        self.lines = re.findall(r"shard (\w+), attempt (\d+): (?:(written)|\d+ images)", text)
 
     @property
     def open(self) -> set[str]:
         """The shards that are begun and not written."""
-        return {shard for shard, _, _ in self.told} - {shard for shard, _, written in self.told if written}
+        return {shard for shard, _, _ in self.lines} - {shard for shard, _, written in self.lines if written}
 
     @property
     def most_open(self) -> int:
         """How many shards it worked at, at most, at the same time."""
-        counts = itertools.accumulate(-1 if written else 1 for *_, written in self.told)
+        counts = itertools.accumulate(-1 if written else 1 for *_, written in self.lines)
         return max(counts, default=0)
 
 
@@ -135,8 +137,8 @@ def test_one_actor_per_gpu_and_decode_tasks_with_none(
     assert account.gpus is not None
     assert account.gpus.number == account.workers == account.cores.number == 2
     assert account.images == 400
-    assert {"read", "decode", "resample"} <= set(account.decoders), "the decoders' time is told by their batches"
-    assert "gather" in account.stages
+    assert {"read", "decode", "resample"} <= set(account.decoders), "the decoders' time comes with their batches"
+    assert "input_wait" in account.stages
     assert not {"read", "decode"} & set(account.stages)
     assert account.gpus.images_per_second > 0
     assert 0 < account.gpus.busy <= 1
@@ -161,10 +163,10 @@ def test_what_decode_tasks_leave_is_decoded_where_the_network_is(tiny_bundle: Pa
     assert sum(found[path] != expected[path] for path in found) <= 4, "a rounding off, and the network is a random one"
 
 
-def test_a_killed_actor_gives_back_both_its_shards(
+def test_both_shards_of_a_killed_actor_are_tried_again(
     crops: Callable[..., Path], tiny_bundle: Path, tmp_path: Path
 ) -> None:
-    """It is stopped and looked at before it is killed: it works at two shards then, and has written none."""
+    """It is stopped and examined before it is killed: it works at two shards then, and has written none."""
     images, output = crops(399), tmp_path / "out"
     (images / "bad.jpg").write_text("no image")
     running = subprocess.Popen(
@@ -191,27 +193,27 @@ def _is_caught_with_two(log: ActorLog, output: Path) -> bool:
         return False
     os.kill(log.pid, signal.SIGSTOP)
     now = next(each for each in logs(output) if each.pid == log.pid)
-    caught = len(now.told) == len(now.open) == SHARDS_AT_ONCE
+    caught = len(now.lines) == len(now.open) == SHARDS_AT_ONCE
     os.kill(log.pid, signal.SIGKILL if caught else signal.SIGCONT)
     return caught
 
 
 def test_what_waits_for_the_classifiers_fits_the_object_store() -> None:
     batch = 256 * 224 * 224 * 3
-    feed = Feed(cores=16, bytes=cluster.BYTES_IN_FLIGHT)
-    assert feed.ahead(batch, SHARDS_AT_ONCE) > feed.cores, "a task for every core, for one shard alone"
-    assert Feed(cores=64, bytes=10 * batch).ahead(batch, 2) == 5, "bounded by bytes"
-    assert Feed(cores=1, bytes=1).ahead(batch, 2) == 2, "one is decoded while one is looked at"
+    tasks = DecodeTasks(cores=16, bytes=cluster.BYTES_IN_FLIGHT)
+    assert tasks.ahead(batch, SHARDS_AT_ONCE) > tasks.cores, "a task for every core, for one shard alone"
+    assert DecodeTasks(cores=64, bytes=10 * batch).ahead(batch, 2) == 5, "bounded by bytes"
+    assert DecodeTasks(cores=1, bytes=1).ahead(batch, 2) == 2, "one is decoded while one is classified"
     assert cluster.BYTES_IN_FLIGHT < cluster.OBJECT_STORE_BYTES
 
 
-def test_a_stalled_shard_costs_the_one_beside_it_no_try_and_no_isolation(
+def test_a_stalled_shard_costs_the_one_beside_it_no_attempt_and_no_isolation(
     crops: Callable[..., Path], tiny_bundle: Path, tmp_path: Path
 ) -> None:
     done = subprocess.run(
         **command(crops(128), tmp_path / "out", tiny_bundle, STALLING), capture_output=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    told = done.stdout.split("\n")
-    assert [line for line in told if line.startswith("guilty")] == ["guilty 1 False", "guilty 2 True"]
-    assert [line for line in told if line.startswith("beside")] == ["beside 1 False"] * 2
+    made = done.stdout.split("\n")
+    assert [line for line in made if line.startswith("stalling")] == ["stalling 1 False", "stalling 2 True"]
+    assert [line for line in made if line.startswith("beside")] == ["beside 1 False"] * 2

@@ -1,4 +1,4 @@
-"""The fleet of actors: the same answers as inline, and every shard's part even when actors die."""
+"""The executor on Ray: the same answers as inline, and every shard's part even when actors die."""
 
 import os
 import signal
@@ -10,11 +10,12 @@ import pytest
 
 from flows import phases
 from pipeline.errors import RunError
+from pipeline.events import Events
 from pipeline.job import Job
 from pipeline.run import publishing
 from pipeline.run.folder import RunFolder
 from pipeline.run.parts import read_receipt
-from tests.pipeline.run.test_runs import classify, rows, silent
+from tests.pipeline.run.test_runs import classify, rows
 
 Crops = Callable[..., Path]
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -34,12 +35,12 @@ def test_ray_answers_as_inline_does(crops: Crops, tiny_bundle: Path, tmp_path: P
 def test_a_killed_actor_costs_no_row(crops: Crops, tiny_bundle: Path, tmp_path: Path) -> None:
     job = Job.of(str(crops(640)), str(tmp_path / "out"), str(tiny_bundle), {"workers": "ray"})
     killed: list[int] = []
-    with phases.Run(job, tell=silent, progress=silent) as run:
+    with phases.Run(job, Events()) as run:
         plan = run.plan()
         folder = RunFolder(job.output, plan.run)
         shards = publishing.missing_shards(folder)
         for shard, part in run._executor.classify(plan, shards, None):
-            receipt = publishing.stage(folder, shard, part)
+            receipt = publishing.accept(folder, shard, part)
             if not killed:
                 killed.append(receipt.worker.pid)
                 os.kill(receipt.worker.pid, signal.SIGKILL)
@@ -56,7 +57,7 @@ def test_a_killed_actor_costs_no_row(crops: Crops, tiny_bundle: Path, tmp_path: 
 
 def test_a_job_that_cannot_work_stops_with_its_cause(crops: Crops, tiny_bundle: Path, tmp_path: Path) -> None:
     job = Job.of(str(crops(70)), str(tmp_path / "out"), str(tiny_bundle), {"workers": "ray"})
-    with phases.Run(job, tell=silent, progress=silent) as run:
+    with phases.Run(job, Events()) as run:
         plan = run.plan()
         broken = plan.model_copy(update={"weights_sha256": "0" * 64})
         shards = publishing.missing_shards(RunFolder(job.output, plan.run))

@@ -37,7 +37,7 @@ def test_the_stages_add_up_to_the_workers_time(
     assert {name for name, stage in account.stages.items() if stage.images_per_second} == passed
     assert sum(each.images for each in account.busy) == 300 and len(account.busy) == number
     assert 0 < account.cores.busy <= 1.1
-    assert account.second_pass == pytest.approx(twice / 300, abs=1e-4)
+    assert account.second_pass_share == pytest.approx(twice / 300, abs=1e-4)
 
 
 def second_pass(summary: reporting.Summary) -> int:
@@ -68,33 +68,33 @@ def test_what_was_not_measured_is_said_to_be_unknown(crops: Crops, tiny_bundle: 
     assert reporting.NOT_MEASURED in folder.summary.read_text()
 
 
-def test_a_part_without_its_spell_costs_figures_only(tmp_path: Path) -> None:
-    part, ledger = tmp_path / "part.parquet", AccountBuilder()
+def test_a_part_without_its_stage_times_costs_figures_only(tmp_path: Path) -> None:
+    part, builder = tmp_path / "part.parquet", AccountBuilder()
     assert take_stage_times(part) is None
-    (tmp_path / "part.parquet.spell").write_text("{")
+    (tmp_path / "part.parquet.stage-times").write_text("{")
     assert take_stage_times(part) is None
-    write_stage_times(part, spell_of({"read": 1.0}))
-    ledger.note(receipt_of(0, 100), take_stage_times(part))
-    ledger.note(receipt_of(0, 50), take_stage_times(part))  # a spell counts once
-    account = ledger.close(NOON, {"classify": 2.0}, GPUS)
+    write_stage_times(part, times_of({"read": 1.0}))
+    builder.add(receipt_of(0, 100), take_stage_times(part))
+    builder.add(receipt_of(0, 50), take_stage_times(part))  # they count once
+    account = builder.close(NOON, {"classify": 2.0}, GPUS)
     assert account is not None and account.images == 100
 
 
 def account_of(
-    how: RunConditions, *spells: StageTimes, phases: dict[str, float] | None = None, rows: int = 100
+    how: RunConditions, *times: StageTimes, phases: dict[str, float] | None = None, rows: int = 100
 ) -> Account:
-    """The account of ten seconds of classifying, in which each worker did one spell."""
-    ledger = AccountBuilder()
-    for number, spell in enumerate(spells):
-        ledger.note(receipt_of(number, rows), spell)
-    account = ledger.close(NOON, phases or {"classify": 10.0}, how)
+    """The account of ten seconds of classifying, in which each worker made one part."""
+    builder = AccountBuilder()
+    for number, each in enumerate(times):
+        builder.add(receipt_of(number, rows), each)
+    account = builder.close(NOON, phases or {"classify": 10.0}, how)
     assert account is not None
     return account
 
 
 def receipt_of(number: int, rows: int) -> Receipt:
     worker = Worker(kind="ray", host="here", pid=number, accelerators=(str(number),))
-    counts = {"rows": rows, "ok": rows, "abstained": 0, "error": 0, "looked_twice": 0, "decoded_twice": 0}
+    counts = {"rows": rows, "ok": rows, "abstained": 0, "error": 0, "second_pass": 0, "decoded_again": 0}
     return Receipt(
         run="r",
         shard=str(number),
@@ -111,7 +111,7 @@ def receipt_of(number: int, rows: int) -> Receipt:
     )
 
 
-def spell_of(seconds: dict[str, float], *, start: float = 0.0, cores: int = 1, **more: object) -> StageTimes:
+def times_of(seconds: dict[str, float], *, start: float = 0.0, cores: int = 1, **more: object) -> StageTimes:
     began = NOON + timedelta(seconds=start)
     ended = began + timedelta(seconds=sum(seconds.values()))
     return StageTimes(began=began, ended=ended, seconds=seconds, cpu_seconds=1.0, cores=cores, **more)
@@ -120,9 +120,9 @@ def spell_of(seconds: dict[str, float], *, start: float = 0.0, cores: int = 1, *
 GPUS = RunConditions(size=2, on_gpu=True, precision="auto", engine="torch")
 
 
-def test_gpus_that_wait_are_held_back_by_what_the_cores_do_most() -> None:
-    cores = {"elsewhere": {"read": 5.0, "decode": 30.0, "resample": 4.0}, "cpu_seconds_elsewhere": 36.0, "cores": 4}
-    account = account_of(GPUS, *[spell_of({"input_wait": 8.0, "classify": 2.0}, **cores)] * 2)
+def test_gpus_that_wait_are_limited_by_what_the_cores_do_most() -> None:
+    cores = {"remote_seconds": {"read": 5.0, "decode": 30.0, "resample": 4.0}, "remote_cpu_seconds": 36.0, "cores": 4}
+    account = account_of(GPUS, *[times_of({"input_wait": 8.0, "classify": 2.0}, **cores)] * 2)
     assert account.bottleneck == "decode" and "GPUs waited" in account.explanation
     assert "--gpu-decoding may" in account.explanation
     assert account.gpus is not None
@@ -132,22 +132,22 @@ def test_gpus_that_wait_are_held_back_by_what_the_cores_do_most() -> None:
     assert account.decoders["decode"].share == pytest.approx(60 / 80)
 
 
-def test_gpus_that_decode_are_held_back_by_that() -> None:
+def test_gpus_that_decode_are_limited_by_that() -> None:
     account = account_of(
-        GPUS._replace(gpu_decoding=True), *[spell_of({"input_wait": 1.0, "decode": 7.0, "classify": 2.0})] * 2
+        GPUS._replace(gpu_decoding=True), *[times_of({"input_wait": 1.0, "decode": 7.0, "classify": 2.0})] * 2
     )
     assert account.bottleneck == "decode"
     assert "More GPUs" in account.explanation
 
 
-def test_gpus_that_work_are_held_back_by_the_network() -> None:
-    account = account_of(GPUS, *[spell_of({"input_wait": 1.0, "classify": 9.0}, remote_seconds={"decode": 30.0})] * 2)
+def test_gpus_that_work_are_limited_by_the_network() -> None:
+    account = account_of(GPUS, *[times_of({"input_wait": 1.0, "classify": 9.0}, remote_seconds={"decode": 30.0})] * 2)
     assert account.bottleneck == "classify" and "More GPUs" in account.explanation
 
 
 def test_workers_without_a_shard_and_late_ones_are_told() -> None:
     cores = RunConditions(size=4, on_gpu=False, precision="auto", engine="openvino")
-    account = account_of(cores, spell_of({"classify": 7.0}, start=3.0), spell_of({"classify": 2.0}))
+    account = account_of(cores, times_of({"classify": 7.0}, start=3.0), times_of({"classify": 2.0}))
     assert account.stages["startup"].seconds == 3.0
     assert account.stages["waiting"].seconds == 8.0
     assert account.stages["idle"].seconds == 20.0, "two of the four had nothing to do"
@@ -156,26 +156,26 @@ def test_workers_without_a_shard_and_late_ones_are_told() -> None:
 
 def test_a_worker_and_its_replacement_share_one_place() -> None:
     one = RunConditions(size=1, on_gpu=False, precision="auto", engine="openvino")
-    account = account_of(one, spell_of({"decode": 4.0}), spell_of({"decode": 5.0}, start=5.0))
+    account = account_of(one, times_of({"decode": 4.0}), times_of({"decode": 5.0}, start=5.0))
     assert sum(stage.seconds for stage in account.stages.values()) == 10.0
     assert account.stages["idle"].seconds == 1.0
 
 
-@pytest.mark.parametrize(("phase", "begins"), [("start", "Starting"), ("plan", "Listing"), ("publish", "Publishing")])
-def test_what_happens_around_classifying_counts_too(phase: str, begins: str) -> None:
+@pytest.mark.parametrize(("phase", "named"), [("start", "starting"), ("plan", "listing"), ("publish", "publishing")])
+def test_what_happens_around_classifying_counts_too(phase: str, named: str) -> None:
     one = RunConditions(size=1, on_gpu=False, precision="auto", engine="openvino")
-    account = account_of(one, spell_of({"decode": 10.0}), phases={"classify": 10.0, phase: 20.0})
-    assert account.explanation.startswith(begins) and "67% of the run" in account.explanation
+    account = account_of(one, times_of({"decode": 10.0}), phases={"classify": 10.0, phase: 20.0})
+    assert account.explanation.startswith(f"Bottleneck: {named}") and "67% of the run" in account.explanation
 
 
 def test_advice_depends_on_what_was_asked_for() -> None:
     exact = RunConditions(size=1, on_gpu=False, precision="exact", engine="torch")
-    decoding, classifying = (account_of(exact, spell_of({name: 10.0})).explanation for name in ("decode", "classify"))
+    decoding, classifying = (account_of(exact, times_of({name: 10.0})).explanation for name in ("decode", "classify"))
     assert "--precision auto" in decoding
     assert "--precision auto" in classifying and "OpenVINO" in classifying
     best = exact._replace(precision="fast", engine="openvino")
     for name in ("decode", "classify"):
-        sentence = account_of(best, spell_of({name: 10.0})).explanation
+        sentence = account_of(best, times_of({name: 10.0})).explanation
         assert "--precision" not in sentence and "OpenVINO" not in sentence
 
 
@@ -185,10 +185,10 @@ def test_nothing_measured_is_no_account() -> None:
 
 def test_people_see_rates_busy_shares_and_the_sentence() -> None:
     cores = RunConditions(size=2, on_gpu=False, precision="auto", engine="openvino")
-    account = account_of(cores, *[spell_of({"read": 0.5, "classify": 9.5})] * 2, rows=1000)
+    account = account_of(cores, *[times_of({"read": 0.5, "classify": 9.5})] * 2, rows=1000)
     rates, busy, sentence = accounting.lines(account)
     assert "read 2,000/s · classify 105/s" in rates
-    assert busy == "2 cores busy 10%, 100.0 images/s per core; 0% looked at twice."
+    assert busy == "2 cores busy 10%, 100.0 images/s per core; second pass over 0%."
     assert sentence == account.explanation
 
 
@@ -200,8 +200,8 @@ def test_a_timesheet_leaves_no_gap() -> None:
     second = sheet.cut()
     assert set(first.seconds) == {"waiting", "other", "read"} and set(second.seconds) == {"waiting"}
     assert first.ended <= second.began
-    for spell in (first, second):
-        assert all(seconds >= 0 for seconds in spell.seconds.values())
+    for times in (first, second):
+        assert all(seconds >= 0 for seconds in times.seconds.values())
 
 
 def test_a_stopwatch_counts_nothing_between_stages_unless_told_to() -> None:

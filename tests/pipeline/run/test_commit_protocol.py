@@ -25,19 +25,17 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from flows import phases
 from pipeline import schema
 from pipeline.errors import RunError
+from pipeline.events import Events
 from pipeline.job import Job
 from pipeline.model import bundle as bundles
 from pipeline.run import outputs, publishing, querying
 from pipeline.run.folder import RunFolder
-from pipeline.run.parts import Receipt, this_process, write_part
+from pipeline.run.parts import Receipt, write_part
 from pipeline.run.sharding import Shard
+from pipeline.run.worker import this_process
 
 MODEL: dict[str, Path] = {}
 Files = dict[str, tuple[int, int]]  # path → size and modified time in microseconds
-
-
-def silent(*_: object) -> None:
-    """Neither sentences nor progress."""
 
 
 def attempt(folder: RunFolder, shard: Shard, number: int) -> Path:
@@ -174,12 +172,12 @@ class Commits(RuleBasedStateMachine):
         data.draw(st.sampled_from(sorted(self.images.iterdir()))).unlink()
 
     @precondition(lambda self: len(list(self.images.iterdir())) > 1)
-    @rule(data=st.data(), looked=st.booleans())
-    def a_file_goes_for_the_time_of_one_listing(self, data: st.DataObject, looked: bool) -> None:
+    @rule(data=st.data(), listed_meanwhile=st.booleans())
+    def a_file_goes_for_the_time_of_one_listing(self, data: st.DataObject, listed_meanwhile: bool) -> None:
         """It comes back as it was: its published row counts no more if a listing missed it meanwhile."""
         path = data.draw(st.sampled_from(sorted(self.images.iterdir())))
         moved = path.rename(self.base / path.name)
-        if looked:
+        if listed_meanwhile:
             self.plan()
         moved.rename(path)
 
@@ -192,7 +190,7 @@ class Commits(RuleBasedStateMachine):
         job = Job.of(str(self.images), str(self.output), str(MODEL["tiny"]), {"workers": "inline"})
         unfinished = [each for each in outputs.all_runs(self.output) if each.state in ("planned", "decided")]
         listed = self.on_disk()
-        with phases.Run(job, tell=silent, progress=silent) as run:
+        with phases.Run(job, Events()) as run:
             plan = run.plan()
         if not unfinished:  # it listed
             self.settled = {path: identity for path, identity in self.settled.items() if path in listed}
@@ -231,7 +229,7 @@ class Commits(RuleBasedStateMachine):
         for shard in shards:
             assert self.folder is not None
             self.attempts += 1
-            publishing.stage(self.folder, shard, attempt(self.folder, shard, self.attempts))
+            publishing.accept(self.folder, shard, attempt(self.folder, shard, self.attempts))
 
     @precondition(lambda self: self.folder is not None and self.folder.state == "planned" and not self.missing())
     @rule()
@@ -255,7 +253,7 @@ class Commits(RuleBasedStateMachine):
 
     @precondition(lambda self: self.folder is not None and self.folder.state in ("decided", "published"))
     @rule(step=st.integers(1, 20), after=st.booleans())
-    def reveal_and_die(self, step: int, after: bool) -> None:
+    def publish_and_die(self, step: int, after: bool) -> None:
         assert self.folder is not None
         with dying(step, after):
             publishing.publish(self.folder)
@@ -288,9 +286,9 @@ class Commits(RuleBasedStateMachine):
         before = {place: place.read_bytes() for place in places if place.exists()}
         if before:
             with pytest.raises((RunError, OSError)):
-                publishing.stage(folder, shard, file)
+                publishing.accept(folder, shard, file)
         else:
-            publishing.stage(folder, shard, file)
+            publishing.accept(folder, shard, file)
             assert places[0].exists()
             return
         assert {place: place.read_bytes() for place in places if place.exists()} == before

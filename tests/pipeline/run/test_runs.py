@@ -12,34 +12,30 @@ import pytest
 
 from flows import phases
 from pipeline.errors import RunError
+from pipeline.events import Events
 from pipeline.job import Job
-from pipeline.run import folder as run_folders
 from pipeline.run import outputs, publishing
-from pipeline.run.folder import RunFolder
+from pipeline.run.folder import RunFolder, predictions_folder
 from tests.conftest import ROOT, settle, shardseer
 
 Crops = Callable[..., Path]
 
 
-def silent(*_: object) -> None:
-    """Neither sentences nor progress."""
-
-
 def classify(images: Path, output: Path, model: Path, **options: object) -> phases.Summary | None:
     job = Job.of(str(images), str(output), str(model), {"workers": "inline", **options})
-    return phases.run_directly(job, silent, silent)
+    return phases.run_directly(job, Events())
 
 
 def started(images: Path, output: Path, model: Path, shards: int, **options: object) -> RunFolder:
     """A run that stopped after `shards` shards were staged, as a crash would leave it."""
     job = Job.of(str(images), str(output), str(model), {"workers": "inline", **options})
-    with phases.Run(job, tell=silent, progress=silent) as run:
+    with phases.Run(job, Events()) as run:
         plan = run.plan()
         assert plan is not None
         folder = RunFolder(job.output, plan.run)
         todo = publishing.missing_shards(folder)[:shards]
         for shard, part in run._executor.classify(plan, todo, None):
-            publishing.stage(folder, shard, part)
+            publishing.accept(folder, shard, part)
     return folder
 
 
@@ -64,7 +60,7 @@ def test_a_lost_row_is_told_with_the_numbers_and_nothing_is_published(
     with pytest.raises(RunError, match="cannot be read"):
         publishing.decide(folder, folder.plan(), None)
     assert folder.state == "planned"
-    assert not run_folders.predictions(output).exists()
+    assert not predictions_folder(output).exists()
 
 
 def test_a_part_of_another_shard_is_not_accepted(crops: Crops, tiny_bundle: Path, tmp_path: Path) -> None:
@@ -72,7 +68,7 @@ def test_a_part_of_another_shard_is_not_accepted(crops: Crops, tiny_bundle: Path
     (staged,) = folder.staged.iterdir()
     other = publishing.missing_shards(folder)[0]
     with pytest.raises(RunError, match="Nothing was published"):
-        publishing.stage(folder, other, staged)
+        publishing.accept(folder, other, staged)
 
 
 @pytest.mark.parametrize("moment", ["planned", "staged", "decided", "moved"])

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from pipeline import schema
 from pipeline.images import batching
+from pipeline.images.decoding import ExactDecoder
+from pipeline.images.preprocessing import Preprocessing
 from pipeline.model import bundle
 from pipeline.run import sharding
 
@@ -64,9 +66,13 @@ def test_more_shards_than_one_file_holds(tmp_path: Path) -> None:
 
 def test_a_batch_of_very_large_inputs_is_smaller(tiny_bundle: Path) -> None:
     usual = bundle.load(tiny_bundle).preprocessing
-    assert batching.batch_size(usual, on_gpu=False) == 64
-    assert batching.batch_size(usual, on_gpu=True) == 256
+
+    def size(model: Preprocessing, *, on_gpu: bool) -> int:
+        return batching.batch_size(ExactDecoder(model, 10**9), on_gpu, file_bytes=50_000)
+
+    assert size(usual, on_gpu=False) == 64
+    assert size(usual, on_gpu=True) == 256
     large = usual.model_copy(update={"height": 4096, "width": 4096})
-    assert batching.batch_size(large, on_gpu=True) == 256 * 2**20 // (4096 * 4096 * 3)
+    assert size(large, on_gpu=True) == 256 * 2**20 // (4096 * 4096 * 3)
     huge = usual.model_copy(update={"height": 20_000, "width": 20_000})
-    assert batching.batch_size(huge, on_gpu=True) == 1
+    assert size(huge, on_gpu=True) == 1

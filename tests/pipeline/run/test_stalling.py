@@ -1,4 +1,4 @@
-"""The watchman: who stalls is told by marks that no longer change, and a run in which nothing moves ends."""
+"""Stalls show by in-progress markers that no longer change, and a run in which nothing moves ends."""
 
 import time
 from contextlib import nullcontext
@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import EngineError, RequestError, RunError
+from pipeline.events import Events
 from pipeline.job import Job, Options
 from pipeline.run import stalling
 from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan
 from pipeline.run.progress_marker import ProgressMarker, marker_file
-from pipeline.run.retrying import WorkerLostError, check_retry
+from pipeline.run.retrying import WorkerLostError, seconds_before_retry
 from pipeline.run.sharding import Shard
 from pipeline.run.stalling import StallDetector
 
@@ -33,14 +34,23 @@ def marker(plan: Plan, name: str, text: str) -> None:
     marker_file(RunFolder(plan.job.output, plan.run), shard(name)).write_text(text)
 
 
-def watch(watchman: StallDetector, seconds: float, each=lambda: None) -> list[str]:
+def watch(detector: StallDetector, seconds: float, each=lambda: None) -> list[str]:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         each()
-        if stalled := watchman.stalled():
+        if stalled := detector.stalled():
             return [shard.id for shard in stalled]
         time.sleep(0.05)
     return []
+
+
+class Counting(Events):
+    """Counts heartbeats."""
+
+    count = 0
+
+    def heartbeat(self) -> None:
+        self.count += 1
 
 
 @pytest.fixture(autouse=True)
@@ -48,67 +58,67 @@ def quick(monkeypatch) -> None:
     monkeypatch.setattr(stalling, "CHECK_SECONDS", 0.1)
 
 
-def test_who_gets_on_does_not_stall_and_who_stops_does(plan) -> None:
-    watchman, count = StallDetector(plan), iter(range(10**6))
-    watchman.started(shard("alive"))
-    watchman.started(shard("stuck"))
+def test_who_makes_progress_does_not_stall_and_who_stops_does(plan) -> None:
+    detector, count = StallDetector(plan), iter(range(10**6))
+    detector.started(shard("alive"))
+    detector.started(shard("stuck"))
     marker(plan, "stuck", "worker 1: 0 of 64")
-    assert watch(watchman, 2.5, lambda: marker(plan, "alive", f"worker 2: {next(count)} of 64")) == ["stuck"]
-    watchman.ended(shard("stuck"))
-    assert watch(watchman, 1.5, lambda: marker(plan, "alive", f"worker 2: {next(count)} of 64")) == []
+    assert watch(detector, 2.5, lambda: marker(plan, "alive", f"worker 2: {next(count)} of 64")) == ["stuck"]
+    detector.ended(shard("stuck"))
+    assert watch(detector, 1.5, lambda: marker(plan, "alive", f"worker 2: {next(count)} of 64")) == []
 
 
-def test_the_mark_of_the_attempt_before_is_not_held_against_the_next(plan) -> None:
-    """A new actor takes seconds to build its network; until then the dead one's mark lies there."""
+def test_the_marker_of_the_attempt_before_is_not_held_against_the_next(plan) -> None:
+    """A new actor takes seconds to build its network; until then the dead one's marker lies there."""
     marker(plan, "a", "worker 1: 10 of 64")
-    watchman = StallDetector(plan)
-    watchman.started(shard("a"))
-    assert watch(watchman, 1.5) == []
+    detector = StallDetector(plan)
+    detector.started(shard("a"))
+    assert watch(detector, 1.5) == []
     marker(plan, "a", "worker 2: 0 of 64")
-    assert watch(watchman, 2.5) == ["a"]
+    assert watch(detector, 2.5) == ["a"]
 
 
 def test_a_run_in_which_nothing_moves_fails_and_names_what_was_in_flight(plan) -> None:
-    watchman = StallDetector(plan)
-    watchman.started(shard("a"))
+    detector = StallDetector(plan)
+    detector.started(shard("a"))
     with pytest.raises(RunError, match=r"0\.05 minutes \(--watchdog-minutes\).*shard a \(no worker has begun it\)"):
-        watch(watchman, 5)
+        watch(detector, 5)
 
 
-def test_a_driver_that_was_stopped_itself_blames_nobody(plan) -> None:
-    watchman = StallDetector(plan)
-    watchman.started(shard("a"))
+def test_a_driver_that_was_stopped_itself_finds_no_stall(plan) -> None:
+    detector = StallDetector(plan)
+    detector.started(shard("a"))
     marker(plan, "a", "worker 1: 0 of 64")
-    watch(watchman, 0.2)
+    watch(detector, 0.2)
     time.sleep(1.5)  # as after SIGSTOP and SIGCONT: the workers were stopped too
-    assert watchman.stalled() == []
+    assert detector.stalled() == []
 
 
-def test_a_mark_stays_only_after_what_may_be_an_images_fault(plan) -> None:
-    folder, alarms = RunFolder(plan.job.output, plan.run), []
+def test_a_marker_stays_only_after_what_an_image_may_have_caused(plan) -> None:
+    folder, beats = RunFolder(plan.job.output, plan.run), Counting()
     file = marker_file(folder, shard("a"))
-    missing = (None, OSError("disk"), RunError("job"), KeyboardInterrupt())
-    for error in (*missing, EngineError("model"), WorkerLostError("decode task")):
+    no_image = (None, OSError("disk"), RunError("job"), KeyboardInterrupt())
+    for error in (*no_image, EngineError("model"), WorkerLostError("decode task")):
         file.unlink(missing_ok=True)
         with (
             nullcontext() if error is None else pytest.raises(type(error)),
-            ProgressMarker(folder, shard("a"), "worker 1", lambda: alarms.append(1)) as trying,
+            ProgressMarker(folder, shard("a"), "worker 1", beats) as trying,
         ):
             assert not trying.found
             assert "worker 1: 0 of 64 images" in file.read_text()
             if error is not None:
                 raise error
-        assert file.exists() == (error not in missing), error
-    assert len(alarms) == 6
-    assert ProgressMarker(folder, shard("a"), "worker 2").found
+        assert file.exists() == (error not in no_image), error
+    assert beats.count == 6
+    assert ProgressMarker(folder, shard("a"), "worker 2", Events()).found
 
 
 def test_what_may_be_tried_again_and_how_often() -> None:
     for error in (OSError("disk full"), EngineError("device lost"), WorkerLostError("died")):
-        check_retry(shard("a"), 2, error)
+        seconds_before_retry(shard("a"), 2, error)
         with pytest.raises(RunError, match=r"Shard a \(64 images\) failed 3 times\. The last time"):
-            check_retry(shard("a"), 3, error)
+            seconds_before_retry(shard("a"), 3, error)
     with pytest.raises(RunError, match=r"^weights changed$"):
-        check_retry(shard("a"), 1, RequestError("weights changed"))
+        seconds_before_retry(shard("a"), 1, RequestError("weights changed"))
     with pytest.raises(RunError, match="Classifying failed: KeyError"):
-        check_retry(shard("a"), 1, KeyError("ours"))
+        seconds_before_retry(shard("a"), 1, KeyError("ours"))
