@@ -36,6 +36,7 @@ def options_from(
     not make a model.
     """
     fields = {name: model.model_fields[name] for name in only or model.model_fields}
+    options = [_parameter(name, field, readers.get(name)) for name, field in fields.items()]
 
     def decorate(command: Command) -> Command:
         signature = inspect.signature(command, eval_str=True)
@@ -50,10 +51,7 @@ def options_from(
 
         parameters: list[inspect.Parameter] = []
         for name, each in signature.parameters.items():
-            if name == place:
-                parameters += (_parameter(name, field, readers.get(name)) for name, field in fields.items())
-            else:
-                parameters.append(each.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+            parameters += options if name == place else [each.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
         # What typer reads: the signature and the annotations, both of the wrapper.
         with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         with_options.__annotations__ = {each.name: each.annotation for each in parameters} | {"return": None}

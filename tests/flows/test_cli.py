@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,8 +13,10 @@ import pytest
 
 from pipeline.model import bundle
 from tests.conftest import ROOT, make_crops, shardseer
+from tests.flows.conftest import wait_until
 
 Crops = Callable[..., Path]
+HOOK = ROOT / "tests" / "faults" / "hook"  # scripts a fault or a pause in a process of its own
 
 
 def broken(tiny_bundle: Path, folder: Path, **changes: object) -> Path:
@@ -155,21 +156,23 @@ def test_include_exclude_limit_and_lists(crops: Crops, tiny_bundle: Path, tmp_pa
 
 
 def test_interrupted_then_resumed(crops: Crops, tiny_bundle: Path, tmp_path: Path) -> None:
-    """Ctrl-C in the middle: exit 130 and no Ray left; the same command continues the same run."""
-    images, output = crops(1500), tmp_path / "out"
+    """Ctrl-C when two shards are done: exit 130 and no Ray left; the same command continues the same run."""
+    images, output, mark = crops(300), tmp_path / "out", tmp_path / "mark"
     command = ["classify", str(images), "-o", str(output), "-m", str(tiny_bundle), "--workers", "ray"]
+    pause = {"call": "pipeline.run.publishing.accept", "when": "after", "nth": 2, "action": "PAUSE", "mark": str(mark)}
+    (tmp_path / "pause.json").write_text(json.dumps(pause))
     running = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", *command],
         cwd=ROOT,
+        env={**os.environ, "SHARDSEER_FAULT": str(tmp_path / "pause.json"), "PYTHONPATH": f"{HOOK}:{ROOT}"},
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 60
-    while not list(output.glob("runs/*/staged/*.parquet")) and running.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(lambda: list(tmp_path.glob("mark.*")) or running.poll() is not None, 120)
+    assert running.poll() is None, running.communicate()
     os.killpg(running.pid, signal.SIGINT)  # as a terminal does: the whole group
-    _, said = running.communicate(timeout=30)
+    _, said = running.communicate(timeout=60)
     assert running.returncode == 130, said
     assert "resume with the same command" in said
     with pytest.raises(ProcessLookupError):
@@ -182,6 +185,7 @@ def test_interrupted_then_resumed(crops: Crops, tiny_bundle: Path, tmp_path: Pat
     assert again.returncode == 0, again.stderr
     assert f"Continuing run {run}" in again.stderr
     after = {path.name: path.stat().st_mtime_ns for path in output.glob("predictions/*/*/*.parquet")}
+    assert len(before) == 2
     assert before.items() <= after.items(), "finished shards were classified again"
     rows = json.loads(shardseer("query", output, "SELECT count(*) AS n FROM predictions", "--format", "json").stdout)
-    assert rows == [{"n": 1500}]
+    assert rows == [{"n": 300}]

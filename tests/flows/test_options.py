@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -30,7 +31,7 @@ COMMANDS: dict[str, dict[str, tuple[str, Any]]] = {
         "--abstain-below": ("float", None),
         "--embeddings": ("flag", False),
         "--device": ("auto|cpu|cuda", "auto"),
-        "--engine": ("auto|torch|openvino", "auto"),
+        "--engine": ("auto|openvino|torch", "auto"),
         "--precision": ("auto|exact|fast", "auto"),
         "--gpu-decoding": ("flag", False),
         "--workers": ("auto|ray|inline", "auto"),
@@ -100,7 +101,7 @@ COMMANDS: dict[str, dict[str, tuple[str, Any]]] = {
         "--split": ("unseen|test|all", "unseen"),
         "--abstain-below": ("float", None),
         "--device": ("auto|cpu|cuda", "auto"),
-        "--engine": ("auto|torch|openvino", "auto"),
+        "--engine": ("auto|openvino|torch", "auto"),
         "--output -o": ("Path", None),
         "--json": ("flag", False),
     },
@@ -125,6 +126,8 @@ def kind_of(annotation: Any) -> str:
     kinds = [each for each in get_args(annotation) if each is not type(None)]
     if get_origin(annotation) is Literal:
         return "|".join(kinds)
+    if inspect.isclass(annotation) and issubclass(annotation, StrEnum):
+        return "|".join(annotation)
     if get_origin(annotation) is list:
         return f"{kinds[0].__name__}, repeatable"
     return kind_of(kinds[0]) if kinds else "flag" if annotation is bool else annotation.__name__
