@@ -16,6 +16,7 @@ from pipeline.errors import ImageError, RequestError
 from pipeline.images.decoding import decode, open_image
 from pipeline.images.preprocessing import Pixels
 from pipeline.model.bundle import Bundle
+from pipeline.model.normalising import Normalise
 from pipeline.model.probabilities import to_probabilities
 
 Array = npt.NDArray[np.float32]
@@ -62,9 +63,8 @@ def pixels_of(bundle: Bundle, path: str, max_pixels: int) -> Pixels:
 
 def network_input(bundle: Bundle, pixels: Pixels) -> Tensor:
     """Normalised pixels [1, channels, height, width]."""
-    preprocessing = bundle.preprocessing
-    mean, std = (255 * torch.tensor(each).view(1, -1, 1, 1) for each in (preprocessing.mean, preprocessing.std))
-    return (torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() - mean) / std
+    normalised: Tensor = Normalise(bundle.preprocessing)(torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None])
+    return normalised
 
 
 def explain(bundle: Bundle, pixels: Pixels, label: str | None = None) -> Explanation:

@@ -1,6 +1,6 @@
-"""A model's input contract: from an upright picture to the uint8 pixels that the network expects.
+"""A model's preprocessing: from an upright picture to the uint8 pixels that the network expects.
 
-The contract is timm's evaluation transform (`timm.data.create_transform`, crop_mode `center` or `squash`): scale the
+It is timm's evaluation transform (`timm.data.create_transform`, crop_mode `center` or `squash`): scale the
 picture by 1/crop_pct, cut the centre. Only the crop is resampled here, on the very grid of the scaled picture, which
 gives timm's pixels to within one level of 255 at a fraction of the work and bounds the memory for a 1×N picture.
 (A value in 50,000 is more than one level off: where Pillow 13 orders its two passes otherwise than for the whole.)
@@ -8,6 +8,7 @@ Crop modes and interpolations that this file does not know go through timm's own
 """
 
 import math
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Literal
 
@@ -41,6 +42,40 @@ class Preprocessing(BaseModel):
     interpolation: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    @classmethod
+    def of_timm(
+        cls, cfg: Mapping[str, Any], *, size: int | None = None, channels: int | None = None
+    ) -> "Preprocessing":
+        """From timm's configuration of a network (`pretrained_cfg`), at another size or in grey where asked.
+
+        Raises `ValueError` for values that do not fit each other.
+        """
+        depth, height, width = cfg["input_size"]
+        grey = channels == 1 and len(cfg["mean"]) == 3  # of a network for colours
+        if not grey and not len(cfg["mean"]) == len(cfg["std"]) == (channels or depth):
+            raise ValueError(f"mean and std must have a value for each of the {channels or depth} channels")
+        return cls(
+            channels=channels or depth,
+            height=size or height,
+            width=size or width,
+            crop_pct=cfg["crop_pct"],
+            crop_mode=cfg.get("crop_mode") or "center",
+            interpolation=cfg["interpolation"],
+            mean=(sum(cfg["mean"]) / 3,) if grey else tuple(cfg["mean"]),
+            std=(sum(cfg["std"]) / 3,) if grey else tuple(cfg["std"]),
+        )
+
+    def to_timm(self) -> dict[str, Any]:
+        """As the entries of timm's configuration of a network."""
+        return {
+            "input_size": (self.channels, self.height, self.width),
+            "crop_pct": self.crop_pct,
+            "crop_mode": self.crop_mode,
+            "interpolation": self.interpolation,
+            "mean": self.mean,
+            "std": self.std,
+        }
 
     @property
     def mode(self) -> Literal["L", "RGB"]:

@@ -6,9 +6,7 @@ door to every network. Reading a bundle imports neither torch nor timm; building
 
 import hashlib
 import json
-import urllib.error
 import urllib.parse
-import urllib.request
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,7 +90,7 @@ def load(folder: Path) -> Bundle:
             outputs=outputs,
             labels=labels,
             temperature=config.get("temperature"),
-            preprocessing=_preprocessing(config["pretrained_cfg"]),
+            preprocessing=Preprocessing.of_timm(config["pretrained_cfg"]),
             weights_sha256=_sha256(folder / WEIGHTS),
             config_sha256=_sha256(folder / CONFIG),
         )
@@ -137,22 +135,6 @@ def _labels(folder: Path, config: dict[str, Any]) -> tuple[str, ...]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise RequestError(f"{folder / CONFIG}: label_names must be a list of strings, one per class.")
     return tuple(names)
-
-
-def _preprocessing(cfg: dict[str, Any]) -> Preprocessing:
-    channels, height, width = cfg["input_size"]
-    if not len(cfg["mean"]) == len(cfg["std"]) == channels:
-        raise ValueError(f"mean and std must have a value for each of the {channels} channels")
-    return Preprocessing(
-        channels=channels,
-        height=height,
-        width=width,
-        crop_pct=cfg["crop_pct"],
-        crop_mode=cfg.get("crop_mode") or "center",
-        interpolation=cfg["interpolation"],
-        mean=tuple(cfg["mean"]),
-        std=tuple(cfg["std"]),
-    )
 
 
 def _sha256(path: Path) -> str:

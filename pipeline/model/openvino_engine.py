@@ -81,14 +81,14 @@ def _converted(bundle: Bundle, spec: EngineSpec) -> Path:
         import openvino
         import torch
 
-        from pipeline.model.normalising import normalised
+        from pipeline.model.normalising import NormalisedNetwork
 
         model.parent.mkdir(parents=True, exist_ok=True)
         pixels = torch.zeros((IMAGES_PER_CALL[spec.dtype], *bundle.preprocessing.shape), dtype=torch.uint8)
         with warnings.catch_warnings(), _no_telemetry(), torch.inference_mode():
             warnings.simplefilter("ignore")  # the tracer's remarks on Python values that are constants here
             converted = openvino.convert_model(
-                normalised(bundle, spec.features), example_input=pixels, input=[("pixels", list(pixels.shape))]
+                NormalisedNetwork(bundle, spec.features), example_input=pixels, input=[("pixels", list(pixels.shape))]
             )
         made = model.with_name(f"{model.stem}-{os.getpid()}.xml")
         openvino.save_model(converted, str(made), compress_to_fp16=False)

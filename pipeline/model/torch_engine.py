@@ -35,14 +35,14 @@ class TorchEngine:
         """`asynchronous`, by default on GPUs alone: whether batches go through `AsyncRunner`."""
         import torch
 
-        from pipeline.model.normalising import normalised
+        from pipeline.model.normalising import NormalisedNetwork
 
         self._threads = threads
         if device == "cuda":
             _set_up_cuda()
         self._device = torch.device(device)
         dtype: torch.dtype = getattr(torch, spec.dtype)
-        network = normalised(bundle, spec.features, dtype)
+        network = NormalisedNetwork(bundle, spec.features, dtype)
         self._network = network.to(memory_format=torch.channels_last).to(self._device)
         self.runner = (
             AsyncRunner(self._network, self._device)

@@ -126,7 +126,10 @@ def build(
         )
     channels = recipe.channels or 3
     net: Any = timm.create_model(name, num_classes=outputs, in_chans=channels)
-    preprocessing = _preprocessing(net.pretrained_cfg, recipe.size, channels)
+    cfg = dict(net.pretrained_cfg)
+    if cfg["interpolation"] not in RESAMPLING:  # timm's `random`, say
+        cfg["interpolation"] = "bicubic"
+    preprocessing = Preprocessing.of_timm(cfg, size=recipe.size, channels=channels)
     return _with_preprocessing(net, preprocessing), preprocessing
 
 
@@ -169,33 +172,12 @@ def _from_weights(recipe: Recipe, weights: str, outputs: int) -> tuple["torch.nn
     return _with_preprocessing(net, preprocessing), preprocessing
 
 
-def _preprocessing(cfg: dict[str, Any], size: int | None, channels: Literal[1, 3]) -> Preprocessing:
-    """timm's input contract for a network, at another size or in grey where asked."""
-    height, width = (size, size) if size else cfg["input_size"][1:]
-    interpolation = cfg["interpolation"]
-    return Preprocessing(
-        channels=channels,
-        height=height,
-        width=width,
-        crop_pct=cfg["crop_pct"],
-        crop_mode=cfg.get("crop_mode") or "center",
-        interpolation=interpolation if interpolation in RESAMPLING else "bicubic",
-        mean=tuple(cfg["mean"]) if channels == 3 else (sum(cfg["mean"]) / 3,),
-        std=tuple(cfg["std"]) if channels == 3 else (sum(cfg["std"]) / 3,),
-    )
-
-
 def _with_preprocessing(net: Any, preprocessing: Preprocessing) -> "torch.nn.Module":
     """Write the contract where timm looks for it when a network is saved."""
     net.pretrained_cfg = {
         **net.pretrained_cfg,
-        "input_size": (preprocessing.channels, preprocessing.height, preprocessing.width),
+        **preprocessing.to_timm(),
         "test_input_size": None,
-        "crop_pct": preprocessing.crop_pct,
-        "crop_mode": preprocessing.crop_mode,
-        "interpolation": preprocessing.interpolation,
-        "mean": preprocessing.mean,
-        "std": preprocessing.std,
         "label_names": None,
         "label_descriptions": None,
     }

@@ -18,6 +18,7 @@ from pipeline import durable, storage
 from pipeline.errors import RequestError, RunError
 from pipeline.images.preprocessing import Preprocessing
 from pipeline.model import devices
+from pipeline.model.normalising import Normalise
 from pipeline.training.dataset import Pictures
 from pipeline.training.determinism import deterministic, seed_all, threads_for
 from pipeline.training.labelled import Example
@@ -77,10 +78,7 @@ class Trainer:
         self._optimizer = create_optimizer_v2(
             self.net, opt="adamw", lr=recipe.peak_rate, weight_decay=recipe.weight_decay
         )
-        self._mean, self._std = (
-            255 * torch.tensor(values, device=self._device).view(1, -1, 1, 1)
-            for values in (preprocessing.mean, preprocessing.std)
-        )
+        self._normalise = Normalise(preprocessing).to(self._device)
         self._history: list[Epoch] = []
         self._best: dict[str, Tensor] = {}
         self._best_epoch = 0
@@ -170,7 +168,7 @@ class Trainer:
 
     def _run(self, pixels: Tensor) -> Tensor:
         """Normalise uint8 pixels on the device, as the engines do, and run the network."""
-        outputs: Tensor = self.net((pixels.to(self._device).float() - self._mean) / self._std)
+        outputs: Tensor = self.net(self._normalise(pixels.to(self._device)))
         return outputs
 
     def _loss(self, outputs: Tensor, classes: Tensor, weights: Sequence[float] | None) -> Tensor:
