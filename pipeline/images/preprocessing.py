@@ -45,7 +45,7 @@ class Preprocessing(BaseModel):
 
     @classmethod
     def of_timm(
-        cls, cfg: Mapping[str, Any], *, size: int | None = None, channels: int | None = None
+        cls, cfg: Mapping[str, Any], *, size: int | None = None, channels: Literal[1, 3] | None = None
     ) -> "Preprocessing":
         """From timm's configuration of a network (`pretrained_cfg`), at another size or in grey where asked.
 
