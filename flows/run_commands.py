@@ -44,6 +44,7 @@ def publish(
 ) -> None:
     """Publish a run that was refused for too many errors."""
     folder = {folder.run: folder for folder in _all_runs(output)}.get(run)
+    run_folders.check_writable_format(output)
     if folder is None:
         raise RequestError(f"{output} has no run {run}; `shardseer runs {output}` lists them.")
     with run_folders.locked(output, terminal.TerminalEvents()):
@@ -64,6 +65,7 @@ def publish(
 def clean(output: Output) -> None:
     """Remove abandoned runs and the leftovers of finished ones; what a command would continue stays."""
     _all_runs(output)
+    run_folders.check_writable_format(output)
     with run_folders.locked(output, terminal.TerminalEvents()):
         removed, freed = cleaning.clean(run_folders.all_runs(output))
     message(f"Removed {len(removed)} abandoned run(s) {' '.join(removed)}; {freed / 1e6:,.1f} MB freed.")

@@ -120,9 +120,7 @@ def test_what_may_go_away_is_tried_again_and_costs_nobody_else_an_attempt(
 
 
 @pytest.mark.parametrize("error", ["disk full", "device lost"])
-def test_what_does_not_go_away_ends_the_run_after_bounded_attempts(
-    error: str, executor: Executor, plan: Plan
-) -> None:
+def test_what_does_not_go_away_ends_the_run_after_bounded_attempts(error: str, executor: Executor, plan: Plan) -> None:
     with pytest.raises(RunError, match=rf"\(64 images\) failed {ATTEMPTS} times\. The last time"):
         classify(executor, plan, {1: [error] * 9})
     assert made(plan)[0][1] == ATTEMPTS
