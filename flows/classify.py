@@ -97,7 +97,7 @@ def _if_possible(show: Callable[..., Any], *what: Any, **named: Any) -> Any:
 class _PrefectEvents(Events):
     """Sentences go to the flow run's log, progress to an artifact that a thread of its own keeps.
 
-    Prefect tries for minutes to reach a server that is down; the run hands over two numbers and never waits for it.
+    Prefect tries for minutes to reach a server that is down; the run stores two integers and never waits for it.
     """
 
     def __init__(self) -> None:

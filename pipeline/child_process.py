@@ -175,7 +175,7 @@ def serve(descriptor: int, parent: int) -> None:
         try:
             function = getattr(importlib.import_module(module), name)
             answer = ("answer", function(lambda content: connection.send(("report", content)), *arguments))
-        except Exception as error:  # noqa: BLE001  sent to the parent, which judges it
+        except Exception as error:  # noqa: BLE001  sent to the parent, which decides
             answer = ("error", (type(error).__name__, str(error)))
         connection.send(answer)
 

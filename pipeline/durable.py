@@ -62,7 +62,7 @@ def make_folder(folder: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file or a folder with all that is in it; what is already gone is no error."""
+    """Delete a file or a folder with all that is in it; what is not there is no error."""
 
     def ignore_missing(_function: Callable[..., Any], _path: str, problem: tuple[Any, BaseException, Any]) -> None:
         if not isinstance(problem[1], FileNotFoundError):

@@ -18,7 +18,7 @@ READ_BYTES = 1 << 26  # asked for at once where a file does not come whole
 
 
 class Entry(NamedTuple):
-    """One file found: `modified_us` in microseconds since 1970, floored; `error` where it could not be looked at.
+    """One file found: `modified_us` in microseconds since 1970, floored; `error` where it could not be examined.
 
     `is_folder` marks a folder that could not be read, the only kind of folder that is an entry.
     """
@@ -87,7 +87,7 @@ def stored_prefixes(folder: str) -> tuple[str, ...]:
 def walk(root: str) -> Iterator[Entry]:
     """Stream every file below a folder or URI, in no particular order; folders themselves are not entries.
 
-    Linked folders are followed unless they lead back to a folder above them. What cannot be looked at (a folder
+    Linked folders are followed unless they lead back to a folder above them. What cannot be examined (a folder
     without permission, a dangling or looping link, a pipe) is an entry with an `error`, so that nothing vanishes.
     """
     local = local_path(root)
@@ -130,7 +130,7 @@ def _kind(mode: int) -> str:
 
 
 def entry(path: str) -> Entry:
-    """Look at one file. Never raises for the file's own faults: they are the entry's `error`."""
+    """Examine one file. Never raises for the file's own faults: they are the entry's `error`."""
     local = local_path(path)
     try:
         if local is not None:

@@ -86,7 +86,7 @@ class CpuMeter:
 
 
 class StageTimer:
-    """Keeps the time of a worker's lane from its start on and cuts it into spells."""
+    """Keeps the time of a worker's lane from its start on and cuts it into the stage times of one part after the other."""
 
     def __init__(self, cores: int, meter: CpuMeter, lane: int = 0) -> None:
         """`cores` are those that work for this worker, its decoders' included; its lanes share the `meter`."""
@@ -108,7 +108,7 @@ class StageTimer:
         self._remote_cpu += cpu_seconds
 
     def stage_times(self) -> StageTimes:
-        """The spell so far."""
+        """The stage times since the last cut."""
         return StageTimes(
             began=self.began,
             ended=datetime.now(UTC),
@@ -121,7 +121,7 @@ class StageTimer:
         )
 
     def cut(self) -> StageTimes:
-        """The spell that ends now; the next one begins."""
+        """The stage times up to now; the next ones begin."""
         stage_times = self.stage_times().model_copy(update={"cpu_seconds": self._meter.take()})
         self.watch.seconds.clear()
         self._begin()

@@ -73,13 +73,13 @@ class ActorPool:
         self._running[actor.actor.attempt.remote(shard, attempt)] = (shard, actor)
 
     def wait(self, seconds: float) -> list[Outcome]:
-        """See `scheduling.Attempts`. Actors that come meanwhile are ready; those that die on the way are replaced."""
+        """See `scheduling.Attempts`. Actors that come meanwhile are ready; those that fail to start are replaced."""
         ended = _ended([*self._running, *self._starting], seconds)
         if not ended:
             cluster.check_alive()
         for ready in [each for each in ended if each in self._starting]:
             self._collect_started(ready)
-        # Taken out together, before any is judged: what ended by itself was not ended beside another one.
+        # Taken out together, before any outcome is made: what ended by itself was not ended beside another one.
         attempts = {each: self._take(each) for each in ended if each in self._running}
         return [self._outcome(attempt, *of) for attempt, of in attempts.items()]
 
@@ -121,7 +121,7 @@ class ActorPool:
     def _outcome(self, attempt: "ray.ObjectRef[Path]", shard: Shard, actor: PooledActor) -> Outcome:
         try:
             return Outcome(shard, _part(attempt))
-        except Exception as error:  # noqa: BLE001  judged by the scheduler
+        except Exception as error:  # noqa: BLE001  handled by the scheduler
             ended_beside = self._replace(actor, error, died=isinstance(error, WorkerLostError))
             return Outcome(shard, None, error, ended_beside)
 

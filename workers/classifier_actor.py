@@ -41,7 +41,7 @@ class ClassifierActor:
         self._batches = image_batches if tasks is None else tasks.batches(shards=SHARDS_AT_ONCE)
         self._classifier = ShardClassifier(
             plan,
-            # Ray can be told of GPUs that are not there: then the CPU stands in.
+            # Ray can be given GPUs that are not there: then the CPU stands in.
             device="cuda" if on_gpu and has_gpu() else "cpu",
             threads=1,
             worker=worker,

@@ -1,4 +1,4 @@
-"""The one interface to whatever classifies: an executor takes shards and hands back the parts written for them."""
+"""The one interface to whatever classifies: an executor takes shards and returns the parts written for them."""
 
 import importlib
 import threading

@@ -70,7 +70,7 @@ class InlineAttempts:
         """See `scheduling.Attempts`."""
         try:
             outcome = Outcome(shard, self._classifier.attempt(shard, attempt, self._batches))
-        except Exception as error:  # noqa: BLE001  judged by the scheduler
+        except Exception as error:  # noqa: BLE001  handled by the scheduler
             outcome = Outcome(shard, None, error)
         finally:
             self.stop()
@@ -94,7 +94,7 @@ class InlineAttempts:
 
 @contextmanager
 def _decoding(device: str) -> Iterator[Batches]:
-    """What decodes for the network: threads ahead of a GPU; on a CPU there is no core to spare for them."""
+    """What decodes for the network: threads ahead of a GPU; on a CPU there is no core left for them."""
     if device == "cpu":
         yield image_batches
         return

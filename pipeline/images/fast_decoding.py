@@ -64,7 +64,7 @@ class FastDecoder(ExactDecoder):
 
 
 def _fast_pixels(data: bytes, image: Image.Image, preprocessing: Preprocessing, watch: Stopwatch) -> Pixels | None:
-    """None for a JPEG that libjpeg decodes only with warnings: what becomes of it, the exact decoder settles."""
+    """None for a JPEG that libjpeg decodes only with warnings: the exact decoder decides what becomes of it."""
     geometry = CropGeometry.of(image, preprocessing)
     least_width, least_height = (math.ceil(side / geometry.reduction) for side in geometry.full)
     try:

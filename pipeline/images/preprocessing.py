@@ -157,7 +157,7 @@ class Preprocessing(BaseModel):
 def _cut(
     picture: Image.Image, box: tuple[float, float, float, float], size: tuple[int, int]
 ) -> tuple[Image.Image, tuple[float, float, float, float]]:
-    """The part of a picture that resampling `box` to `size` looks at, and the box in it.
+    """The part of a picture that resampling `box` to `size` reads, and the box in it.
 
     Pillow 13 orders its two passes, which round in between, by the proportions of the picture, not of the box: those
     of a long picture would be the wrong ones. It also holds a box in float32, which is finer near the corner.

@@ -116,8 +116,8 @@ class Classifier:
     ) -> tuple[EngineOutput, Failures]:
         """The output with that of the exact engine in some rows."""
         second = exact.run(_pixels(batch)[rows])
-        numbers = np.flatnonzero(rows)
-        failed = {int(numbers[row]): why for row, why in second.failures.items()}
+        places = np.flatnonzero(rows)
+        failed = {int(places[row]): why for row, why in second.failures.items()}
         return _merged(output, rows, second.output), failures | failed
 
     def _probabilities(self, output: EngineOutput) -> Floats:

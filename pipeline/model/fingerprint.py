@@ -49,7 +49,7 @@ def model_name(bundle: Bundle, key: str) -> str:
 
 
 def versions() -> dict[str, str]:
-    """The versions of everything that has a hand in an answer."""
+    """The versions of every package that takes part in an answer."""
     found = {}
     for package in (*RECORDED, *engines.packages()):
         with suppress(importlib.metadata.PackageNotFoundError):

@@ -49,7 +49,7 @@ class HalvingEngine:
         """Run a batch, or `finish` one that was started; where the network fails, its halves. Raises `EngineError`."""
         try:
             return EngineResult(self._engine(pixels) if finish is None else finish(), {})
-        except Exception as error:  # noqa: BLE001  judged below, when its traceback no longer holds device memory
+        except Exception as error:  # noqa: BLE001  handled below, when its traceback no longer holds device memory
             failed = _stage_and_reason(error)
         return self._halved(pixels, *failed)
 

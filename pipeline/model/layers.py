@@ -52,7 +52,7 @@ class Relu(_Layer):
         return given
 
     def build(self, given: Shape) -> nn.Module:
-        """The layer; it keeps its input, so that it can be looked at before and after."""
+        """The layer; it keeps its input, so that both can be shown."""
         return nn.ReLU(inplace=False)
 
 

@@ -99,7 +99,7 @@ def _converted(bundle: Bundle, spec: EngineSpec) -> Path:
 
 @contextmanager
 def _no_telemetry() -> Iterator[None]:
-    """Keep the converter from reporting its use over the network; it offers no switch but looking like CI."""
+    """Keep the converter from reporting its use over the network; it offers no switch but the variable that CI sets."""
     before: Any = os.environ.get("CI")
     os.environ["CI"] = "true"
     try:

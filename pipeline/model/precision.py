@@ -4,7 +4,7 @@ The exact pass is the textbook's answer: Pillow decodes, the crop is resampled o
 float32. The fast pass decodes large JPEGs to a part of their size, resamples with a faster kernel, and runs the network
 in half precision where the processor has it. Most images are so clear that both name the same class; those that are
 not show it: their two best classes lie close. `auto` sends these through a second pass, the cheaper one first: the same
-pixels in float32, which settles what half precision left open; and where the two best classes are still so close that
+pixels in float32, which decides what half precision left open; and where the two best classes are still so close that
 the decoding might decide, the exact pass from the file on.
 
 All of it is fixed in a run's plan, so that a resumed run answers the same.

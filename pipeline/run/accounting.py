@@ -1,4 +1,4 @@
-"""Where a run's time went, from what its workers measured: images/s per stage, busy shares, and what held it back.
+"""Where a run's time went, from what its workers measured: images/s per stage, busy shares, and what limited it.
 
 Every second of every worker between the start and the end of classifying belongs to one stage, so that the stages add
 up to that time × workers. Only what this command's workers did counts: shards of an earlier one are left out.
@@ -88,7 +88,7 @@ class Account(BaseModel):
 
 
 class WorkerTotal:
-    """What one worker did: its spells added up."""
+    """What one worker did: the stage times of its parts added up."""
 
     def __init__(self, stage_times: StageTimes) -> None:
         self.began, self.ended = stage_times.began, stage_times.ended
@@ -99,7 +99,7 @@ class WorkerTotal:
         self.images = self.second_pass = 0
 
     def add(self, receipt: Receipt, stage_times: StageTimes) -> None:
-        """Add a spell and the part that it ended with."""
+        """Add the stage times of a part."""
         self.began, self.ended = min(self.began, stage_times.began), max(self.ended, stage_times.ended)
         _add(self.seconds, stage_times.seconds)
         _add(self.remote_seconds, stage_times.remote_seconds)
@@ -128,7 +128,7 @@ class AccountBuilder:
         self._totals: dict[tuple[Worker, int], WorkerTotal] = {}  # by worker and lane
 
     def add(self, receipt: Receipt, stage_times: StageTimes | None) -> None:
-        """Add an accepted part. Without its spell it does not count: nothing is known of it."""
+        """Add an accepted part. Without its stage times it does not count: nothing is known of it."""
         if stage_times is not None:
             self._totals.setdefault((receipt.worker, stage_times.lane), WorkerTotal(stage_times)).add(
                 receipt, stage_times
@@ -194,7 +194,7 @@ def _units(totals: list[WorkerTotal], number: int, wall: float, busy_seconds: fl
 def _seconds(totals: list[WorkerTotal], began: datetime, ended: datetime, lanes: int, *, on_gpu: bool) -> Seconds:
     """Wall seconds per stage over all workers' lanes, from `began` to `ended`.
 
-    Before its first spell a worker is starting, after its last one it waits. Of a worker and the one that replaced it,
+    Before its first part a worker is starting, after its last one it waits. Of a worker and the one that replaced it,
     each has only one of these ends.
     """
     seconds = _sum(total.seconds for total in totals)

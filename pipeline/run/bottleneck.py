@@ -70,7 +70,7 @@ def _advice(name: str, how: RunConditions) -> str:
         "decode": f"More cores or smaller images would help.{reduced}",
         "resample": f"More cores or smaller images would help.{reduced}",
         "classify": f"More GPUs or a smaller network would help.{LOWER[how.precision]}",
-        "second_pass": "--precision fast would spare it, and so would a network with fewer close calls.",
+        "second_pass": "--precision fast would save it, and so would a network with fewer close calls.",
         "write": "A faster disk for the output would help.",
         "startup": "More images per run would help; for a few hundred, --workers inline starts fastest.",
         "waiting": "More images per run would help: the shards were too few or too uneven for so many workers, or the "

@@ -1,7 +1,7 @@
 """Predictions → one Parquet part, written atomically; the part's footer is its receipt.
 
 A part is a single row group, sorted by path, zstd. Its key-value metadata names everything that made its rows, so
-that a file that was copied elsewhere still tells where it comes from.
+that a file that was copied elsewhere still says where it comes from.
 """
 
 import json

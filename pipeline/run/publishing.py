@@ -79,7 +79,7 @@ def _refuse(folder: RunFolder, plan: Plan, rows: dict[str, int], max_error_rate:
     output, staged = plan.job.output, files(folder.staged, "*.parquet")
     raise RunError(
         f"Run {folder.run} is refused: {rows['error']} of {rows['rows']} images ended as errors, more than "
-        f"--max-error-rate {max_error_rate} allows. Nothing was published. Look at them with\n"
+        f"--max-error-rate {max_error_rate} allows. Nothing was published. List them with\n"
         f'  duckdb -c "SELECT error_stage, error, count(*) FROM {staged} GROUP BY ALL"\n'
         f"and publish them anyway with\n  shardseer publish {output} --run {folder.run}"
     )

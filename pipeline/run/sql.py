@@ -12,7 +12,7 @@ def quoted(value: object) -> str:
 
 
 def files(folder: Path, pattern: str) -> str:
-    """`folder/pattern` as an SQL string: what looks like a wildcard in the folder's own name is none."""
+    """`folder/pattern` as an SQL string: a wildcard in the folder's own name is no wildcard."""
     return quoted(re.sub(r"([*?\[])", r"[\1]", str(folder)) + "/" + pattern)
 
 
