@@ -86,7 +86,7 @@ class CpuMeter:
 
 
 class StageTimer:
-    """Keeps the time of a worker's lane from its start on and cuts it into the stage times of one part after the other."""
+    """Keeps the time of a worker's lane from its start on and cuts it into stage times, one for each part."""
 
     def __init__(self, cores: int, meter: CpuMeter, lane: int = 0) -> None:
         """`cores` are those that work for this worker, its decoders' included; its lanes share the `meter`."""

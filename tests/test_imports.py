@@ -1,6 +1,7 @@
 """Who may know whom: one rule a room. Imports run flows → workers → pipeline, and between its rooms as `ROOMS` says."""
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,19 @@ def test_ray_and_prefect_stay_in_their_rooms(file: Path) -> None:
     packages = {name.split(".")[0] for name in imported(file)}
     misplaced = {each for each in packages & set(LIBRARIES) if room_of(module_of(file)) not in LIBRARIES[each]}
     assert not misplaced
+
+
+def test_files_do_not_import_each_other_in_a_circle() -> None:
+    modules = {module_of(file).removesuffix(".__init__"): file for file in FILES}
+    graph = {
+        module: {other for name in imported(file) if (other := _longest(name, modules)) not in (None, module)}
+        for module, file in modules.items()
+    }
+    assert list(TopologicalSorter(graph).static_order()), "raises where there is a circle, and names it"
+
+
+def _longest(name: str, modules: dict[str, Path]) -> str | None:
+    """The module that a dotted name leads to: `a.b.c` may be the module a.b with something named c."""
+    while name and name not in modules:
+        name = name.rpartition(".")[0]
+    return name or None
