@@ -14,7 +14,7 @@ from pipeline.job import EngineName, Options
 from pipeline.model import bundle as bundles
 from pipeline.model import cache
 from pipeline.model.bundle import Bundle
-from pipeline.model.engine import Engine, EngineSpec
+from pipeline.model.engine import DType, Engine, EngineSpec
 
 
 class EngineModule(Protocol):
@@ -22,6 +22,7 @@ class EngineModule(Protocol):
 
     PACKAGE: str  # that must be installed
     DEVICES: tuple[str, ...]  # that it runs on: cpu, cuda
+    DTYPES: tuple[DType, ...]  # that it runs networks in
 
     def build(self, bundle: Bundle, spec: EngineSpec, device: str, threads: int) -> Engine:
         """Build the engine in this process, with so many CPU threads."""
@@ -58,7 +59,7 @@ def choose(asked: EngineName, device: str) -> EngineName:
 def _why_not(engine: EngineName, device: str) -> str | None:
     module = module_of(engine)
     if importlib.util.find_spec(module.PACKAGE) is None:
-        return f"the package {module.PACKAGE} is not installed; install it, or use another engine"
+        return f"the package {module.PACKAGE} is not installed"
     if device not in module.DEVICES:
         return f"it runs on {' and '.join(module.DEVICES)} only, not on {device}"
     return None

@@ -17,6 +17,7 @@ from pipeline.model.engine import DType, Engine, EngineOutput, EngineSpec, Float
 
 PACKAGE = "openvino"
 DEVICES = ("cpu",)
+DTYPES: tuple[DType, ...] = ("float32", "bfloat16", "float16")
 # Images that OpenVINO gets at once: larger batches fall out of a core's caches. In float32 one is as good as four, and
 # the second pass, which comes to few images, pads nothing (measured).
 IMAGES_PER_CALL: dict[DType, int] = {"float32": 1, "bfloat16": 4, "float16": 4}

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline.images.decoding import DecoderName, ExactDecoder
 from pipeline.job import EngineName, Options
+from pipeline.model import engines
 from pipeline.model.engine import DType, EngineSpec, Floats
 
 
@@ -104,6 +105,8 @@ def cascade_settings(options: Options, engine: EngineName, device: str) -> Casca
     if options.precision == "exact":
         return CascadeSettings(engine=engine, first=EXACT)
     dtype = fast_dtype(device)
+    if dtype not in engines.module_of(engine).DTYPES:
+        dtype = "float32"
     decoder: DecoderName = "gpu" if options.gpu_decoding else "fast"
     first = Pass(decoder=decoder, dtype=dtype)
     if options.precision == "fast":

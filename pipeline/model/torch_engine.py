@@ -5,11 +5,12 @@ from collections.abc import Callable
 from pipeline.images.preprocessing import Pixels
 from pipeline.model.bundle import Bundle
 from pipeline.model.cuda_staging import IN_FLIGHT, AsyncRunner
-from pipeline.model.engine import Engine, EngineOutput, EngineSpec
+from pipeline.model.engine import DType, Engine, EngineOutput, EngineSpec
 from pipeline.model.in_flight import LOCK, as_tensor
 
 PACKAGE = "torch"
 DEVICES = ("cpu", "cuda")
+DTYPES: tuple[DType, ...] = ("float32", "bfloat16", "float16")
 
 
 def build(bundle: Bundle, spec: EngineSpec, device: str, threads: int) -> Engine:
