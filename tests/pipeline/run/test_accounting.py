@@ -188,7 +188,7 @@ def test_people_see_rates_busy_shares_and_the_sentence() -> None:
     account = account_of(cores, *[times_of({"read": 0.5, "classify": 9.5})] * 2, rows=1000)
     rates, busy, sentence = accounting.lines(account)
     assert "read 2,000/s · classify 105/s" in rates
-    assert busy == "2 cores busy 10%, 100.0 images/s per core; second pass over 0%."
+    assert busy == "2 cores busy 10%, 100.0 images/s per core; second pass for 0% of the images."
     assert sentence == account.explanation
 
 
