@@ -227,7 +227,11 @@ def lines(account: Account) -> list[str]:
     if account.decoders:
         rates += f"; on one core that decodes: {_rates(account.decoders)}"
     busy = [_busy_line("core", account.cores)] + ([_busy_line("GPU", account.gpus)] if account.gpus else [])
-    return [f"{rates}.", f"{'; '.join(busy)}; second pass for {account.second_pass_share:.0%} of the images.", account.explanation]
+    return [
+        f"{rates}.",
+        f"{'; '.join(busy)}; second pass for {account.second_pass_share:.0%} of the images.",
+        account.explanation,
+    ]
 
 
 def _busy_line(what: str, units: Units) -> str:
