@@ -24,7 +24,7 @@ import pyarrow as pa
 from PIL import Image
 
 from benchmarks import photographs
-from pipeline import schema, storage
+from pipeline import markdown, schema, storage
 from pipeline.images.decoding import DecoderName
 from pipeline.job import EngineName, Options
 from pipeline.model import precision, resolving
@@ -38,11 +38,12 @@ from pipeline.timing import Stopwatch
 CHOSEN_ON, REPORTED_ON = 1, 2  # seeds
 BATCH = 64
 SURE = 0.5
+AGREEMENT = ("top-1", "where sure", "mean Δ", "worst Δ")  # the columns of an `Agreement`
 GRID = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 
 
 class Route(NamedTuple):
-    """One way to an answer with a single pass."""
+    """A single pass that leads to an answer."""
 
     decoder: DecoderName
     engine: EngineName
@@ -155,63 +156,57 @@ def measure(folder: Path, kind: photographs.Kind, number: int, size: tuple[int, 
 
 def route_table(case: Case) -> list[str]:
     """Every route without a second pass."""
-    rows = [
+    rows = [(*route, *_cells(Agreement.of(found.probabilities, case.expected))) for route, found in case.found.items()]
+    return [
         f"**{case.name}**: {case.files:,} images, of {case.sure:.0%} the textbook is sure (≥ {SURE})",
         "",
-        "| decoding | engine | dtype | top-1 | where sure | mean Δ | worst Δ |",
-        "|---|---|---|---|---|---|---|",
+        *markdown.table(("decoder", "engine", "dtype", *AGREEMENT), rows),
+        "",
     ]
-    for route, found in case.found.items():
-        rows.append(f"| {' | '.join(route)} | {_cells(Agreement.of(found.probabilities, case.expected))} |")
-    return [*rows, ""]
 
 
 def auto_table(cases: Sequence[Case]) -> list[str]:
     """What the second pass makes of it, at the margins in use."""
-    rows = [
-        "| images | n | second pass | decoded again | top-1 | where sure | mean Δ | worst Δ |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     for case in cases:
         probabilities, passes = case.auto
-        rows.append(
-            f"| {case.name} | {case.files:,} | {(passes > 1).mean():.1%} | {(passes > 2).mean():.1%} "
-            f"| {_cells(Agreement.of(probabilities, case.expected))} |"
-        )
-    return [*rows, ""]
+        shares = f"{(passes > 1).mean():.1%}", f"{(passes > 2).mean():.1%}"
+        rows.append((case.name, f"{case.files:,}", *shares, *_cells(Agreement.of(probabilities, case.expected))))
+    return [*markdown.table(("images", "n", "second pass", "decoded again", *AGREEMENT), rows), ""]
 
 
-def _cells(agreement: Agreement) -> str:
+def _cells(agreement: Agreement) -> tuple[str, ...]:
+    """What stands below `AGREEMENT`."""
     top1, sure, mean, worst = agreement
-    return f"{top1:.2%} | {sure:.2%} | {mean:.4f} | {worst:.3f}"
+    return f"{top1:.2%}", f"{sure:.2%}", f"{mean:.4f}", f"{worst:.3f}"
 
 
 def choice_table(cases: Sequence[Case]) -> list[str]:
     """For every margin of a grid: the agreement that the next pass leads to, and the share that needs it.
 
-    For `dtype` it is that of half precision with float32 on the same pixels, for `decoding` that of those with the
+    For `dtype` it is that of half precision with float32 on the same pixels, for `decoder` that of those with the
     textbook.
     """
-    rows = [f"| images | margin for | decoding | {' | '.join(map(str, GRID))} |", "|---|---|---|" + "---|" * len(GRID)]
+    rows = []
     decoders: tuple[DecoderName, ...] = ("fast", "exact")
     for case, decoder in itertools.product(cases, decoders):
         half, single = (case.found[Route(decoder, EngineName.OPENVINO, dtype)] for dtype in DTYPES)
-        rows.append(
-            _choice(f"{case.name} | dtype | {decoder}", half.probabilities, single.probabilities, single.probabilities)
-        )
+        shares = _choice(half.probabilities, single.probabilities, single.probabilities)
+        rows.append((case.name, "dtype", decoder, *shares))
         if decoder != "exact":
             exact = case.found[EXACT_ROUTE].probabilities
-            rows.append(_choice(f"{case.name} | decoding | {decoder}", single.probabilities, exact, case.expected))
-    return [*rows, ""]
+            rows.append((case.name, "decoder", decoder, *_choice(single.probabilities, exact, case.expected)))
+    return [*markdown.table(("images", "margin for", "decoder", *map(str, GRID)), rows), ""]
 
 
-def _choice(name: str, first: Floats, second: Floats, expected: Floats) -> str:
+def _choice(first: Floats, second: Floats, expected: Floats) -> list[str]:
+    """For every margin, the agreement with `second` in place of `first` where that is close, and how often it is."""
     cells = []
     for margin in GRID:
         again = is_close(first, margin, None)
         top1 = Agreement.of(np.where(again[:, None], second, first), expected).top1
         cells.append(f"{top1:.2%} ({again.mean():.0%})")
-    return f"| {name} | {' | '.join(cells)} |"
+    return cells
 
 
 def main() -> None:

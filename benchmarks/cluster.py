@@ -1,4 +1,4 @@
-"""How many shards a second one driver hands out, and the size of cluster at which it would become the bottleneck.
+"""How many shards a second one driver assigns, and the size of cluster at which it would become the bottleneck.
 
     python -m benchmarks.cluster [--actors 64] [--shards 4000] [--folder DIR]
 
@@ -24,7 +24,7 @@ import pyarrow as pa
 import ray
 
 from benchmarks import tiny
-from pipeline import schema
+from pipeline import markdown, schema
 from pipeline.job import Job
 from pipeline.model import bundle as bundles
 from pipeline.run import outputs, planning, publishing
@@ -49,7 +49,7 @@ class SleepingActor:
         self._folder = RunFolder(plan.job.output, plan.run)
         self._sleeps: dict[str, float] = json.loads((self._folder.path / "sleeps.json").read_text(encoding="utf-8"))
         self._actors = int(flow_run or 1)
-        self._handed = (self._folder.logs / f"handed-{secrets.token_hex(8)}.txt").open("a", buffering=1)
+        self._assigned = (self._folder.logs / f"assigned-{secrets.token_hex(8)}.txt").open("a", buffering=1)
 
     def ready(self) -> None:
         """Answer once all actors are there, so that no step is measured with fewer."""
@@ -59,7 +59,7 @@ class SleepingActor:
 
     def attempt(self, shard: Shard, attempt: int) -> Path:
         """Sleep, then name the shard's part."""
-        print(shard.id, attempt, file=self._handed)
+        print(shard.id, attempt, file=self._assigned)
         time.sleep(self._sleeps[shard.id])
         return prepared(self._folder, shard)
 
@@ -129,7 +129,7 @@ def prepare_part(folder: RunFolder, plan: Plan, shard: Shard) -> None:
 
 
 def simulate(base: Path, actors: int, number: int) -> list[Step]:
-    """Hand `number` shards to so many sleeping actors of the connected cluster, and publish them.
+    """Assign `number` shards to so many sleeping actors of the connected cluster, and publish them.
 
     Raises `RunError` where a shard has no part or two.
     """
@@ -179,25 +179,28 @@ def step(sleep: float, staged: list[Staged], actors: int) -> Step:
 
 def tables(steps: list[Step], actors: int) -> Iterator[str]:
     """Both tables as Markdown."""
-    yield f"{actors} sleeping actors and the driver on {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} (1 min)"
-    yield "| an actor sleeps | shards/s asked for | handed out | ms a shard | … staging it | … driver's CPU |"
-    yield "|---:|---:|---:|---:|---:|---:|"
+    rows = []
     for each in steps:
         asked = f"{actors / each.sleep:,.0f}" if each.sleep else "as many as can be"
         wall, accepting, cpu = (1000 * value / each.shards for value in (each.seconds, each.accepting, each.cpu))
-        yield f"| {each.sleep:g} s | {asked} | {each.rate:,.0f}/s | {wall:.2f} | {accepting:.2f} | {cpu:.2f} |"
+        milliseconds = f"{wall:.2f}", f"{accepting:.2f}", f"{cpu:.2f}"
+        rows.append((f"{each.sleep:g} s", asked, f"{each.rate:,.0f}/s", *milliseconds))
+    head = ("an actor sleeps", "shards/s asked for", "assigned", "ms a shard", "… accepting it", "… driver's CPU")
+    yield f"{actors} sleeping actors and the driver on {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} (1 min)"
+    yield from markdown.table(head, rows, right=range(6))
     most = max(each.rate for each in steps)
     yield ""
     yield f"Classifiers that one driver keeps busy at {most:,.0f} shards/s (× images a shard ÷ images/s of one):"
-    yield "| images a shard | " + " | ".join(f"{speed:,} images/s each" for speed in SPEEDS) + " |"
-    yield "|---:|" + "---:|" * len(SPEEDS)
-    for size in SIZES:
-        yield f"| {size:,} | " + " | ".join(f"{most * size / speed:,.0f}" for speed in SPEEDS) + " |"
+    yield from markdown.table(
+        ("images a shard", *(f"{speed:,} images/s each" for speed in SPEEDS)),
+        [(f"{size:,}", *(f"{most * size / speed:,.0f}" for speed in SPEEDS)) for size in SIZES],
+        right=range(1 + len(SPEEDS)),
+    )
 
 
 def main() -> None:
     """Simulate in a temporary folder; print the tables."""
-    parser = argparse.ArgumentParser(description="how many shards/s one driver hands out")
+    parser = argparse.ArgumentParser(description="how many shards/s one driver assigns")
     parser.add_argument("--actors", type=int, default=64)
     parser.add_argument("--shards", type=int, default=4000)
     parser.add_argument("--folder", type=Path, default=None, help="where to work; default: a temporary folder")

@@ -1,4 +1,4 @@
-"""Everything side by side in one run: the roof, Shardseer, and the other ways to the same answers. `make bench`.
+"""Everything side by side in one run: the roof, Shardseer, and other software with the same answers. `make bench`.
 
     python -m benchmarks.compare [--quick] [--rounds 3] [--folder DIR] [--peer-images 1000]
 
@@ -36,7 +36,12 @@ from benchmarks.sets import ORIGINALS, Kind, Sets
 from pipeline import durable
 
 WARM = 256  # images: enough for every one of two actors
-ELSEWHERE = ("PREFECT_API_URL", "RAY_ADDRESS", "OMP_NUM_THREADS", "PYTHONPATH")  # would measure something else
+UNSET = (
+    "PREFECT_API_URL",
+    "RAY_ADDRESS",
+    "OMP_NUM_THREADS",
+    "PYTHONPATH",
+)  # with these something else would be measured
 
 
 class Sizes(NamedTuple):
@@ -118,9 +123,9 @@ def _measure_once(each: Measurement, when: str, sets: Sets, environment: dict[st
         try:
             outcome = contenders.run(each.contender, images, each.images, Path(scratch), environment)
         except ContenderError as error:
-            tell(f"{name} FAILED: {error}")
+            message(f"{name} FAILED: {error}")
             return error
-    tell(f"{name}: {outcome.whole:.1f} s for {each.images:,} images, {outcome.rate:.1f} images/s in steady state")
+    message(f"{name}: {outcome.whole:.1f} s for {each.images:,} images, {outcome.rate:.1f} images/s in steady state")
     return outcome
 
 
@@ -134,12 +139,12 @@ def warm_environment(folder: Path) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
-    return {name: value for name, value in os.environ.items() if name not in ELSEWHERE} | kept
+    return {name: value for name, value in os.environ.items() if name not in UNSET} | kept
 
 
-def tell(sentence: str) -> None:
-    """Say something on stderr while it goes on."""
-    print(sentence, file=sys.stderr, flush=True)
+def message(text: str) -> None:
+    """A sentence on stderr while it goes on."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def arguments() -> argparse.Namespace:
@@ -171,7 +176,7 @@ def main() -> int:
             "large": sizes.large,
         }
         sets = Sets(folder, most, sizes.originals)
-        tell("Making the photographs …")
+        message("Making the photographs …")
         sets.make()
         if not chosen.quick:
             warm_up(plan(sizes), sets, environment)

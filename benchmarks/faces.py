@@ -54,7 +54,7 @@ def main(folder: Path) -> None:
     found = []
     for table in folds(folder, write(folder / "images")):
         bundle = folder / f"bundle-{table.stem}"
-        tested = phases.train(str(table), str(bundle), Recipe(), tell=lambda _: None, fresh=True)
+        tested = phases.train(str(table), str(bundle), Recipe(), fresh=True)
         assert tested is not None
         found.append(tested)
         print(

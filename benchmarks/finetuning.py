@@ -40,20 +40,20 @@ def write(folder: Path) -> int:
 
 
 def main(folder: Path) -> None:
-    """Train every way with every seed; print the figures."""
+    """Train every variant with every seed; print the figures."""
     write(folder / "tiles")
-    ways = {
+    variants = {
         "EfficientNet-Lite0, fine-tuned": {"weights": "default", "size": 96},
         "EfficientNet-Lite0, from scratch": {"architecture": "tf_efficientnet_lite0", "size": 96},
         "plain, from scratch": {"architecture": "plain", "size": 64},
     }
-    for name, chosen in ways.items():
+    for name, chosen in variants.items():
         found: list[Evaluation] = []
         start = time.perf_counter()
         for seed in SEEDS:
             recipe = Recipe.of(**chosen, test=0.5, epochs=20, augment="standard", batch_size=16, seed=seed)
             output = str(folder / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}")
-            tested = phases.train(str(folder / "tiles"), output, recipe, tell=lambda _: None, fresh=True)
+            tested = phases.train(str(folder / "tiles"), output, recipe, fresh=True)
             assert tested is not None
             found.append(tested)
         accuracies = ", ".join(f"{each.accuracy:.3f}" for each in found)

@@ -5,7 +5,7 @@
 Networks have random weights, which take as long as trained ones; nothing is downloaded. Every image would be a close
 call for them, so that `--precision fast` is measured. The whole path's rate is that of the second half of its images: a
 run over all of them less a run over half of them, so that starting up does not count. With `--device cpu` the same code
-runs on the CPU, and through Ray on a GPU that it is only told of: to see that all of it works, not to measure. Where
+runs on the CPU, and through Ray with a GPU that is only declared: to see that all of it works, not to measure. Where
 Ray is not installed, its rows say so. With `--gpu-decoding` the whole path has JPEGs decoded on the GPU (the roof of
 decoding stays that of the cores): whether that is worth it shows beside a run without.
 """
@@ -26,7 +26,7 @@ import pyarrow as pa
 from PIL import Image
 
 from flows import phases
-from pipeline import schema
+from pipeline import markdown, schema
 from pipeline.events import Events
 from pipeline.images.batching import BATCH_SIZE, image_batches
 from pipeline.images.decoding import ExactDecoder
@@ -44,9 +44,15 @@ from pipeline.timing import Stopwatch
 NETWORKS = ("tf_efficientnet_lite0", "resnet50")
 SIZES = ((500, 375), (4000, 3000))  # width, height
 DISTINCT = 8  # pictures of a size; the others are links to them
-HEADER = (
-    "| network | images | decode roof (a core × cores) | model roof, pixels on the device | with staging copies "
-    "| whole path | images/s | whole / min(decode, model) |\n|---|---|---|---|---|---|---|---|"
+HEAD = (
+    "network",
+    "images",
+    "decode roof (a core × cores)",
+    "model roof, pixels on the device",
+    "with staging copies",
+    "whole path",
+    "images/s",
+    "whole / min(decode, model)",
 )
 
 
@@ -144,7 +150,7 @@ def model_roofs(seconds: float, model: Bundle, device: str, rows: int) -> tuple[
 
 @contextmanager
 def ray_for(device: str) -> Iterator[None]:
-    """On the CPU a Ray of our own that is told of a GPU; else the run starts its own."""
+    """On the CPU a Ray of our own with a GPU that is only declared; else the run starts its own."""
     if device == "cuda":
         yield
         return
@@ -161,14 +167,14 @@ def whole_path(
     images: Path, scratch: Path, model: Bundle, device: str, workers: str, number: int, *, gpu_decoding: bool
 ) -> float:
     """Seconds to classify the first `number` images and write their parts."""
-    told_of_gpu = device == "cpu" and workers == "ray"
+    is_declared = device == "cpu" and workers == "ray"
     options = {
         "workers": workers,
         "precision": "fast",
-        "device": "auto" if told_of_gpu else device,
+        "device": "auto" if is_declared else device,
         "engine": "torch",
         "limit": number,
-        "gpu_decoding": gpu_decoding and (device == "cuda" or told_of_gpu),
+        "gpu_decoding": gpu_decoding and (device == "cuda" or is_declared),
     }
     output = scratch / f"out-{model.name}-{images.name}-{workers}-{number}"
     job = Job.of(str(images), str(output), str(model.folder), options)
@@ -195,22 +201,21 @@ def steady(
 def rows_for(model: Bundle, images: Path, scratch: Path, roofs: Roofs, chosen: argparse.Namespace) -> Iterator[str]:
     """The table's rows of one network and image size: inline, and through Ray."""
     cores = len(os.sched_getaffinity(0))
-    known = (
-        f"| {model.name} | {images.name} | {roofs.decode:,.0f} ({roofs.decode / cores:,.0f} × {cores}) "
-        f"| {roofs.model:,.0f} | {roofs.with_copies:,.0f} "
-    )
+    decode = f"{roofs.decode:,.0f} ({roofs.decode / cores:,.0f} × {cores})"
+    known = (model.name, images.name, decode, f"{roofs.model:,.0f}", f"{roofs.with_copies:,.0f}")
     number = len(list(images.iterdir()))
     for workers in ("inline", "ray"):
         who = "through Ray" if workers == "ray" else workers
         if workers == "ray" and importlib.util.find_spec("ray") is None:
-            yield f"{known}| {who} | Ray is not installed | – |"
+            yield markdown.table_row((*known, who, "Ray is not installed", "–"))
             continue
         with ray_for(chosen.device) if workers == "ray" else nullcontext():
             found = steady(images, scratch, model, chosen.device, workers, number, gpu_decoding=chosen.gpu_decoding)
         if found is None:
-            yield f"{known}| {who} | too few images to tell from start-up | – |"
+            yield markdown.table_row((*known, who, "too few images to tell from start-up", "–"))
         else:
-            yield f"{known}| {who} | {found:,.0f} | {found / min(roofs.decode, roofs.model):.0%} |"
+            share = f"{found / min(roofs.decode, roofs.model):.0%}"
+            yield markdown.table_row((*known, who, f"{found:,.0f}", share))
 
 
 def main() -> None:
@@ -227,7 +232,7 @@ def main() -> None:
 
     name = torch.cuda.get_device_name() if chosen.device == "cuda" else "no GPU, the CPU in its place"
     print(f"{name}; {len(os.sched_getaffinity(0))} cores; torch {torch.__version__}; batches of {chosen.batch}\n")
-    print(HEADER, flush=True)
+    print(*markdown.table(HEAD, []), sep="\n", flush=True)
     with tempfile.TemporaryDirectory() as base:
         for network in chosen.networks:
             model = make_bundle(Path(base), network)

@@ -8,6 +8,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from pipeline import markdown
+
 State = Literal["reached", "within noise", "MISSED", "not judged", "FAILED"]
 
 
@@ -53,13 +55,13 @@ def is_missed(rows: Sequence[Row]) -> bool:
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table."""
-    lines = ["| what | figure | noise | goal | |", "|---|---:|---:|---:|---|"]
+    cells = []
     for each in rows:
         figure, noise = (_shown(each.figure, each), _shown(each.noise, each)) if each.rounds else ("–", "–")
         goal = "–" if each.goal is None else f"{'≥' if each.at_least else '≤'} {_shown(each.goal, each)}"
         name = f"{each.name} (extrapolated)" if each.extrapolated else each.name
-        lines.append(f"| {name} | {figure} | ± {noise} | {goal} | {each.state} |")
-    return "\n".join(lines)
+        cells.append((name, figure, f"± {noise}", goal, each.state))
+    return "\n".join(markdown.table(("what", "figure", "noise", "goal", ""), cells, right=(1, 2, 3)))
 
 
 def _shown(value: float, each: Row) -> str:

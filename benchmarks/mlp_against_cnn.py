@@ -9,6 +9,7 @@ the held-out fifths of two seeds, each with other splits.
 import sys
 from pathlib import Path
 
+from pipeline import markdown
 from pipeline.model import bundle
 from pipeline.training import phases
 from pipeline.training.recipe import Recipe
@@ -31,7 +32,8 @@ def perceptron(width: int) -> list[dict[str, object]]:
 
 def main(digits: Path, folder: Path) -> None:
     """Train every network with every seed; print a Markdown table."""
-    print("| network | parameters | right of held out | accuracy |\n|---|---:|---:|---:|")
+    head = ("network", "parameters", "right of held out", "accuracy")
+    print(*markdown.table(head, [], right=(1, 2, 3)), sep="\n")
     networks = {"CNN, 12 and 24 filters of 3×3": convolutional()}
     networks |= {f"MLP, {width:,} hidden": perceptron(width) for width in WIDTHS}
     for name, layers in networks.items():
@@ -42,14 +44,14 @@ def main(digits: Path, folder: Path) -> None:
                 str(digits),
                 str(output),
                 Recipe.of(layers=layers, epochs=40, seed=seed),
-                tell=lambda _: None,
                 fresh=True,
             )
             assert found is not None
             right += round(found.accuracy * found.answered)
             tested += found.answered
             parameters = sum(each.numel() for each in bundle.load(output).network().parameters())
-        print(f"| {name} | {parameters:,} | {right} of {tested} | {right / tested:.4f} |", flush=True)
+        row = (name, f"{parameters:,}", f"{right} of {tested}", f"{right / tested:.4f}")
+        print(markdown.table_row(row), flush=True)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,11 @@ from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 
+from benchmarks import judging
 from benchmarks.contenders import DEFAULT, PEERS, ROOF, Outcome
 from benchmarks.figures import Figures
-from benchmarks.judging import Row, table
+from benchmarks.judging import Row
+from pipeline import markdown
 
 PACKAGES = (
     "ray",
@@ -36,7 +38,7 @@ def page(figures: Figures, rows: Sequence[Row], rounds: int, load: float) -> str
         "`make bench`: one machine, one run, rounds interleaved. EfficientNet-Lite0, Parquet written.",
         _bullets(machine(load)),
         "## Against the goals",
-        table(rows),
+        judging.table(rows),
         f"The figure is the median of {rounds} rounds, the noise half their range; a row misses its goal when the "
         "noise in its favour does not bring it there. Goals in seconds and images/s are judged where the processor has "
         "amx_bf16. Extrapolated rows were measured on fewer images: start-up + images / steady rate. The peers "
@@ -84,8 +86,8 @@ def processor() -> dict[str, str]:
 def commit() -> str:
     """The commit that is checked out, with a plus where files were changed since."""
     try:
-        said = ("git", "describe", "--always", "--dirty=+", "--exclude=*")
-        done = subprocess.run(said, capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
+        command = ("git", "describe", "--always", "--dirty=+", "--exclude=*")
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return done.stdout.strip()
@@ -93,33 +95,24 @@ def commit() -> str:
 
 def measurements(figures: Figures) -> str:
     """Every contender: whole process, start-up and steady state."""
-    lines = [
-        "| contender | set | images | whole process, s | of it start-up, s | steady state, images/s |",
-        "|---|---|---:|---:|---:|---:|",
-    ]
+    head = ("contender", "set", "images", "whole process, s", "of it start-up, s", "steady state, images/s")
+    cells = []
     for (name, scene), found in figures.outcomes.items():
         if name == ROOF.name:
             continue
         images, few = found[0].images, scene == "few"  # eight photographs have no steady state
         start_up, rate = ("–", "–") if few else (spread(o.start_up for o in found), spread(o.rate for o in found))
-        lines.append(f"| {name} | {scene} | {images:,} | {spread(o.whole for o in found)} | {start_up} | {rate} |")
-    lines += [
-        f"| {name} | {scene} | – | FAILED: {escaped(why)} | | |" for (name, scene), why in figures.failures.items()
-    ]
-    return "\n".join(lines)
-
-
-def escaped(text: str) -> str:
-    """Text for a cell of a Markdown table."""
-    return text.replace("|", "\\|")
+        cells.append((name, scene, f"{images:,}", spread(o.whole for o in found), start_up, rate))
+    cells += [(name, scene, "–", f"FAILED: {why}", "", "") for (name, scene), why in figures.failures.items()]
+    return "\n".join(markdown.table(head, cells, right=(2, 3, 4, 5)))
 
 
 def memory(figures: Figures) -> str:
     """The most memory that Shardseer's processes took."""
-    said = [outcome.printed for outcome in figures.of(DEFAULT, "many")]
-    if not said:
+    printed = [outcome.printed for outcome in figures.of(DEFAULT, "many")]
+    if not printed:
         return ""
-    driver, worker = (max(each[f"peak_memory_{who}"] for each in said) / 2**20 for who in ("driver", "worker"))
+    driver, worker = (max(each[f"peak_memory_{who}"] for each in printed) / 2**20 for who in ("driver", "worker"))
     return (
         f"Peak memory of {DEFAULT.name} over the largest set: driver {driver:,.0f} MiB, each worker {worker:,.0f} MiB."
     )
@@ -127,18 +120,16 @@ def memory(figures: Figures) -> str:
 
 def roof(figures: Figures) -> str:
     """The roof's rates, and how they explain each other."""
-    lines = [
-        "| set | decode alone | network alone | one after the other | 1/(1/decode + 1/network) | share explained | |",
-        "|---|---:|---:|---:|---:|---:|---|",
-    ]
+    rates = ("decode alone", "network alone", "one after the other", "1/(1/decode + 1/network)", "share explained")
+    cells = []
     for (name, scene), found in figures.outcomes.items():
         if name != ROOF.name:
             continue
-        said = found[0].printed
+        printed = found[0].printed
         columns = [spread(_printed(found, key)) for key in ("decode", "network", "both", "expected", "explained")]
-        how = f"{said['processes']} processes, batches of {said['batch']}, {said['precision']}"
-        lines.append(f"| {scene} | {' | '.join(columns)} | {how} |")
-    return "\n".join(lines)
+        how = f"{printed['processes']} processes, batches of {printed['batch']}, {printed['precision']}"
+        cells.append((scene, *columns, how))
+    return "\n".join(markdown.table(("set", *rates, ""), cells, right=(1, 2, 3, 4, 5)))
 
 
 def _printed(found: Sequence[Outcome], key: str) -> Iterable[float]:

@@ -34,7 +34,7 @@ from pipeline.model import resolving
 from pipeline.model.bundle import Bundle
 
 BATCHES = (4, 16)
-ORIENTATIONS = 3  # each phase is measured so many times, in turns: what slows the machine for a while slows all three
+TURNS = 3  # each phase is measured so many times, in turns: what slows the machine for a while slows all three
 FILES = 200  # bytes held in memory by each process; the same ones again and again
 TOLERANCE = 0.05
 BICUBIC = ResizeAlg.convolution(FilterType.catmull_rom)
@@ -61,7 +61,7 @@ class Count(NamedTuple):
 
 
 def decode(data: bytes, preprocessing: Preprocessing) -> Pixels:
-    """JPEG bytes → uint8 [height, width, 3]: the centre of the picture, scaled as the contract says."""
+    """JPEG bytes → uint8 [height, width, 3]: the centre of the picture, scaled as the preprocessing says."""
     height, width = simplejpeg.decode_jpeg_header(data)[:2]
     scaled_width, scaled_height = preprocessing.scaled_size(width, height)
     enough = {"min_height": ENLARGED * scaled_height, "min_width": ENLARGED * scaled_width}
@@ -142,10 +142,10 @@ def work(task: Task, together: Barrier, answers: Any) -> None:
 
     steps = dict(zip(PHASES, (fill, classify, both), strict=True))
     both()  # the first time is slower
-    for _ in range(ORIENTATIONS):
+    for _ in range(TURNS):
         for phase, step in steps.items():
             together.wait()
-            answers.put(turn(phase, step, task.batch, task.seconds / ORIENTATIONS))
+            answers.put(turn(phase, step, task.batch, task.seconds / TURNS))
 
 
 def fastest(model: Path, preprocessing: Preprocessing) -> int:
@@ -187,7 +187,7 @@ def _counts(task: Task, processes: int) -> list[Count]:
     workers = [context.Process(target=work, args=(task, together, answers)) for _ in range(processes)]
     for worker in workers:
         worker.start()
-    counts = [answers.get(timeout=60 + task.seconds) for _ in range(processes * ORIENTATIONS * len(PHASES))]
+    counts = [answers.get(timeout=60 + task.seconds) for _ in range(processes * TURNS * len(PHASES))]
     for worker in workers:
         worker.join()
     return counts

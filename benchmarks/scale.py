@@ -4,7 +4,7 @@
 
 The images and the network are those of `benchmarks.tiny`: a run over them is overhead and little else. It is the real
 command in a process of its own, on Ray, watched from outside: memory and CPU seconds of the driver are the kernel's
-counts; what a shard costs beside its images is told by the actors' logs and the parts' receipts.
+counts; what a shard costs beside its images stands in the actors' logs and the parts' receipts.
 """
 
 import argparse
@@ -22,18 +22,19 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from benchmarks import tiny
+from pipeline import markdown
 
 ROOT = Path(__file__).parent.parent
 GOALS = {"planning": 60.0, "nothing new": 15.0}  # seconds, for a million images
 DRIVER_GOAL = 1e9  # bytes
 WARM_UP = 100  # images of a run before, which converts the network for its engine: that is not what is measured
 CHECK_SECONDS = 0.05
-WORK = ("read", "decode", "resample", "classify", "second look")  # the stages that are the images' own
+WORK = ("read", "decode", "resample", "classify", "second_pass")  # the stages that are the images' own
 TICKS = os.sysconf("SC_CLK_TCK")
 LOGGED = re.compile(r"(\S+ \S+) INFO shard (\w+), attempt \d+: (written)?")
 
 
-class Decoding(NamedTuple):
+class Sample(NamedTuple):
     """The driver at one moment: which phase it is in, resident and peak bytes, CPU seconds so far."""
 
     phase: str
@@ -43,20 +44,20 @@ class Decoding(NamedTuple):
 
 
 class Watched(NamedTuple):
-    """A command that ended: wall seconds, its summary (None for nothing new), and the readings meanwhile."""
+    """A command that ended: wall seconds, its summary (None for nothing new), and the samples meanwhile."""
 
     seconds: float
     summary: dict[str, Any] | None
-    readings: list[Decoding]
+    samples: list[Sample]
 
-    def during(self, phase: str) -> list[Decoding]:
-        """The readings of one phase."""
-        return [decoding for decoding in self.readings if decoding.phase == phase]
+    def during(self, phase: str) -> list[Sample]:
+        """The samples of one phase."""
+        return [sample for sample in self.samples if sample.phase == phase]
 
     @property
     def peak(self) -> int:
         """The most bytes that the driver held."""
-        return max(decoding.peak for decoding in self.readings)
+        return max(sample.peak for sample in self.samples)
 
 
 class Overhead(NamedTuple):
@@ -70,27 +71,27 @@ def classify(images: Path, output: Path, model: Path, workers: str = "ray") -> W
     """Run the command and watch its process. Raises `SystemExit` where it fails."""
     command = [sys.executable, "-m", "flows.cli", "classify", str(images), "-o", str(output), "-m", str(model)]
     start = time.perf_counter()
-    with tempfile.TemporaryFile("w+") as told, tempfile.TemporaryFile("w+") as printed:
+    with tempfile.TemporaryFile("w+") as messages, tempfile.TemporaryFile("w+") as printed:
         process = subprocess.Popen(
-            [*command, "--workers", workers, "--json"], cwd=ROOT, stdout=printed, stderr=told, text=True
+            [*command, "--workers", workers, "--json"], cwd=ROOT, stdout=printed, stderr=messages, text=True
         )
-        readings = list(_readings(process, output))
+        samples = list(_samples(process, output))
         seconds = time.perf_counter() - start
         printed.seek(0)
-        told.seek(0)
+        messages.seek(0)
         if process.returncode != 0:
-            raise SystemExit(told.read())
-        return Watched(seconds, json.load(printed), readings)
+            raise SystemExit(messages.read())
+        return Watched(seconds, json.load(printed), samples)
 
 
-def _readings(process: "subprocess.Popen[str]", output: Path) -> Iterator[Decoding]:
+def _samples(process: "subprocess.Popen[str]", output: Path) -> Iterator[Sample]:
     while process.poll() is None:
         status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
         bytes_of = {name: int(kilobytes) * 1024 for name, kilobytes in re.findall(r"(VmRSS|VmHWM):\s+(\d+)", status)}
         if len(bytes_of) == 2:  # a process that is just ending has none
             times = Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
             cpu = (int(times[11]) + int(times[12])) / TICKS
-            yield Decoding(_phase(output), bytes_of["VmRSS"], bytes_of["VmHWM"], cpu)
+            yield Sample(_phase(output), bytes_of["VmRSS"], bytes_of["VmHWM"], cpu)
         time.sleep(CHECK_SECONDS)
 
 
@@ -151,41 +152,40 @@ def _phases(images: int, generating: float, first: Watched, again: Watched) -> I
         "the same again: nothing new": again.seconds,
     }
     yield f"{images:,} PNGs of {tiny.SIDE}×{tiny.SIDE}, {os.cpu_count()} cores, load {os.getloadavg()[1]:.1f} (5 min)"
-    yield "| phase | seconds | images/s |"
-    yield "|---|---:|---:|"
-    for name, seconds in rows.items():
-        yield f"| {name} | {seconds:.1f} | {images / max(seconds, 1e-3):,.0f} |"
+    cells = [(name, f"{seconds:.1f}", f"{images / max(seconds, 1e-3):,.0f}") for name, seconds in rows.items()]
+    yield from markdown.table(("phase", "seconds", "images/s"), cells, right=(1, 2))
 
 
-def _figures(images: int, first: Watched, again: Watched, output: Path) -> Iterator[str]:
+def _figures(images: int, first: Watched, again: Watched, output: Path) -> list[str]:
     assert first.summary is not None
     shards, per_shard = first.summary["shards"], overhead(output)
     working = first.during("classify")
     planned, cpu = working[0].resident, working[-1].cpu - working[0].cpu
     around = sum(per_shard.around) / len(per_shard.around)
     peak = max(first.peak, again.peak)
-    yield "| what | figure | goal |"
-    yield "|---|---:|---|"
-    yield f"| shards, workers | {shards}, {first.summary['workers']} | |"
-    yield f"| driver, peak | {_mib(first.peak)}, nothing new {_mib(again.peak)} | {_goal(peak, DRIVER_GOAL, '1 GB')} |"
-    yield f"| driver after planning, most while classifying | {_mib(planned)}, {_mib(_most(working))} | flat |"
-    yield f"| driver, most while publishing and reporting | {_mib(_most(first.during('publish') or working))} | |"
-    yield f"| a worker, peak | {_mib(first.summary['peak_memory_worker'])} | |"
+    rows = [
+        ("shards, workers", f"{shards}, {first.summary['workers']}", ""),
+        ("driver, peak", f"{_mib(first.peak)}, nothing new {_mib(again.peak)}", _goal(peak, DRIVER_GOAL, "1 GB")),
+        ("driver after planning, most while classifying", f"{_mib(planned)}, {_mib(_most(working))}", "flat"),
+        ("driver, most while publishing and reporting", _mib(_most(first.during("publish") or working)), ""),
+        ("a worker, peak", _mib(first.summary["peak_memory_worker"]), ""),
+    ]
     if per_shard.waiting:
         waiting = f"{median(per_shard.waiting):.1f} ms, at most {max(per_shard.waiting):.1f}"
-        yield f"| a classifier waits between two shards | {waiting} | |"
-    yield f"| the driver's CPU time while it classifies | {1000 * cpu / shards:.1f} ms a shard | |"
-    yield (
-        f"| an actor's time outside read, decode, classify | {around:.0f} ms a shard, "
-        f"{1000 * around * shards / images:.1f} µs an image | |"
-    )
+        rows.append(("a classifier waits between two shards", waiting, ""))
+    each = f"{around:.0f} ms a shard, {1000 * around * shards / images:.1f} µs an image"
     planning = first.summary["seconds"]["plan"]
-    yield f"| planning | {planning:.1f} s | {_goal(planning, GOALS['planning'], '60 s')} |"
-    yield f"| nothing new | {again.seconds:.1f} s | {_goal(again.seconds, GOALS['nothing new'], '15 s')} |"
+    rows += [
+        ("the driver's CPU time while it classifies", f"{1000 * cpu / shards:.1f} ms a shard", ""),
+        ("an actor's time outside read, decode, classify", each, ""),
+        ("planning", f"{planning:.1f} s", _goal(planning, GOALS["planning"], "60 s")),
+        ("nothing new", f"{again.seconds:.1f} s", _goal(again.seconds, GOALS["nothing new"], "15 s")),
+    ]
+    return markdown.table(("what", "figure", "goal"), rows, right=(1,))
 
 
-def _most(readings: list[Decoding]) -> int:
-    return max(decoding.resident for decoding in readings)
+def _most(samples: list[Sample]) -> int:
+    return max(sample.resident for sample in samples)
 
 
 def _mib(number: float) -> str:

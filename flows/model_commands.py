@@ -9,7 +9,7 @@ import typer
 from flows.exit_codes import exit_codes
 from flows.options import AsFlow, Model, options_from
 from flows.prefect_api import api_is_configured, no_telemetry
-from flows.terminal import message, out
+from flows.terminal import TerminalEvents, message, out
 from pipeline.errors import RequestError
 from pipeline.job import Options
 from pipeline.training.recipe import Recipe
@@ -57,7 +57,7 @@ def train(
         from pipeline.training import phases
 
         message("No Prefect API is configured: running directly (--prefect runs it as a flow).")
-        found = phases.train(labelled, output, recipe, tell=message, fresh=fresh)
+        found = phases.train(labelled, output, recipe, events=TerminalEvents(), fresh=fresh)
     _close(found, as_json)
 
 

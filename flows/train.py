@@ -7,9 +7,21 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
+from pipeline.events import Events
 from pipeline.training.evaluating import Evaluation
 from pipeline.training.phases import CARD, Training
 from pipeline.training.recipe import Recipe
+
+
+class _LoggedEvents(Events):
+    """Sentences in the log of the flow run that it is made in."""
+
+    def __init__(self) -> None:
+        self._log = get_run_logger()
+
+    def message(self, text: str) -> None:
+        """See `Events`."""
+        self._log.info(text)
 
 
 @flow(name="train-classifier", validate_parameters=True)
@@ -22,7 +34,7 @@ def train_classifier(labelled: str, output: str, recipe: Recipe = Recipe(), fres
         recipe: How to train; everything has a default.
         fresh: Abandon an unfinished training, and replace a finished bundle.
     """
-    training = Training(labelled, output, Recipe.of(**recipe.model_dump()), tell=get_run_logger().info, fresh=fresh)
+    training = Training(labelled, output, Recipe.of(**recipe.model_dump()), events=_LoggedEvents(), fresh=fresh)
     with training.held():
         read(training)
         if training.is_done():

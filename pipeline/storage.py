@@ -50,13 +50,16 @@ def is_uri(path: str) -> bool:
     return path.startswith(URI_SCHEMES)
 
 
-def absolute(path: str) -> str:
-    """A path as it is stored: URIs unchanged, local ones absolute, links not resolved, non-UTF-8 names escaped."""
+def absolute(path: str, base: str | os.PathLike[str] = "") -> str:
+    """A path as it is stored: URIs unchanged, local ones absolute, links not resolved, non-UTF-8 names escaped.
+
+    A relative path is taken from the folder `base`, by default the current one.
+    """
     if is_uri(path):
         return path.rstrip("/")
     local = local_path(path)
     assert local is not None
-    return text_of(os.path.abspath(os.path.expanduser(local)))
+    return text_of(os.path.abspath(os.path.join(base, os.path.expanduser(local))))
 
 
 def text_of(name: str) -> str:

@@ -134,7 +134,7 @@ def digits_bundle(own_folders: None, digits: Path, tmp_path_factory: pytest.Temp
     from pipeline.training.recipe import Recipe
 
     folder = tmp_path_factory.mktemp("bundles") / "digits"
-    phases.train(str(digits), str(folder), Recipe(epochs=14), tell=print)
+    phases.train(str(digits), str(folder), Recipe(epochs=14))
     return folder
 
 

@@ -30,15 +30,8 @@ class Classifier:
 
     def __init__(self) -> None:
         bundle = resolving.resolve(None)
-        preprocessing = bundle.preprocessing
         self._labels, self._network = bundle.labels, bundle.network()
-        self._transform = create_transform(
-            (preprocessing.channels, preprocessing.height, preprocessing.width),
-            crop_pct=preprocessing.crop_pct,
-            interpolation=preprocessing.interpolation,
-            mean=preprocessing.mean,
-            std=preprocessing.std,
-        )
+        self._transform = create_transform(**bundle.preprocessing.to_timm())
 
     @daft.method.batch(return_dtype=ANSWER, batch_size=64)  # type: ignore[untyped-decorator]
     def classify(self, images: Series) -> list[dict[str, Any]]:

@@ -32,13 +32,7 @@ class Transform:
     """timm's evaluation transform, one picture at a time."""
 
     def __init__(self, preprocessing: Preprocessing) -> None:
-        self._transform = create_transform(
-            (preprocessing.channels, preprocessing.height, preprocessing.width),
-            crop_pct=preprocessing.crop_pct,
-            interpolation=preprocessing.interpolation,
-            mean=preprocessing.mean,
-            std=preprocessing.std,
-        )
+        self._transform = create_transform(**preprocessing.to_timm())
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """A row of `image` and `path` → `pixels`, float32 [channels, height, width], and `path`."""

@@ -77,8 +77,7 @@ def _matches(below: str, globs: tuple[str, ...]) -> bool:
 def _listed_paths(file: Path) -> Iterator[str]:
     """The paths in a list, relative ones from the list's own folder. Raises `RequestError` for no usable list."""
     for path in _parquet_paths(file) if file.suffix.lower() == ".parquet" else _text_paths(file):
-        inside = storage.is_uri(path) or path.startswith(("/", "~", "file://"))
-        yield storage.absolute(path if inside else str(file.parent / path))
+        yield storage.absolute(path, file.parent)
 
 
 def _text_paths(file: Path) -> Iterator[str]:

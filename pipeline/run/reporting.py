@@ -1,11 +1,10 @@
 """What a run did, in numbers (`metrics.json`) and as a page (`summary.md`): counts, classes, errors by cause, speed."""
 
-from collections.abc import Sequence
-
 import duckdb
 from pydantic import BaseModel, ConfigDict
 
 from pipeline import durable
+from pipeline.markdown import code, table
 from pipeline.run import accounting
 from pipeline.run.accounting import Account, Stage
 from pipeline.run.folder import RunFolder
@@ -118,10 +117,10 @@ def markdown(summary: Summary) -> str:
     lines = [
         f"# Run {summary.run}",
         "",
-        f"{summary.rows:,} images of `{summary.images}` classified by `{summary.model}`: "
+        f"{summary.rows:,} images of {code(summary.images)} classified by {code(summary.model)}: "
         f"{summary.ok:,} ok, {summary.abstained:,} abstained, {summary.error:,} errors.",
         "",
-        *_table(
+        *table(
             ("", ""),
             [
                 ("files found", f"{summary.found:,}"),
@@ -142,12 +141,12 @@ def markdown(summary: Summary) -> str:
         "",
         "## Most frequent classes",
         "",
-        *_table(("class", "images"), [(tally.name, f"{tally.rows:,}") for tally in summary.classes]),
+        *table(("class", "images"), [(each.name, f"{each.rows:,}") for each in summary.classes]),
     ]
     if summary.causes:
-        causes = [(tally.name.replace("|", "\\|"), f"{tally.rows:,}") for tally in summary.causes]
-        lines += ["", "## Errors by cause", "", *_table(("cause", "images"), causes)]
-    return "\n".join([*lines, "", f"Parquet: `{summary.output}`", ""])
+        causes = [(each.name, f"{each.rows:,}") for each in summary.causes]
+        lines += ["", "## Errors by cause", "", *table(("cause", "images"), causes)]
+    return "\n".join([*lines, "", f"Parquet: {code(summary.output)}", ""])
 
 
 NOT_MEASURED = "Not known: the command that published this run classified nothing of it, or measured nothing."
@@ -160,12 +159,8 @@ def _account(account: Account | None) -> list[str]:
     rows = [(name, f"{stage.share:.1%}", _rate(stage)) for name, stage in account.stages.items()]
     rows += [(f"{name}, on the cores", f"{stage.share:.1%}", _rate(stage)) for name, stage in account.decoders.items()]
     head = ("stage", "share of the workers' time", "images/s of this stage alone, in one worker")
-    return [f"{explanation} {busy}", "", *_table(head, rows)]
+    return [f"{explanation} {busy}", "", *table(head, rows)]
 
 
 def _rate(stage: Stage) -> str:
     return "" if stage.images_per_second is None else f"{stage.images_per_second:,}"
-
-
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    return [f"| {' | '.join(each)} |" for each in (head, ("---",) * len(head), *rows)]

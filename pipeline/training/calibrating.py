@@ -13,7 +13,7 @@ from pipeline.model.probabilities import to_probabilities
 Floats = npt.NDArray[np.float32]
 Classes = npt.NDArray[np.int64]
 BINS = 15  # of equal width, as in the paper
-COLDEST, HOTTEST = 0.1, 10.0  # temperatures that are looked at
+COLDEST, HOTTEST = 0.1, 10.0  # temperatures that are tried
 PRIOR = 0.5  # deviation of log T before anything was seen: two thirds of the belief lie between 0.6 and 1.65
 
 

@@ -32,7 +32,7 @@ class Pictures(Dataset[tuple[Tensor, int]]):
     ) -> None:
         self.epoch = 0
         self._examples = examples
-        self._classes = {label: number for number, label in enumerate(labels)}
+        self._classes = {label: place for place, label in enumerate(labels)}
         self._preprocessing = preprocessing
         self._recipe = recipe
         self._transform = _augmentation(preprocessing, recipe) if train and recipe.augment != "none" else None
@@ -43,15 +43,15 @@ class Pictures(Dataset[tuple[Tensor, int]]):
         return len(self._examples)
 
     def __getitem__(self, place: int) -> tuple[Tensor, int]:
-        made = self.kept.get(place) if self.kept is not None else None
-        if made is None:
-            made = self._decoded(self._examples[place])
+        decoded = self.kept.get(place) if self.kept is not None else None
+        if decoded is None:
+            decoded = self._decoded(self._examples[place])
             if self.kept is not None:
-                self.kept[place] = made
+                self.kept[place] = decoded
         if self._transform is not None:
             seed_all(self._recipe.seed, self.epoch, place)
-            made = self._transform(made)
-        return made, self._classes[self._examples[place].label]
+            decoded = self._transform(decoded)
+        return decoded, self._classes[self._examples[place].label]
 
     def _decoded(self, example: Example) -> Any:
         """The upright picture where it is to be augmented, else the very pixels that classifying would see."""

@@ -14,9 +14,9 @@ from pipeline.images.preprocessing import Preprocessing
 SMALL_PICTURE = 32 * 32  # pixels: up to here a second thread slows training down, five times on a busy machine
 
 
-def seed_all(*numbers: int) -> None:
-    """Seed every generator that a transform or a layer may draw from."""
-    drawn = random.Random(" ".join(map(str, numbers))).getrandbits(32)
+def seed_all(*parts: int) -> None:
+    """Seed every generator that a transform or a layer may draw from, by what is unlike in every draw."""
+    drawn = random.Random(" ".join(map(str, parts))).getrandbits(32)
     random.seed(drawn)
     np.random.seed(drawn)
     torch.manual_seed(drawn)

@@ -7,15 +7,13 @@ with (`splits.parquet`), and those are left out unless asked for.
 import os
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from pipeline import durable, schema, storage
+from pipeline import schema, storage
 from pipeline.errors import EngineError, RequestError, RunError
 from pipeline.job import Options
 from pipeline.model import devices, engines
@@ -24,10 +22,10 @@ from pipeline.model.cascade import joined
 from pipeline.model.inference import Inference
 from pipeline.model.probabilities import to_probabilities
 from pipeline.timing import Stopwatch
+from pipeline.training import splitting
 from pipeline.training.calibrating import Bin, Classes, Floats, calibration_error, negative_log_likelihood, reliability
-from pipeline.training.labelled import Example, Labelled, Split, labels_of
+from pipeline.training.labelled import Labelled, labels_of
 
-SPLITS_FILE = "splits.parquet"
 Which = Literal["unseen", "test", "all"]
 SHOWN = 5
 
@@ -75,15 +73,15 @@ class Evaluation(BaseModel):
     remarks: tuple[str, ...]
 
 
-class Answers(NamedTuple):
-    """Predictions (`schema.PREDICTIONS`, in the order asked) and the logits that they come from."""
+class Classified(NamedTuple):
+    """Predictions (`schema.PREDICTIONS`, in the order asked) and the logits [images, outputs] that they come from."""
 
     predictions: pa.Table
     logits: Floats
     engine: str
 
 
-def classify(bundle: Bundle, paths: Sequence[str], options: Options) -> Answers:
+def classify(bundle: Bundle, paths: Sequence[str], options: Options) -> Classified:
     """Classify images in this process as a run of `classify` would."""
     device = devices.device_for(options.device)
     engines.check(bundle, options)
@@ -101,7 +99,7 @@ def classify(bundle: Bundle, paths: Sequence[str], options: Options) -> Answers:
         raise RunError(f"{bundle.name} cannot classify: {error}.") from error
     places = {path: place for place, path in enumerate(classified.predictions["path"].to_pylist())}
     order = np.array([places[path] for path in references["path"].to_pylist()])
-    return Answers(classified.predictions.take(order), classified.logits[order], inference.cascade.engine)
+    return Classified(classified.predictions.take(order), classified.logits[order], inference.cascade.engine)
 
 
 def evaluate(
@@ -125,13 +123,18 @@ def evaluate(
         )
     left_out = int((~kept).sum())
     remarks = [f"{left_out} images that the model was trained or validated with are left out."] if left_out else []
-    numbers = {label: number for number, label in enumerate(bundle.labels)}
-    classes = np.array([numbers[item.label] for item in items], dtype=np.int64)[kept]
-    answers = Answers(found.predictions.filter(pa.array(kept)), found.logits[kept], found.engine)
-    return _figures(bundle, answers, classes, left_out, remarks)
+    classes = _classes([item.label for item in items], bundle.labels)[kept]
+    counted = Classified(found.predictions.filter(pa.array(kept)), found.logits[kept], found.engine)
+    return _figures(bundle, counted, classes, left_out, remarks)
 
 
-def _figures(bundle: Bundle, found: Answers, classes: Classes, left_out: int, remarks: list[str]) -> Evaluation:
+def _classes(names: Sequence[str], labels: Sequence[str]) -> Classes:
+    """The place of each name among the labels."""
+    places = {label: place for place, label in enumerate(labels)}
+    return np.array([places[name] for name in names], dtype=np.int64)
+
+
+def _figures(bundle: Bundle, found: Classified, classes: Classes, left_out: int, remarks: list[str]) -> Evaluation:
     predictions, logits = found.predictions, found.logits
     status = np.array(predictions["status"].to_pylist())
     readable, answered = status != "error", status == "ok"
@@ -144,12 +147,11 @@ def _figures(bundle: Bundle, found: Answers, classes: Classes, left_out: int, re
     if not readable.all():
         causes = Counter(cause for cause in predictions["error"].to_pylist() if cause)
         remarks.append(f"{int((~readable).sum())} images cannot be read; most often: {causes.most_common(1)[0][0]}.")
-    numbers = {label: number for number, label in enumerate(bundle.labels)}
-    given = np.array([numbers[label] for label in predictions["label"].to_pylist() if label is not None], np.int64)
+    predicted = _classes([label for label in predictions["label"].to_pylist() if label is not None], bundle.labels)
     before = to_probabilities(logits[readable], 1.0)
     after = to_probabilities(logits[readable], bundle.temperature or 1.0)
     truth = classes[readable]
-    figures, confusion = _per_class(given, classes[answered], bundle.labels)
+    figures, confusion = _per_class(predicted, classes[answered], bundle.labels)
     return Evaluation(
         model=bundle.name,
         weights_sha256=bundle.weights_sha256,
@@ -160,7 +162,7 @@ def _figures(bundle: Bundle, found: Answers, classes: Classes, left_out: int, re
         abstained=int((status == "abstained").sum()),
         errors=int((~readable).sum()),
         left_out=left_out,
-        accuracy=float((given == classes[answered]).mean()) if answered.any() else 0.0,
+        accuracy=float((predicted == classes[answered]).mean()) if answered.any() else 0.0,
         coverage=float(answered.sum() / readable.sum()),
         classes=figures,
         confusion=confusion,
@@ -176,7 +178,7 @@ def _figures(bundle: Bundle, found: Answers, classes: Classes, left_out: int, re
 
 
 def _per_class(
-    given: Classes, classes: Classes, labels: Sequence[str]
+    predicted: Classes, classes: Classes, labels: Sequence[str]
 ) -> tuple[tuple[ClassFigures, ...], tuple[tuple[int, ...], ...]]:
     """Precision, recall and F1 of every class, and the confusion matrix."""
     import torch
@@ -187,50 +189,37 @@ def _per_class(
         multiclass_recall,
     )
 
-    if not len(given):
+    if not len(predicted):
         empty = tuple(ClassFigures(label=name, images=0, precision=None, recall=None, f1=None) for name in labels)
         return empty, tuple((0,) * len(labels) for _ in labels)
-    told, true = torch.from_numpy(given), torch.from_numpy(classes)
-    confusion = multiclass_confusion_matrix(told, true, num_classes=len(labels))
+    given, true = torch.from_numpy(predicted), torch.from_numpy(classes)
+    confusion = multiclass_confusion_matrix(given, true, num_classes=len(labels))
     precision, recall, f1 = (
-        figure(told, true, num_classes=len(labels), average="none").tolist()
+        figure(given, true, num_classes=len(labels), average="none").tolist()
         for figure in (multiclass_precision, multiclass_recall, multiclass_f1_score)
     )
-    there, named = confusion.sum(dim=1).tolist(), confusion.sum(dim=0).tolist()
+    members, named = confusion.sum(dim=1).tolist(), confusion.sum(dim=0).tolist()
     figures = tuple(
         ClassFigures(
             label=label,
-            images=there[number],
+            images=members[number],
             precision=precision[number] if named[number] else None,
-            recall=recall[number] if there[number] else None,
-            f1=f1[number] if there[number] or named[number] else None,
+            recall=recall[number] if members[number] else None,
+            f1=f1[number] if members[number] or named[number] else None,
         )
         for number, label in enumerate(labels)
     )
     return figures, tuple(map(tuple, confusion.tolist()))
 
 
-def write_splits(folder: Path, splits: dict[Split, tuple[Example, ...]]) -> None:
-    """Keep with the bundle which content was in which split."""
-    rows = [
-        {"content_hash": example.content_hash, "label": example.label, "split": name, "path": example.path}
-        for name, members in splits.items()
-        for example in members
-    ]
-    fields = pa.schema([(name, pa.string()) for name in ("content_hash", "label", "split", "path")])
-    with durable.atomic(folder / SPLITS_FILE) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, fields), temporary, compression="zstd")
-
-
 def _chosen(bundle: Bundle, hashes: Sequence[str | None], which: Which) -> list[bool]:
     """Which images count: `unseen` by training and validation, the `test` split alone, or `all`."""
-    file = bundle.folder / SPLITS_FILE
-    if which == "all" or (which == "unseen" and not file.exists()):
+    split_of = None if which == "all" else splitting.read(bundle.folder)
+    if which == "test" and split_of is None:
+        raise RequestError(
+            f"{bundle.folder} has no {splitting.SPLITS_FILE}, so its test split is not known; use --split all."
+        )
+    if split_of is None:
         return [True] * len(hashes)
-    if not file.exists():
-        raise RequestError(f"{bundle.folder} has no {SPLITS_FILE}, so its test split is not known; use --split all.")
-    stored = pq.ParquetFile(file).read()
-    split_of = dict(zip(stored["content_hash"].to_pylist(), stored["split"].to_pylist(), strict=True))
-    if which == "test":
-        return [split_of.get(each) == "test" for each in hashes]
-    return [split_of.get(each) in (None, "test") for each in hashes]
+    counted = ("test",) if which == "test" else ("test", None)
+    return [split_of.get(each or "") in counted for each in hashes]

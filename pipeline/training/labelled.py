@@ -1,7 +1,7 @@
 """A labelled directory → examples with a content hash, and splits that share no content.
 
 Labelled means: a folder per class, or a CSV or Parquet table of `path` and `label` (and `split`, where the user fixes
-it). Bytes are read, hashed and decoded as they are when classifying; whatever is wrong is said in words.
+it). Bytes are read, hashed and decoded as they are when classifying; whatever is wrong becomes a sentence.
 """
 
 import csv
@@ -48,7 +48,7 @@ class Example(NamedTuple):
     split: Split | None = None
 
 
-class Decoding(NamedTuple):
+class LabelledImages(NamedTuple):
     """What a labelled directory holds: each content once. `remarks` are sentences on what was left out."""
 
     examples: tuple[Example, ...]
@@ -67,9 +67,9 @@ def listed(source: str) -> list[Labelled]:
         raise RequestError(
             f"There is no labelled image in {source}: make a folder per class, or a table of path,label."
         )
-    twice = [path for path, times in Counter(item.path for item in found).items() if times > 1]
-    if twice:
-        raise RequestError(f"{source} names {_some(twice)} more than once; give every path one label.")
+    repeated = [path for path, times in Counter(item.path for item in found).items() if times > 1]
+    if repeated:
+        raise RequestError(f"{source} names {some(repeated)} more than once; give every path one label.")
     return sorted(found)
 
 
@@ -93,7 +93,7 @@ def _from_folders(root: str) -> list[Labelled]:
             "named after it, or give a CSV or Parquet table with the columns path and label."
         )
     if loose:
-        raise RequestError(f"{_some(loose)} in {root} lie outside the class folders: move them into one, or away.")
+        raise RequestError(f"{some(loose)} in {root} lie outside the class folders: move them into one, or away.")
     return found
 
 
@@ -108,9 +108,8 @@ def _from_table(file: Path) -> list[Labelled]:
             raise RequestError(f"{file}, row {number}: the {'label' if path else 'path'} is empty.")
         if split and split not in SPLITS:
             raise RequestError(f"{file}, row {number}: split is {split!r}; use {', '.join(SPLITS)} or leave it empty.")
-        inside = storage.is_uri(path) or path.startswith(("/", "~", "file://"))
         fixed = next((name for name in SPLITS if name == split), None)
-        found.append(Labelled(storage.absolute(path if inside else str(file.parent / path)), label, fixed))
+        found.append(Labelled(storage.absolute(path, file.parent), label, fixed))
     return found
 
 
@@ -144,22 +143,23 @@ def _check_columns(file: Path, names: Sequence[str]) -> None:
         raise RequestError(f"{file} has no column {' and no column '.join(missing)}; it has {', '.join(names)}.")
 
 
-def read(items: Sequence[Labelled], max_pixels: int) -> Decoding:
+def read(items: Sequence[Labelled], max_pixels: int) -> LabelledImages:
     """Read and decode every image once. Raises `RequestError` where labels contradict each other."""
     with ThreadPoolExecutor() as pool:
-        looked = list(pool.map(lambda item: _look(item, max_pixels), items))
-    examples = [found for found in looked if isinstance(found, Example)]
-    unreadable = tuple((item.path, found) for item, found in zip(items, looked, strict=True) if isinstance(found, str))
+        examined = list(pool.map(lambda item: _examined(item, max_pixels), items))
+    examples = [found for found in examined if isinstance(found, Example)]
+    both = zip(items, examined, strict=True)
+    unreadable = tuple((item.path, found) for item, found in both if isinstance(found, str))
     remarks = []
     if unreadable:
         causes = [f"{path} ({cause})" for path, cause in unreadable]
-        remarks.append(f"{len(unreadable)} of {len(items)} images cannot be read and are left out: {_some(causes)}.")
+        remarks.append(f"{len(unreadable)} of {len(items)} images cannot be read and are left out: {some(causes)}.")
     once = _once(examples)
     if len(once) < len(examples):
         remarks.append(f"{len(examples) - len(once)} images repeat the content of another one and are left out.")
     if not once:
         raise RequestError(f"None of the {len(items)} images can be read; the first: {unreadable[0][1]}.")
-    return Decoding(tuple(once), unreadable, tuple(remarks))
+    return LabelledImages(tuple(once), unreadable, tuple(remarks))
 
 
 def picture(path: str, mode: str, max_pixels: int, expected_hash: str | None = None) -> Image.Image:
@@ -179,7 +179,7 @@ def picture(path: str, mode: str, max_pixels: int, expected_hash: str | None = N
         raise ImageError(ErrorStage.DECODE, storage.cause(error)) from error
 
 
-def _look(item: Labelled, max_pixels: int) -> Example | str:
+def _examined(item: Labelled, max_pixels: int) -> Example | str:
     """The example, or why it cannot be read."""
     try:
         data = storage.read(item.path).data
@@ -201,13 +201,16 @@ def _once(examples: Sequence[Example]) -> list[Example]:
     for example in examples:
         same[example.content_hash].append(example)
     for what in ("label", "split"):
-        close = [group for group in same.values() if len({getattr(example, what) for example in group}) > 1]
-        if close:
-            pairs = [" = ".join(f"{each.path} ({getattr(each, what)})" for each in group[:2]) for group in close]
-            raise RequestError(f"The same bytes have more than one {what}: {_some(pairs)}. Keep one of each.")
+        contradictory = [group for group in same.values() if len({getattr(example, what) for example in group}) > 1]
+        if contradictory:
+            pairs = [
+                " = ".join(f"{each.path} ({getattr(each, what)})" for each in group[:2]) for group in contradictory
+            ]
+            raise RequestError(f"The same bytes have more than one {what}: {some(pairs)}. Keep one of each.")
     return [group[0] for group in same.values()]
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
     shown = ", ".join(names[:SHOWN])
     return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"

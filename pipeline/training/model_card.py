@@ -1,13 +1,15 @@
 """The model card: what a trained bundle is, what it was trained on, how good it is, and where it should not be used."""
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
+from pipeline.markdown import Markup, code, escaped, table
 from pipeline.model.bundle import Bundle
 from pipeline.training.evaluating import Evaluation
-from pipeline.training.labelled import SPLITS, Example, Split
+from pipeline.training.labelled import SPLITS
 from pipeline.training.recipe import Recipe
+from pipeline.training.splitting import Splits
 from pipeline.training.trainer import Fitted
 
 SHOWN = 50  # classes listed
@@ -18,40 +20,13 @@ def model_card(
     recipe: Recipe,
     fitted: Fitted,
     found: Evaluation | None,
-    splits: dict[Split, tuple[Example, ...]],
+    splits: Splits,
     remarks: Sequence[str],
     parameters: int,
 ) -> str:
     """The card as Markdown, with the front matter that model hubs read. `found` is None without a test split."""
-    height, width, channels = bundle.preprocessing.shape
-    origin = f"fine-tuned from `{recipe.weights}`" if recipe.weights else "trained from scratch"
     lines = [
-        "---",
-        "library_name: timm",
-        "pipeline_tag: image-classification",
-        "tags: [image-classification, shardseer]",
-        "---",
-        "",
-        f"# {bundle.name}",
-        "",
-        f"A convolutional network (`{bundle.architecture}`, {parameters:,} parameters) that tells "
-        f"{len(bundle.labels)} classes apart, {origin} with Shardseer.",
-        "",
-        "```sh",
-        f"shardseer classify IMAGES --output OUT --model {bundle.name}",
-        f"shardseer evaluate {bundle.name} LABELLED",
-        "```",
-        "",
-        *_table(
-            ("", ""),
-            [
-                ("input", f"{width}×{height} pixels, {'grey' if channels == 1 else 'RGB'}"),
-                ("output", "one logistic output" if bundle.is_logistic else f"softmax over {bundle.outputs} outputs"),
-                ("temperature", f"{bundle.temperature:g}, fitted on the validation split"),
-                ("weights SHA-256", f"`{bundle.weights_sha256}`"),
-            ],
-        ),
-        "",
+        *_introduction(bundle, recipe, parameters),
         "## How good it is",
         "",
         *_figures(found),
@@ -59,17 +34,9 @@ def model_card(
         "",
         *_data(bundle.labels, splits),
         "",
-        *(f"- {remark}" for remark in remarks),
+        *(f"- {escaped(remark)}" for remark in remarks),
         "",
-        "## How it was trained",
-        "",
-        f"{len(fitted.history)} epochs, weights of epoch {fitted.best_epoch} (least validation loss). "
-        + ("Classes were weighed by how rare they are." if fitted.class_weights else "Classes were not weighed."),
-        "",
-        "![learning curves](learning_curves.png)",
-        "",
-        *_table(("setting", "value"), [(name, f"`{value}`") for name, value in _settings(recipe).items()]),
-        "",
+        *_training(recipe, fitted),
         "## Where not to use it",
         "",
         "The figures hold for images like those it was tested on. It always names one of its classes, also for a "
@@ -80,13 +47,62 @@ def model_card(
     return "\n".join(lines)
 
 
+def _introduction(bundle: Bundle, recipe: Recipe, parameters: int) -> list[str]:
+    """What it is, how it is used, and what goes in and out."""
+    height, width, channels = bundle.preprocessing.shape
+    origin = f"fine-tuned from {code(recipe.weights)}" if recipe.weights else "trained from scratch"
+    return [
+        "---",
+        "library_name: timm",
+        "pipeline_tag: image-classification",
+        "tags: [image-classification, shardseer]",
+        "---",
+        "",
+        f"# {escaped(bundle.name)}",
+        "",
+        f"A convolutional network ({code(bundle.architecture)}, {parameters:,} parameters) that tells "
+        f"{len(bundle.labels)} classes apart, {origin} with Shardseer.",
+        "",
+        "```sh",
+        f"shardseer classify IMAGES --output OUT --model {shlex.quote(bundle.name)}",
+        f"shardseer evaluate {shlex.quote(bundle.name)} LABELLED",
+        "```",
+        "",
+        *table(
+            ("", ""),
+            [
+                ("input", f"{width}×{height} pixels, {'grey' if channels == 1 else 'RGB'}"),
+                ("output", "one logistic output" if bundle.is_logistic else f"softmax over {bundle.outputs} outputs"),
+                ("temperature", f"{bundle.temperature:g}, fitted on the validation split"),
+                ("weights SHA-256", code(bundle.weights_sha256)),
+            ],
+        ),
+        "",
+    ]
+
+
+def _training(recipe: Recipe, fitted: Fitted) -> list[str]:
+    chosen = recipe.model_dump(exclude={"layers"}, exclude_none=True)
+    return [
+        "## How it was trained",
+        "",
+        f"{len(fitted.history)} epochs, weights of epoch {fitted.best_epoch} (least validation loss). "
+        + ("Classes were weighed by how rare they are." if fitted.class_weights else "Classes were not weighed."),
+        "",
+        "![learning curves](learning_curves.png)",
+        "",
+        *table(("setting", "value"), [(name.replace("_", " "), code(str(value))) for name, value in chosen.items()]),
+        "",
+    ]
+
+
 def _figures(found: Evaluation | None) -> list[str]:
     if found is None:
         return ["Not known: no test split was held out.", ""]
     return [
         f"On {found.images:,} held-out images that nothing was fitted on:",
         "",
-        *_table(
+        *table(
             ("", ""),
             [
                 ("accuracy", f"{found.accuracy:.2%}"),
@@ -101,7 +117,7 @@ def _figures(found: Evaluation | None) -> list[str]:
             ],
         ),
         "",
-        *_table(
+        *table(
             ("class", "images", "precision", "recall", "F1"),
             [
                 (each.label, f"{each.images:,}", *(share(value) for value in (each.precision, each.recall, each.f1)))
@@ -109,7 +125,7 @@ def _figures(found: Evaluation | None) -> list[str]:
             ],
         ),
         "",
-        *(f"- {remark}" for remark in found.remarks),
+        *(f"- {escaped(remark)}" for remark in found.remarks),
         "",
         "![confusion matrix](confusion_matrix.png)",
         "![reliability diagram](reliability.png)",
@@ -122,22 +138,12 @@ def share(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _data(labels: Sequence[str], splits: dict[Split, tuple[Example, ...]]) -> list[str]:
+def _data(labels: Sequence[str], splits: Splits) -> list[str]:
     counts = {name: Counter(example.label for example in members) for name, members in splits.items()}
     rows = [(label, *(f"{counts[name][label]:,}" for name in SPLITS)) for label in labels[:SHOWN]]
-    rows.append(("**all**", *(f"{len(splits[name]):,}" for name in SPLITS)))
+    rows.append((Markup("**all**"), *(f"{len(splits[name]):,}" for name in SPLITS)))
     return [
         "Images per class and split; no content is in two splits (`splits.parquet` has every hash).",
         "",
-        *_table(("class", *SPLITS), rows),
+        *table(("class", *SPLITS), rows),
     ]
-
-
-def _settings(recipe: Recipe) -> dict[str, Any]:
-    chosen = recipe.model_dump(exclude={"layers"}, exclude_none=True)
-    return {name.replace("_", " "): value for name, value in chosen.items()}
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    return lines + [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]

@@ -6,7 +6,7 @@ command continues after the last finished epoch.
 
 import fcntl
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,16 @@ import numpy as np
 
 from pipeline import durable, storage
 from pipeline.errors import RequestError
+from pipeline.events import Events
 from pipeline.job import Options
 from pipeline.model import bundle as bundles
 from pipeline.model import devices
 from pipeline.model.bundle import Bundle
 from pipeline.training import calibrating, evaluating, labelled, plotting, splitting
 from pipeline.training.evaluating import Evaluation
-from pipeline.training.labelled import Example, Split
 from pipeline.training.model_card import model_card
 from pipeline.training.recipe import Recipe, build
+from pipeline.training.splitting import Splits
 from pipeline.training.trainer import Fitted, Trainer
 
 METRICS, CARD, CURVES, CONFUSION, RELIABILITY = (
@@ -33,13 +34,14 @@ METRICS, CARD, CURVES, CONFUSION, RELIABILITY = (
     "confusion_matrix.png",
     "reliability.png",
 )
-Tell = Callable[[str], None]
 
 
 class Training:
     """One training while it happens. Call `read`, `fit`, `test` and `publish` in this order."""
 
-    def __init__(self, source: str, output: str, recipe: Recipe, *, tell: Tell, fresh: bool = False) -> None:
+    def __init__(
+        self, source: str, output: str, recipe: Recipe, *, events: Events = Events(), fresh: bool = False
+    ) -> None:
         """`source` is the labelled directory or table, `output` the bundle folder to be. Raises `RequestError`."""
         if storage.is_uri(output):
             raise RequestError(f"The bundle must be a local folder, not {output}.")
@@ -48,10 +50,10 @@ class Training:
         self._scratch = self._output.with_name(f"{self._output.name}.unfinished")
         self._made = self._scratch / self._output.name
         self._recipe = recipe
-        self._tell = tell
+        self._events = events
         self._fresh = fresh
         self._remarks: list[str] = []
-        self._splits: dict[Split, tuple[Example, ...]]
+        self._splits: Splits
         self._labels: tuple[str, ...]
         self._fitted: Fitted
         self._bundle: Bundle
@@ -73,17 +75,17 @@ class Training:
     def read(self) -> None:
         """Read every labelled image, cut the splits, and see whether there is anything to do. Raises `RequestError`."""
         devices.device_for(self._recipe.device)
-        reading = labelled.read(labelled.listed(self._source), self._recipe.max_pixels)
-        self._labels = labelled.labels_of(reading.examples)
+        images = labelled.read(labelled.listed(self._source), self._recipe.max_pixels)
+        self._labels = labelled.labels_of(images.examples)
         recipe = self._recipe
         self._splits, missing = splitting.split(
-            reading.examples, validation=recipe.validation, test=recipe.test, seed=recipe.seed
+            images.examples, validation=recipe.validation, test=recipe.test, seed=recipe.seed
         )
-        self._remarks = [*reading.remarks, *missing]
+        self._remarks = [*images.remarks, *missing]
         for remark in self._remarks:
-            self._tell(remark)
+            self._events.message(remark)
         sizes = ", ".join(f"{len(members):,} {name}" for name, members in self._splits.items())
-        self._tell(f"{len(reading.examples):,} images of {len(self._labels)} classes: {sizes}.")
+        self._events.message(f"{len(images.examples):,} images of {len(self._labels)} classes: {sizes}.")
 
     def is_done(self) -> bool:
         """Whether this very training was finished before. Raises `RequestError` where something else is in the way."""
@@ -97,7 +99,9 @@ class Training:
         except (OSError, ValueError, KeyError):
             raise RequestError(f"{self._output} exists and is no bundle of shardseer train; choose another.") from None
         if stored["key"] == self._recipe.key(self._splits):
-            self._tell(f"{self._output} was trained with these images and settings already; --fresh trains it again.")
+            self._events.message(
+                f"{self._output} was trained with these images and settings already; --fresh trains it again."
+            )
             return True
         raise RequestError(
             f"{self._output} is a bundle of other images or settings; choose another output, or --fresh to replace it."
@@ -116,15 +120,14 @@ class Training:
             train=self._splits["train"],
             validation=self._splits["validation"],
         )
-        self._tell(
-            f"Training {self._parameters:,} parameters on {preprocessing.width}×{preprocessing.height}×{preprocessing.channels}."
-        )
-        self._fitted = trainer.fit(self._scratch / "checkpoint.pt", self._recipe.key(self._splits), self._tell)
+        shape = f"{preprocessing.width}×{preprocessing.height}×{preprocessing.channels}"
+        self._events.message(f"Training {self._parameters:,} parameters on {shape}.")
+        self._fitted = trainer.fit(self._scratch / "checkpoint.pt", self._recipe.key(self._splits), self._events)
         durable.remove(self._made)
         bundles.save(trainer.net, self._made, self._labels)
         temperature = self._fit_temperature(bundles.load(self._made))
         bundles.save(trainer.net, self._made, self._labels, temperature=temperature)
-        evaluating.write_splits(self._made, self._splits)
+        splitting.write(self._made, self._splits)
         self._bundle = bundles.load(self._made)
 
     def _fit_temperature(self, bundle: Bundle) -> float:
@@ -161,7 +164,7 @@ class Training:
             durable.move(self._output, self._scratch / "replaced")
         durable.move(self._made, self._output)
         durable.remove(self._scratch)
-        self._tell(f"Bundle: {self._output}")
+        self._events.message(f"Bundle: {self._output}")
         return self._output
 
     def _metrics(self) -> dict[str, Any]:
@@ -184,9 +187,11 @@ class Training:
         }
 
 
-def train(source: str, output: str, recipe: Recipe, *, tell: Tell, fresh: bool = False) -> Evaluation | None:
+def train(
+    source: str, output: str, recipe: Recipe, *, events: Events = Events(), fresh: bool = False
+) -> Evaluation | None:
     """All phases, one after the other, in this process."""
-    training = Training(source, output, recipe, tell=tell, fresh=fresh)
+    training = Training(source, output, recipe, events=events, fresh=fresh)
     with training.held():
         training.read()
         if training.is_done():

@@ -12,12 +12,13 @@ from pipeline.errors import RequestError
 from pipeline.images.preprocessing import RESAMPLING, Preprocessing
 from pipeline.job import Device, validation_message
 from pipeline.model import resolving
-from pipeline.training.labelled import Example, Split
+from pipeline.training.labelled import Example
+from pipeline.training.splitting import Splits
 
 if TYPE_CHECKING:
     import torch
 
-PLAIN_SIDES = (8, 128)  # pixels: what the plain network takes as its input's side, unless told
+PLAIN_SIDES = (8, 128)  # pixels: what the plain network takes as its input's side, unless one is given
 AUGMENT: dict[str, dict[str, Any]] = {  # arguments of timm's training transform
     "light": {"scale": (0.7, 1.0), "ratio": (0.85, 1.18), "hflip": 0.0, "color_jitter": None},
     "standard": {"scale": (0.35, 1.0), "ratio": (0.75, 1.33), "hflip": 0.5, "color_jitter": 0.3},
@@ -94,7 +95,7 @@ class Recipe(BaseModel):
         """The learning rate at its peak."""
         return self.learning_rate or (5e-4 if self.weights else 2e-3)
 
-    def key(self, splits: dict[Split, tuple[Example, ...]]) -> str:
+    def key(self, splits: Splits) -> str:
         """What makes two commands the same training: all settings but the device, and every example of every split."""
         content = {
             "recipe": self.model_dump(mode="json", exclude={"device"}),
@@ -106,7 +107,7 @@ class Recipe(BaseModel):
 def build(
     recipe: Recipe, labels: Sequence[str], examples: Sequence[Example]
 ) -> tuple["torch.nn.Module", Preprocessing]:
-    """The network with its first weights, and its input contract. Raises `RequestError`."""
+    """The network with its first weights, and its preprocessing. Raises `RequestError`."""
     import timm
     import torch
 
@@ -129,7 +130,10 @@ def build(
     cfg = dict(net.pretrained_cfg)
     if cfg["interpolation"] not in RESAMPLING:  # timm's `random`, say
         cfg["interpolation"] = "bicubic"
-    preprocessing = Preprocessing.of_timm(cfg, size=recipe.size, channels=channels)
+    try:
+        preprocessing = Preprocessing.of_timm(cfg, size=recipe.size, channels=channels)
+    except ValueError as error:
+        raise RequestError(f"--architecture {name} cannot be trained with {channels} channels: {error}.") from None
     return _with_preprocessing(net, preprocessing), preprocessing
 
 
@@ -173,7 +177,7 @@ def _from_weights(recipe: Recipe, weights: str, outputs: int) -> tuple["torch.nn
 
 
 def _with_preprocessing(net: Any, preprocessing: Preprocessing) -> "torch.nn.Module":
-    """Write the contract where timm looks for it when a network is saved."""
+    """Write the preprocessing where timm takes it from when a network is saved."""
     net.pretrained_cfg = {
         **net.pretrained_cfg,
         **preprocessing.to_timm(),

@@ -1,16 +1,25 @@
-"""Examples → training, validation and test splits that share no content, cut by content hash and seed."""
+"""Examples → training, validation and test splits that share no content, cut by content hash and seed.
+
+A bundle keeps the content hashes of its splits (`splits.parquet`), so that later figures can leave them out.
+"""
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import durable
 from pipeline.errors import RequestError
-from pipeline.training.labelled import SPLITS, Example, Split, _some, labels_of
+from pipeline.training.labelled import SPLITS, Example, Split, labels_of, some
+
+Splits = Mapping[Split, tuple[Example, ...]]
+SPLITS_FILE = "splits.parquet"
 
 
-def split(
-    examples: Sequence[Example], *, validation: float, test: float, seed: int
-) -> tuple[dict[Split, tuple[Example, ...]], tuple[str, ...]]:
+def split(examples: Sequence[Example], *, validation: float, test: float, seed: int) -> tuple[Splits, tuple[str, ...]]:
     """Cut every class into the three splits by content hash and seed; also remarks on what is missing where.
 
     Splits that the user fixed stay; where there are any in `test`, the others go to training and validation only.
@@ -44,20 +53,40 @@ def _share(members: int, fraction: float, keep: int) -> int:
 def _check_splits(labels: Sequence[str], cut: dict[Split, list[Example]]) -> tuple[str, ...]:
     if len(labels) < 2:
         raise RequestError(f"There is only the class {labels[0]!r}; a classifier needs at least two.")
-    has = {name: Counter(example.label for example in members) for name, members in cut.items()}
-    single = [label for label in labels if sum(counts[label] for counts in has.values()) == 1]
+    counts = {name: Counter(example.label for example in members) for name, members in cut.items()}
+    single = [label for label in labels if sum(count[label] for count in counts.values()) == 1]
     if single:
         raise RequestError(
-            f"{_some([repr(label) for label in single])} has one example only: nothing would be left to validate with. "
+            f"{some([repr(label) for label in single])} has one example only: nothing would be left to validate with. "
             "Add examples (ten or more), or remove the class."
         )
-    untrained = [label for label in labels if not has["train"][label]]
+    untrained = [label for label in labels if not counts["train"][label]]
     if untrained:
-        raise RequestError(f"No training example is left for {_some(untrained)}; add examples or change the split.")
+        raise RequestError(f"No training example is left for {some(untrained)}; add examples or change the split.")
     if not cut["validation"]:
         raise RequestError("There are no validation images; they say when to stop. Raise --validation above 0.")
     return tuple(
-        f"The {name} split has no example of {_some(missing)}: its figures say nothing about that class."
+        f"The {name} split has no example of {some(missing)}: its figures say nothing about that class."
         for name in SPLITS[1:]
-        if cut[name] and (missing := [label for label in labels if not has[name][label]])
+        if cut[name] and (missing := [label for label in labels if not counts[name][label]])
     )
+
+
+def write(folder: Path, splits: Splits) -> None:
+    """Keep in a bundle's folder which content was in which split."""
+    rows = [
+        {"content_hash": example.content_hash, "label": example.label, "split": name, "path": example.path}
+        for name, members in splits.items()
+        for example in members
+    ]
+    fields = pa.schema([(name, pa.string()) for name in ("content_hash", "label", "split", "path")])
+    with durable.atomic(folder / SPLITS_FILE) as temporary:
+        pq.write_table(pa.Table.from_pylist(rows, fields), temporary, compression="zstd")
+
+
+def read(folder: Path) -> dict[str, Split] | None:
+    """The split of each content hash that a bundle was made from; None where it does not say."""
+    if not (folder / SPLITS_FILE).exists():
+        return None
+    stored = pq.ParquetFile(folder / SPLITS_FILE).read()
+    return dict(zip(stored["content_hash"].to_pylist(), stored["split"].to_pylist(), strict=True))

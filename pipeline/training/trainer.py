@@ -1,4 +1,4 @@
-"""The training loop: examples → weights, with early stopping, a checkpoint after every epoch, and no luck involved.
+"""The training loop: examples → weights, with early stopping, and a checkpoint after every epoch.
 
 Every random number is drawn from (seed, epoch, step) or (seed, epoch, image), never from what came before: a training
 that was killed and started again gives bit for bit the weights of one that ran through.
@@ -6,7 +6,7 @@ that was killed and started again gives bit for bit the weights of one that ran 
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from pipeline import durable, storage
 from pipeline.errors import RequestError, RunError
+from pipeline.events import Events
 from pipeline.images.preprocessing import Preprocessing
 from pipeline.model import devices
 from pipeline.model.normalising import Normalise
@@ -26,7 +27,6 @@ from pipeline.training.recipe import Recipe
 
 WARM_UP = 0.05  # of all steps, in which the learning rate rises
 RARE = 3  # how many times the smallest class the largest may be before `auto` weighs classes
-Tell = Callable[[str], None]
 
 
 class Epoch(BaseModel):
@@ -83,19 +83,19 @@ class Trainer:
         self._best: dict[str, Tensor] = {}
         self._best_epoch = 0
 
-    def fit(self, checkpoint: Path, key: str, tell: Tell) -> Fitted:
+    def fit(self, checkpoint: Path, key: str, events: Events) -> Fitted:
         """Train from the start or from `checkpoint`, which holds a training with the same `key`; keep the best epoch.
 
         Afterwards `net` has the weights of the epoch with the least validation loss, evaluating, on the CPU.
         """
         with deterministic(threads_for(self._preprocessing)):
-            self._resume(checkpoint, key, tell)
+            self._resume(checkpoint, key, events)
             while not self._is_done():
                 done = self._epoch(len(self._history) + 1)
                 self._save(checkpoint, key)
-                tell(self._line(done))
+                events.message(self._line(done))
         if len(self._history) < self._recipe.epochs:
-            tell(f"Stopped early: the validation loss has not fallen for {self._recipe.patience} epochs.")
+            events.message(f"Stopped early: the validation loss has not fallen for {self._recipe.patience} epochs.")
         self.net.load_state_dict(self._best)
         self.net.to("cpu").eval()
         weights = self._weights
@@ -120,10 +120,10 @@ class Trainer:
         """One pass over the training images, then one over the validation images."""
         self.net.train()
         self._train.epoch = number
-        order = _batches(len(self._train), self._recipe.batch_size, self._recipe.seed, number)
+        batches = _batches(len(self._train), self._recipe.batch_size, self._recipe.seed, number)
         total, right, rate = 0.0, 0, 0.0
-        for step, (pixels, classes) in enumerate(self._loader(self._train, order)):
-            rate = self._set_rate((number - 1 + step / len(order)) / self._recipe.epochs)
+        for step, (pixels, classes) in enumerate(self._loader(self._train, batches)):
+            rate = self._set_rate((number - 1 + step / len(batches)) / self._recipe.epochs)
             seed_all(self._recipe.seed, number, -1 - step)  # for dropout
             outputs = self._run(pixels)
             loss = self._loss(outputs, classes.to(self._device), self._weights)
@@ -132,7 +132,7 @@ class Trainer:
             nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
             self._optimizer.step()
             total += loss.item() * len(classes)
-            right += int((answers(outputs).cpu() == classes).sum())
+            right += int((predicted(outputs).cpu() == classes).sum())
         if not math.isfinite(total):
             raise RunError(f"The loss became {total} in epoch {number}; lower --learning-rate.")
         logits, classes = self._validate()
@@ -141,7 +141,7 @@ class Trainer:
             loss=total / len(self._train),
             accuracy=right / len(self._train),
             validation_loss=self._loss(logits, classes, None).item(),
-            validation_accuracy=(answers(logits) == classes).float().mean().item(),
+            validation_accuracy=(predicted(logits) == classes).float().mean().item(),
             learning_rate=rate,
         )
         if not self._history or done.validation_loss < self._history[self._best_epoch - 1].validation_loss:
@@ -154,17 +154,17 @@ class Trainer:
         """Logits and classes of the validation images."""
         self.net.eval()
         size = self._recipe.batch_size
-        order = [
+        batches = [
             list(range(start, min(start + size, len(self._validation))))
             for start in range(0, len(self._validation), size)
         ]
         with torch.inference_mode():
-            found = [(self._run(pixels).cpu(), classes) for pixels, classes in self._loader(self._validation, order)]
+            found = [(self._run(pixels).cpu(), classes) for pixels, classes in self._loader(self._validation, batches)]
         return torch.cat([logits for logits, _ in found]), torch.cat([classes for _, classes in found])
 
-    def _loader(self, pictures: Pictures, order: list[list[int]]) -> "DataLoader[tuple[Tensor, int]]":
+    def _loader(self, pictures: Pictures, batches: list[list[int]]) -> "DataLoader[tuple[Tensor, int]]":
         processes = 0 if pictures.kept is not None else min(8, len(os.sched_getaffinity(0)))
-        return DataLoader(pictures, batch_sampler=order, num_workers=processes)
+        return DataLoader(pictures, batch_sampler=batches, num_workers=processes)
 
     def _run(self, pixels: Tensor) -> Tensor:
         """Normalise uint8 pixels on the device, as the engines do, and run the network."""
@@ -199,7 +199,7 @@ class Trainer:
         with durable.atomic(checkpoint) as temporary:
             torch.save(content, temporary)
 
-    def _resume(self, checkpoint: Path, key: str, tell: Tell) -> None:
+    def _resume(self, checkpoint: Path, key: str, events: Events) -> None:
         if not checkpoint.exists():
             return
         try:
@@ -216,7 +216,7 @@ class Trainer:
         self._history = [Epoch.model_validate(epoch) for epoch in content["history"]]
         self._best = {name: value.cpu() for name, value in content["best"].items()}
         self._best_epoch = content["best_epoch"]
-        tell(f"Continuing after epoch {len(self._history)}.")
+        events.message(f"Continuing after epoch {len(self._history)}.")
 
 
 def class_weights(examples: Sequence[Example], labels: Sequence[str], recipe: Recipe) -> list[float] | None:
@@ -226,7 +226,7 @@ def class_weights(examples: Sequence[Example], labels: Sequence[str], recipe: Re
     return None if balanced else [len(examples) / (len(labels) * count) for count in counts]
 
 
-def answers(outputs: Tensor) -> Tensor:
+def predicted(outputs: Tensor) -> Tensor:
     """The most probable class of each row of logits."""
     return (outputs[:, 0] > 0).long() if outputs.shape[1] == 1 else outputs.argmax(dim=1)
 
@@ -234,7 +234,7 @@ def answers(outputs: Tensor) -> Tensor:
 def _batches(number: int, size: int, seed: int, epoch: int) -> list[list[int]]:
     """A new order for every epoch, cut into batches; a single image left over joins the last batch."""
     order = torch.randperm(number, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch)).tolist()
-    cuts = [order[start : start + size] for start in range(0, number, size)]
-    if len(cuts) > 1 and len(cuts[-1]) == 1:  # batch normalisation has no deviation of one value
-        cuts[-2:] = [cuts[-2] + cuts[-1]]
-    return cuts
+    batches = [order[start : start + size] for start in range(0, number, size)]
+    if len(batches) > 1 and len(batches[-1]) == 1:  # batch normalisation has no deviation of one value
+        batches[-2:] = [batches[-2] + batches[-1]]
+    return batches

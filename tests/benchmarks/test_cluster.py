@@ -1,4 +1,4 @@
-"""The simulated cluster: the real dispatcher hands every shard to one sleeping actor, and every part is accepted."""
+"""The simulated cluster: the real executor assigns every shard to one sleeping actor, and every part is accepted."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ ray.shutdown()
 """
 
 
-def test_every_shard_is_handed_out_once_and_its_part_accepted(tmp_path: Path) -> None:
+def test_every_shard_is_assigned_once_and_its_part_accepted(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path)],
         cwd=ROOT,
@@ -35,7 +35,7 @@ def test_every_shard_is_handed_out_once_and_its_part_accepted(tmp_path: Path) ->
     )
     assert done.returncode == 0, done.stderr
     (run,) = (tmp_path / "out" / "runs").glob("r*")
-    logs = [log.read_text().splitlines() for log in (run / "logs").glob("handed-*.txt")]
+    logs = [log.read_text().splitlines() for log in (run / "logs").glob("assigned-*.txt")]
     assert len(logs) == ACTORS
     assert all(logs), "every actor got shards"
     parts = [read_receipt(part) for part in (tmp_path / "out" / "predictions").glob("*/*/*.parquet")]

@@ -14,7 +14,7 @@ from pipeline.model import resolving
 from pipeline.model.probabilities import to_probabilities
 
 
-def chance_without(bundle: bundles.Bundle, net: torch.nn.Module, pixels, hidden, explained: int) -> float:
+def probability_without(bundle: bundles.Bundle, net: torch.nn.Module, pixels, hidden, explained: int) -> float:
     """The probability of a class when the pixels in `hidden` have the picture's mean colour."""
     covered = pixels.astype(np.float32).copy()
     covered[hidden] = covered.mean(axis=(0, 1))
@@ -34,8 +34,8 @@ def drops(bundle: bundles.Bundle, paths: list[Path]) -> tuple[float, float]:
         for places, falls in ((order[-tenth:], hot), (order[:tenth], cold)):
             hidden = np.zeros(found.heat.size, dtype=bool)
             hidden[places] = True
-            chance = chance_without(bundle, net, pixels, hidden.reshape(found.heat.shape), found.explained)
-            falls.append(float(found.probabilities[found.explained]) - chance)
+            probability = probability_without(bundle, net, pixels, hidden.reshape(found.heat.shape), found.explained)
+            falls.append(float(found.probabilities[found.explained]) - probability)
     return float(np.mean(hot)), float(np.mean(cold))
 
 

@@ -84,13 +84,13 @@ def test_unreadable_and_repeated_images_are_left_out_in_words(tmp_path: Path):
     save(tmp_path / "b" / "2.png", 2)
     (tmp_path / "b" / "broken.png").write_bytes(b"<html>")
     Image.new("L", (200, 200)).save(tmp_path / "b" / "large.png")
-    decoding = labelled.read(labelled.listed(str(tmp_path)), MAX_PIXELS)
-    assert [Path(each.path).name for each in decoding.examples] == ["1.png", "2.png"]
-    assert {Path(path).name for path, _ in decoding.unreadable} == {"broken.png", "large.png"}
-    said = " ".join(decoding.remarks)
-    assert "2 of 5 images cannot be read" in said
-    assert "not an image in a format that is read" in said
-    assert "1 images repeat the content" in said
+    images = labelled.read(labelled.listed(str(tmp_path)), MAX_PIXELS)
+    assert [Path(each.path).name for each in images.examples] == ["1.png", "2.png"]
+    assert {Path(path).name for path, _ in images.unreadable} == {"broken.png", "large.png"}
+    remarks = " ".join(images.remarks)
+    assert "2 of 5 images cannot be read" in remarks
+    assert "not an image in a format that is read" in remarks
+    assert "1 images repeat the content" in remarks
 
 
 def test_equal_bytes_with_two_labels_are_refused(tmp_path: Path):
@@ -102,8 +102,8 @@ def test_equal_bytes_with_two_labels_are_refused(tmp_path: Path):
 
 
 def test_splits_share_no_content_and_keep_every_class(digits: Path):
-    decoding = labelled.read(labelled.listed(str(digits)), MAX_PIXELS)
-    splits, remarks = splitting.split(decoding.examples, validation=0.15, test=0.2, seed=3)
+    images = labelled.read(labelled.listed(str(digits)), MAX_PIXELS)
+    splits, remarks = splitting.split(images.examples, validation=0.15, test=0.2, seed=3)
     hashes = {name: {each.content_hash for each in members} for name, members in splits.items()}
     assert sum(len(found) for found in hashes.values()) == len(set.union(*hashes.values())) == 1797
     assert remarks == ()
@@ -112,8 +112,8 @@ def test_splits_share_no_content_and_keep_every_class(digits: Path):
         counts = Counter(each.label for each in members)
         assert len(counts) == 10
         assert max(counts.values()) - min(counts.values()) <= 8, "every split has the classes in equal shares"
-    again, _ = splitting.split(list(reversed(decoding.examples)), validation=0.15, test=0.2, seed=3)
-    other, _ = splitting.split(decoding.examples, validation=0.15, test=0.2, seed=4)
+    again, _ = splitting.split(list(reversed(images.examples)), validation=0.15, test=0.2, seed=3)
+    other, _ = splitting.split(images.examples, validation=0.15, test=0.2, seed=4)
     assert again == splits
     assert other["test"] != splits["test"]
 

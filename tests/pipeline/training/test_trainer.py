@@ -9,14 +9,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from pipeline.errors import RequestError
+from pipeline.events import Events
 from pipeline.images.decoding import open_image
 from pipeline.job import Options
 from pipeline.model import bundle as bundles
-from pipeline.training import evaluating, labelled, phases
+from pipeline.training import evaluating, labelled, phases, splitting
 from pipeline.training.recipe import Recipe
 from pipeline.training.trainer import class_weights
 from tests.conftest import ROOT, shardseer
@@ -24,10 +26,20 @@ from tests.conftest import ROOT, shardseer
 SHORT = ("--epochs", "6", "--batch-size", "8")
 
 
+class Messages(Events):
+    """Keeps every sentence."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
 def train(source: Path, output: Path, **chosen: object) -> list[str]:
-    said: list[str] = []
-    phases.train(str(source), str(output), Recipe.of(**{"epochs": 2, **chosen}), tell=said.append)
-    return said
+    heard = Messages()
+    phases.train(str(source), str(output), Recipe.of(**{"epochs": 2, **chosen}), events=heard)
+    return heard.messages
 
 
 def test_killed_at_epoch_3_and_resumed_gives_the_same_weights(few_digits: Path, tmp_path: Path):
@@ -118,7 +130,7 @@ def test_evaluating_with_foreign_labels_or_seen_images_only_is_refused(
     items = labelled.listed(str(few_digits))
     with pytest.raises(RequestError, match="'zebra': not a class of digits"):
         evaluating.evaluate(bundle, [items[0]._replace(label="zebra")])
-    table = evaluating.pq.read_table(digits_bundle / evaluating.SPLITS_FILE).to_pylist()
+    table = pq.read_table(digits_bundle / splitting.SPLITS_FILE).to_pylist()
     seen = [labelled.Labelled(row["path"], row["label"]) for row in table if row["split"] == "train"][:3]
     with pytest.raises(RequestError, match="Every one of these 3 images was used to train"):
         evaluating.evaluate(bundle, seen)
