@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from tests.conftest import make_crops, shardseer
+from tests.images import make_crops
+from tests.processes import shardseer
 
 ALLOWED = 100 << 20  # bytes
 

@@ -10,8 +10,9 @@ import duckdb
 import pytest
 
 from pipeline import schema
-from tests.conftest import ROOT, make_crops, settle
-from tests.pipeline.run.test_runs import classify
+from tests.images import make_crops, make_old
+from tests.processes import ROOT
+from tests.running import classify
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COLUMNS = {*schema.PREDICTIONS.names, "model", "run"}
@@ -24,7 +25,7 @@ def output(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("readers")
     images = make_crops(base / "images", 70)
     (images / "bad.jpg").write_text("no image")
-    settle(images)
+    make_old(images)
     classify(images, base / "out", tiny_bundle)
     (images / "000007.jpg").unlink()
     classify(images, base / "out", tiny_bundle, fresh=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import ROOT, free_port
+from tests.processes import ROOT, free_port
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 PACKAGES = ("pipeline", "workers", "flows", "deploy")

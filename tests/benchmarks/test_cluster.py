@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.run.parts import read_receipt
 from pipeline.run.sharding import MIN_SHARD_IMAGES
-from tests.conftest import ROOT
+from tests.processes import ROOT
 
 ACTORS, SHARDS = 5, 60
 SCRIPT = f"""

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import contenders
 from benchmarks.contenders import PEERS_BESIDE, Contender, ContenderError
-from tests.conftest import shardseer
+from tests.processes import shardseer
 
 TIMM = next(peer for peer in PEERS_BESIDE if peer.name == "timm's loop, defaults")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks import tiny
 from pipeline.images.decoding import decode, open_image
 from pipeline.images.preprocessing import Preprocessing
-from tests.conftest import ROOT
+from tests.processes import ROOT
 
 IMAGES = 2000
 FIGURES = (

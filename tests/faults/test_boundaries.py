@@ -8,52 +8,40 @@ from typing import Any
 
 import pytest
 
-from tests.faults.conftest import WENT_ON, Scene
+from tests.faults.boundaries import BOUNDARIES
+from tests.faults.faulty_run import WENT_ON, FaultyRun
 
-BOUNDARIES: dict[str, dict[str, Any]] = {
-    "after decode": {"call": "pipeline.images.decoding.decode", "when": "after", "nth": 100},
-    "before the part's rename": {"call": "os.replace", "when": "before", "match": "/attempts/", "nth": 2},
-    "after the part's rename": {"call": "os.replace", "when": "after", "match": "/attempts/", "nth": 2},
-    "before staging": {"call": "os.rename", "when": "before", "match": "/staged/part-", "nth": 2},
-    "after staging": {"call": "os.rename", "when": "after", "match": "/staged/part-", "nth": 2},
-    "before the plan": {"call": "os.replace", "when": "before", "match": "plan.json"},
-    "after the plan": {"call": "os.replace", "when": "after", "match": "plan.json"},
-    "before the manifest": {"call": "os.replace", "when": "before", "match": "manifest.json"},
-    "between manifest and publishing": {"call": "os.replace", "when": "after", "match": "manifest.json"},
-    "before publishing": {"call": "os.rename", "when": "before", "match": "/predictions/"},
-    "after publishing": {"call": "os.rename", "when": "after", "match": "/predictions/"},
-}
 IN_ATTEMPT = ("after decode", "before the part's rename", "after the part's rename")
 
 
 @pytest.mark.parametrize("moment", BOUNDARIES)
-def test_kill_inline(moment: str, scene: Scene) -> None:
-    scene.script(**BOUNDARIES[moment], action="SIGKILL", times=1)
-    code, _ = scene.run("--workers", "inline")
+def test_kill_inline(moment: str, faulty: FaultyRun) -> None:
+    faulty.script(**BOUNDARIES[moment], action="SIGKILL", times=1)
+    code, _ = faulty.run("--workers", "inline")
     assert code == -9
-    assert scene.marked()
-    scene.recover("SIGKILL of the process, inline", moment, "--workers", "inline")
+    assert faulty.reached()
+    faulty.recover("SIGKILL of the process, inline", moment, "--workers", "inline")
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("moment", [moment for moment in BOUNDARIES if moment not in IN_ATTEMPT])
-def test_kill_the_driver_of_ray(moment: str, scene: Scene) -> None:
-    scene.script(**BOUNDARIES[moment], action="SIGKILL", times=1)
-    code, _ = scene.run("--workers", "ray")
+def test_kill_the_driver_of_ray(moment: str, faulty: FaultyRun) -> None:
+    faulty.script(**BOUNDARIES[moment], action="SIGKILL", times=1)
+    code, _ = faulty.run("--workers", "ray")
     assert code == -9
-    assert scene.marked()
-    scene.recover("SIGKILL of the driver", moment, "--workers", "ray")
+    assert faulty.reached()
+    faulty.recover("SIGKILL of the driver", moment, "--workers", "ray")
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("moment", IN_ATTEMPT)
 @pytest.mark.parametrize("times", [1, 2])
-def test_kill_actors(moment: str, times: int, scene: Scene) -> None:
-    scene.script(**BOUNDARIES[moment], action="SIGKILL", times=times)
-    code, said = scene.run("--workers", "ray")
+def test_kill_actors(moment: str, times: int, faulty: FaultyRun) -> None:
+    faulty.script(**BOUNDARIES[moment], action="SIGKILL", times=times)
+    code, said = faulty.run("--workers", "ray")
     assert code == 0, said
-    assert scene.marked()
-    scene.compare(f"SIGKILL of an actor, {times}×", moment, WENT_ON)
+    assert faulty.reached()
+    faulty.compare(f"SIGKILL of an actor, {times}×", moment, WENT_ON)
 
 
 PART_CALLS: dict[str, dict[str, Any]] = {
@@ -65,9 +53,9 @@ PART_CALLS: dict[str, dict[str, Any]] = {
 @pytest.mark.faults
 @pytest.mark.parametrize("errno", ["ENOSPC", "EIO"])
 @pytest.mark.parametrize("moment", PART_CALLS)
-def test_a_disk_fault_that_passes_costs_an_attempt_only(moment: str, errno: str, scene: Scene) -> None:
-    scene.script(**PART_CALLS[moment], when="before", action=errno, times=1)
-    code, said = scene.run("--workers", "ray")
+def test_a_disk_fault_that_passes_costs_an_attempt_only(moment: str, errno: str, faulty: FaultyRun) -> None:
+    faulty.script(**PART_CALLS[moment], when="before", action=errno, times=1)
+    code, said = faulty.run("--workers", "ray")
     assert code == 0, said
-    assert scene.marked()
-    scene.compare(f"{errno} once, in an actor", moment, WENT_ON)
+    assert faulty.reached()
+    faulty.compare(f"{errno} once, in an actor", moment, WENT_ON)

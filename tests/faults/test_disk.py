@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.conftest import make_crops, settle
-from tests.faults.conftest import RESULTS, Rows, Scene, rows_of
+from tests.faults.faulty_run import RESULTS, FaultyRun, Rows, rows_of
+from tests.images import make_crops, make_old
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 IMAGES = 130  # in three shards
@@ -40,11 +40,11 @@ def few(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     base = tmp_path_factory.mktemp("few")
     images = make_crops(base / "images", IMAGES)
     (images / "broken.jpg").write_bytes((images / "000000.jpg").read_bytes()[:300])
-    settle(images)
-    scene = Scene(images, {}, tiny_bundle, base)
-    code, said = scene.run("--workers", "inline")
+    make_old(images)
+    faulty = FaultyRun(images, {}, tiny_bundle, base)
+    code, said = faulty.run("--workers", "inline")
     assert code == 0, said
-    oracle = {name: (status, label, confidence) for name, status, label, confidence in rows_of(scene.output)}
+    oracle = {name: (status, label, confidence) for name, status, label, confidence in rows_of(faulty.output)}
     assert len(oracle) == IMAGES + 1
     return images, oracle
 
@@ -56,26 +56,26 @@ class Trial(NamedTuple):
     seconds: float
 
 
-def trial(call: str, k: int, scene: Scene) -> Trial | None:
+def trial(call: str, k: int, faulty: FaultyRun) -> Trial | None:
     """A run that suffers the fault, and the same command without it.
 
     None where the run had no kth call.
     """
     errno = ERRNOS[k % 2]
-    scene.script(call=call, when="before", match=str(scene.output), nth=k, action=errno)
-    code, said = scene.run("--workers", "inline")
-    if not scene.marked():
+    faulty.script(call=call, when="before", match=str(faulty.output), nth=k, action=errno)
+    code, said = faulty.run("--workers", "inline")
+    if not faulty.reached():
         assert code == 0, said
         return None
     assert "Traceback" not in said, f"{errno} from call {k}: {said}"
     says_how = "same command" in said or "plan.json cannot be read" in said
     assert code == 0 or (code == 1 and says_how), f"{errno} from call {k}: {code}, {said}"
     failed = code == 1
-    scene.environment = {}
+    faulty.environment = {}
     began = time.monotonic()
-    code, said = scene.run("--workers", "inline")
+    code, said = faulty.run("--workers", "inline")
     assert code == 0, f"after {errno} from call {k}: {said}"
-    scene.check_rows()
+    faulty.check_rows()
     return Trial(failed, time.monotonic() - began)
 
 
@@ -83,7 +83,7 @@ def trial(call: str, k: int, scene: Scene) -> Trial | None:
 def test_from_the_kth_call_on(call: str, few: tuple[Path, Rows], tiny_bundle: Path, tmp_path: Path) -> None:
     def at(k: int) -> Trial | None:
         (base := tmp_path / f"{k:03}").mkdir()
-        return trial(call, k, Scene(*few, tiny_bundle, base))
+        return trial(call, k, FaultyRun(*few, tiny_bundle, base))
 
     trials: list[Trial] = []
     with ThreadPoolExecutor(IMAGES_PER_CALL) as pool:

@@ -13,8 +13,9 @@ from contextlib import suppress
 import psutil
 import pytest
 
-from tests.faults.conftest import WENT_ON, Cluster, Scene, below, lives
-from tests.faults.test_boundaries import BOUNDARIES
+from tests.faults.boundaries import BOUNDARIES
+from tests.faults.faulty_run import END_SECONDS, WENT_ON, Cluster, FaultyRun
+from tests.processes import below, is_alive, wait_until
 
 pytestmark = pytest.mark.faults
 ACTOR = "ray::ClassifierActor"
@@ -28,72 +29,72 @@ def proceed(pid: int) -> None:
         os.kill(pid, signal.SIGCONT)
 
 
-def test_every_actor_is_stopped_past_the_watchdog(scene: Scene, wait_until: Callable[..., None]) -> None:
+def test_every_actor_is_stopped_past_the_watchdog(faulty: FaultyRun) -> None:
     """Each is stopped in the middle of a shard. The command names the shards in flight and can be repeated."""
-    scene.script(call="pipeline.images.decoding.decode", when="after", nth=30, action="PAUSE")
-    running = scene.start("--workers", "ray", *WATCHDOG)
+    faulty.script(call="pipeline.images.decoding.decode", when="after", nth=30, action="PAUSE")
+    running = faulty.start("--workers", "ray", *WATCHDOG)
     driver = psutil.Process(running.pid)
-    wait_until(lambda: len(below(driver, ACTOR)) == len(scene.marks()) > 0, "every actor in its shard")
-    actors = scene.marks()
-    in_flight = [mark.stem for mark in scene.output.glob("runs/*/attempts/*.in-progress")]
+    wait_until(lambda: len(below(driver, ACTOR)) == len(faulty.reached()) > 0, 120, "every actor in its shard")
+    actors = faulty.reached()
+    in_flight = [marker.stem for marker in faulty.output.glob("runs/*/attempts/*.in-progress")]
     assert len(in_flight) == len(actors)
     for actor in actors:
         os.kill(actor, signal.SIGSTOP)
-    scene.release()
+    faulty.release()
     try:
-        assert running.wait(timeout=90) == 1
+        assert running.wait(timeout=END_SECONDS) == 1
     finally:
         for actor in actors:
             proceed(actor)
-    said = scene.said.read_text()
+    said = faulty.said.read_text()
     assert "No worker made any progress" in said
     assert "Traceback" not in said
     assert all(shard in said for shard in in_flight), said
-    assert not scene.published()
-    scene.recover("SIGSTOP of every actor, then SIGCONT", "past the watchdog", "--workers", "ray")
+    assert not faulty.published()
+    faulty.recover("SIGSTOP of every actor, then SIGCONT", "past the watchdog", "--workers", "ray")
 
 
 @pytest.mark.parametrize("moment", ["before the part's rename", "after the part's rename"])
 def test_one_actor_is_stopped_and_continued_after_publishing(
-    moment: str, gpu_cluster: Callable[..., Cluster], scene: Scene, wait_until: Callable[..., None]
+    moment: str, gpu_cluster: Callable[..., Cluster], faulty: FaultyRun
 ) -> None:
     """The shard goes to another actor of the standing cluster; the first one wakes up beside its written part."""
-    scene.script(**BOUNDARIES[moment] | {"nth": 1}, action="PAUSE", times=1)
-    address, head = gpu_cluster(**scene.environment)
-    running = scene.start("--ray-address", address, "--stall-seconds", "3")
-    wait_until(scene.marks, "an actor with a written part")
-    (pid,) = scene.marks()
+    faulty.script(**BOUNDARIES[moment] | {"nth": 1}, action="PAUSE", times=1)
+    address, head = gpu_cluster(**faulty.environment)
+    running = faulty.start("--ray-address", address, "--stall-seconds", "3")
+    wait_until(faulty.reached, 120, "an actor with a written part")
+    (pid,) = faulty.reached()
     stopped = psutil.Process(pid)
     assert stopped in below(head, ACTOR)
     stopped.suspend()
     try:
-        assert running.wait(timeout=100) == 0, scene.said.read_text()
-        parts = {part: part.stat().st_mtime_ns for part in scene.published()}
+        assert running.wait(timeout=END_SECONDS) == 0, faulty.said.read_text()
+        parts = {part: part.stat().st_mtime_ns for part in faulty.published()}
         assert len(parts) == 7
-        assert all(part["worker"]["pid"] != pid for part in scene.receipts())
-        assert max(part["attempt"] for part in scene.receipts()) > 1
+        assert all(part["worker"]["pid"] != pid for part in faulty.receipts())
+        assert max(part["attempt"] for part in faulty.receipts()) > 1
     finally:
-        scene.release()
+        faulty.release()
         proceed(pid)
     with suppress(AssertionError):  # it may as well be an idle worker of the cluster again
-        wait_until(lambda: not lives(stopped), "the actor to end", 5)
-    assert {part: part.stat().st_mtime_ns for part in scene.published()} == parts
-    assert not scene.staged()
-    assert not list(scene.output.glob("runs/*/attempts/*"))
-    scene.compare("SIGSTOP of one actor, then SIGCONT after publishing", moment, WENT_ON)
+        wait_until(lambda: not is_alive(stopped), 5, "the actor to end")
+    assert {part: part.stat().st_mtime_ns for part in faulty.published()} == parts
+    assert not faulty.staged()
+    assert not list(faulty.output.glob("runs/*/attempts/*"))
+    faulty.compare("SIGSTOP of one actor, then SIGCONT after publishing", moment, WENT_ON)
 
 
-def test_the_driver_is_stopped_for_longer_than_the_watchdog(scene: Scene, wait_until: Callable[..., None]) -> None:
+def test_the_driver_is_stopped_for_longer_than_the_watchdog(faulty: FaultyRun) -> None:
     """The time in which it was stopped itself is not held against the workers."""
-    scene.script(**BOUNDARIES["after staging"], action="PAUSE", times=1)
-    running = scene.start("--workers", "ray", *WATCHDOG)
-    wait_until(scene.marks, "the driver between two shards")
-    assert scene.marks() == [running.pid]
+    faulty.script(**BOUNDARIES["after staging"], action="PAUSE", times=1)
+    running = faulty.start("--workers", "ray", *WATCHDOG)
+    wait_until(faulty.reached, 120, "the driver between two shards")
+    assert faulty.reached() == [running.pid]
     os.kill(running.pid, signal.SIGSTOP)
-    scene.release()
+    faulty.release()
     time.sleep(WATCHDOG_SECONDS + 2)
     assert running.poll() is None
-    assert not scene.published()
+    assert not faulty.published()
     proceed(running.pid)
-    assert running.wait(timeout=90) == 0, scene.said.read_text()
-    scene.compare("SIGSTOP of the driver, then SIGCONT", "past the watchdog", WENT_ON)
+    assert running.wait(timeout=END_SECONDS) == 0, faulty.said.read_text()
+    faulty.compare("SIGSTOP of the driver, then SIGCONT", "past the watchdog", WENT_ON)

@@ -6,18 +6,19 @@ driver's own Ray is told of two.
 """
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import psutil
 import pytest
 
-from tests.faults.conftest import PLAIN, TOLD_OF_GPUS, WENT_ON, Scene, below, lives
-from tests.faults.test_boundaries import BOUNDARIES
+from tests.faults.boundaries import BOUNDARIES
+from tests.faults.faulty_run import END_SECONDS, PLAIN, TOLD_OF_GPUS, WENT_ON, FaultyRun
+from tests.processes import below, is_alive, wait_until
 
 pytestmark = pytest.mark.faults
 MOMENTS = {**BOUNDARIES, "after decode": {**BOUNDARIES["after decode"], "nth": 20}}
 IDLE = "ray::IDLE"  # a worker between two tasks, or one that Ray started ahead to become an actor
-PROCESSES = {  # whom to look for, the first that is there
+PROCESSES = {  # whom to kill, the first that is there
     "actor": ("ray::ClassifierActor",),
     "raylet": ("raylet/raylet ",),
     "decode worker": ("ray::decode_batch", IDLE),
@@ -36,29 +37,27 @@ def cells() -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("victim", "moment"), list(cells()))
-def test_kill_while_the_boundary_is_held(
-    victim: str, moment: str, scene: Scene, wait_until: Callable[..., None]
-) -> None:
-    scene.script(**MOMENTS[moment], action="PAUSE", times=1)
+def test_kill_while_the_boundary_is_held(victim: str, moment: str, faulty: FaultyRun) -> None:
+    faulty.script(**MOMENTS[moment], action="PAUSE", times=1)
     program = TOLD_OF_GPUS if victim == "decode worker" else PLAIN
-    running = scene.start("--workers", "ray", program=program)
+    running = faulty.start("--workers", "ray", program=program)
     driver = psutil.Process(running.pid)
-    wait_until(scene.marks, f"somebody to get {moment}")
-    held = psutil.Process(scene.marks()[0])
+    wait_until(faulty.reached, 120, f"somebody to get {moment}")
+    held = psutil.Process(faulty.reached()[0])
     names = (IDLE,) if victim == "actor" and moment in BEFORE_ACTORS else PROCESSES[victim]
-    found: list[psutil.Process] = []  # by one look: decode workers begin and end tasks meanwhile, and change names
-    wait_until(lambda: any(found.extend(below(driver, name)) or found for name in names), f"a {victim}", 20)
+    found: list[psutil.Process] = []  # found together: decode workers begin and end tasks meanwhile, and change names
+    wait_until(lambda: any(found.extend(below(driver, name)) or found for name in names), 20, f"a {victim}")
     target = held if held in found else random.Random(f"{victim} {moment}").choice(found)
-    assert lives(target)
-    assert bool(scene.published()) == (moment == "after publishing")
+    assert is_alive(target)
+    assert bool(faulty.published()) == (moment == "after publishing")
     target.kill()
-    wait_until(lambda: not lives(target), f"the {victim} to die", 10)  # a child of the held driver stays a zombie
-    scene.release()
-    code = running.wait(timeout=120)
+    wait_until(lambda: not is_alive(target), 10, f"the {victim} to die")  # a child of the held driver stays a zombie
+    faulty.release()
+    code = running.wait(timeout=END_SECONDS)
     if code == 0:
-        scene.compare(f"SIGKILL of {_named(victim, names)}", moment, WENT_ON)
+        faulty.compare(f"SIGKILL of {_named(victim, names)}", moment, WENT_ON)
     else:
-        scene.recover(f"SIGKILL of {_named(victim, names)}", moment, "--workers", "ray")
+        faulty.recover(f"SIGKILL of {_named(victim, names)}", moment, "--workers", "ray")
 
 
 def _named(victim: str, names: tuple[str, ...]) -> str:
@@ -67,11 +66,11 @@ def _named(victim: str, names: tuple[str, ...]) -> str:
     return "the raylet" if victim == "raylet" else "a decode worker"
 
 
-def test_no_actor_lives_after_the_last_part(scene: Scene, wait_until: Callable[..., None]) -> None:
+def test_no_actor_lives_after_the_last_part(faulty: FaultyRun) -> None:
     """Why there are no cells for actors after it."""
-    scene.script(**MOMENTS["before the manifest"], action="PAUSE", times=1)
-    running = scene.start("--workers", "ray")
-    wait_until(scene.marks, "the driver before the manifest")
-    wait_until(lambda: not below(psutil.Process(running.pid), *PROCESSES["actor"]), "the actors to end", 20)
-    scene.release()
-    assert running.wait(timeout=60) == 0
+    faulty.script(**MOMENTS["before the manifest"], action="PAUSE", times=1)
+    running = faulty.start("--workers", "ray")
+    wait_until(faulty.reached, 120, "the driver before the manifest")
+    wait_until(lambda: not below(psutil.Process(running.pid), *PROCESSES["actor"]), 20, "the actors to end")
+    faulty.release()
+    assert running.wait(timeout=END_SECONDS) == 0

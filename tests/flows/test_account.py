@@ -1,7 +1,6 @@
 """Slow down one stage of a real run: the account names it as the bottleneck."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.conftest import ROOT, make_crops, settle, shardseer
-from tests.pipeline.run.test_runs import classify
+from tests.faults.scripting import ScriptedFault
+from tests.images import make_crops, make_old
+from tests.processes import shardseer
+from tests.running import classify
 
 IMAGES = 32  # one shard, one batch
 SLOW = 2.0  # seconds that the slowed stage takes longer in all, at least
-HOOK = ROOT / "tests" / "faults" / "hook"
 # What is slowed, how often it is called at least, and what the explanation must name. In exact runs there is no
 # second pass; in others only that decodes JPEGs exactly.
 STAGES: dict[str, tuple[dict[str, str], int, str, str]] = {
@@ -40,14 +40,12 @@ def test_the_sentence_names_the_stage_that_was_slowed(
     stage: str, crops: Callable[..., Path], tiny_bundle: Path, tmp_path: Path
 ) -> None:
     call, times, precision, named = STAGES[stage]
-    fault = tmp_path / "fault.json"
-    fault.write_text(json.dumps({**call, "when": "before", "action": "DELAY", "seconds": SLOW / times}))
-    path = os.pathsep.join(filter(None, (str(HOOK), str(ROOT), os.environ.get("PYTHONPATH"))))
+    delay = ScriptedFault(tmp_path, **call, when="before", action="DELAY", seconds=SLOW / times)
     images = crops(IMAGES)
     if stage == "second_pass":
         enlarge(images)
     command = ("classify", images, "-o", tmp_path / "out", "-m", tiny_bundle, "--workers", "inline")
-    done = shardseer(*command, "--precision", precision, SHARDSEER_FAULT=str(fault), PYTHONPATH=path)
+    done = shardseer(*command, "--precision", precision, **delay.environment)
     assert done.returncode == 0, done.stderr
     (account,) = accounts(tmp_path / "out")
     assert account["bottleneck"] == stage, account
@@ -62,7 +60,7 @@ def enlarge(images: Path) -> None:
     for path in images.iterdir():
         picture = Image.open(path)
         picture.resize((16 * picture.width, 16 * picture.height)).save(path)
-    settle(images)
+    make_old(images)
 
 
 def accounts(output: Path) -> list[dict[str, Any]]:

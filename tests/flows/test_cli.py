@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.model import bundle
-from tests.conftest import ROOT, make_crops, shardseer
-from tests.flows.conftest import wait_until
+from tests.faults.scripting import ScriptedFault
+from tests.images import make_crops
+from tests.processes import ROOT, shardseer, wait_until
 
 Crops = Callable[..., Path]
-HOOK = ROOT / "tests" / "faults" / "hook"  # scripts a fault or a pause in a process of its own
 
 
 def broken(tiny_bundle: Path, folder: Path, **changes: object) -> Path:
@@ -157,22 +157,21 @@ def test_include_exclude_limit_and_lists(crops: Crops, tiny_bundle: Path, tmp_pa
 
 def test_interrupted_then_resumed(crops: Crops, tiny_bundle: Path, tmp_path: Path) -> None:
     """Ctrl-C when two shards are done: exit 130 and no Ray left; the same command continues the same run."""
-    images, output, mark = crops(300), tmp_path / "out", tmp_path / "mark"
+    images, output = crops(300), tmp_path / "out"
     command = ["classify", str(images), "-o", str(output), "-m", str(tiny_bundle), "--workers", "ray"]
-    pause = {"call": "pipeline.run.publishing.accept", "when": "after", "nth": 2, "action": "PAUSE", "mark": str(mark)}
-    (tmp_path / "pause.json").write_text(json.dumps(pause))
+    pause = ScriptedFault(tmp_path, call="pipeline.run.publishing.accept", when="after", nth=2, action="PAUSE", times=1)
     running = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", *command],
         cwd=ROOT,
-        env={**os.environ, "SHARDSEER_FAULT": str(tmp_path / "pause.json"), "PYTHONPATH": f"{HOOK}:{ROOT}"},
+        env={**os.environ, **pause.environment},
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
-    wait_until(lambda: list(tmp_path.glob("mark.*")) or running.poll() is not None, 120)
-    assert running.poll() is None, running.communicate()
+    wait_until(lambda: pause.reached() or running.poll() is not None, 120, "two shards to be done")
+    assert pause.reached(), running.communicate()
     os.killpg(running.pid, signal.SIGINT)  # as a terminal does: the whole group
-    _, said = running.communicate(timeout=60)
+    _, said = running.communicate(timeout=120)
     assert running.returncode == 130, said
     assert "resume with the same command" in said
     with pytest.raises(ProcessLookupError):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.processes import ROOT
 
 
 def shardseer(folder: Path, *path: Path) -> subprocess.CompletedProcess[str]:

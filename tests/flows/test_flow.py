@@ -7,7 +7,7 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import shardseer
+from tests.processes import shardseer
 
 
 @pytest.fixture(scope="module")

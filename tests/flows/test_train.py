@@ -8,7 +8,7 @@ import pytest
 from prefect.testing.utilities import prefect_test_harness
 
 from pipeline.model import bundle as bundles
-from tests.conftest import shardseer
+from tests.processes import shardseer
 
 
 def test_accuracy_by_sql_join_is_that_of_evaluate(digits: Path, digits_bundle: Path, tmp_path: Path):

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from pipeline import storage
-from tests.conftest import free_port, make_crops, shardseer
+from tests.images import make_crops
+from tests.processes import free_port, shardseer
 
 ACCESS = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "not-a-secret", "AWS_REGION": "us-east-1"}
 

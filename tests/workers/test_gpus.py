@@ -14,8 +14,9 @@ import pytest
 
 from pipeline.run.accounting import Account
 from pipeline.run.parts import read_receipt
-from tests.conftest import ROOT, make_crops
-from tests.pipeline.run.test_runs import rows
+from tests.images import make_crops
+from tests.processes import ROOT
+from tests.running import rows
 from workers import cluster
 from workers.classifier_actor import SHARDS_AT_ONCE
 from workers.decode_tasks import DecodeTasks

@@ -15,7 +15,7 @@ from pipeline.job import Job
 from pipeline.run import publishing
 from pipeline.run.folder import RunFolder
 from pipeline.run.parts import read_receipt
-from tests.pipeline.run.test_runs import classify, rows
+from tests.running import classify, rows
 
 Crops = Callable[..., Path]
 pytestmark = pytest.mark.usefixtures("ray_session")

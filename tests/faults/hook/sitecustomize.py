@@ -3,14 +3,14 @@
 $SHARDSEER_FAULT names a JSON file:
 
     {"call": "os.rename", "when": "before", "match": "/staged", "nth": 2, "action": "SIGKILL",
-     "mark": "/tmp/…/mark", "times": 1}
+     "reached": "/tmp/…/fault.reached", "times": 1}
 
-From the nth call on in a process, one whose arguments contain `match` first leaves its mark, then dies by a signal,
-is stopped, fails with an errno, or (PAUSE) waits for a file `<mark>.go`, so that a test can do something to others
-exactly then. `times` bounds how often that happens over all processes; without it, it happens every time. Or, with
-DELAY, the call only takes `seconds` longer, every time and without a mark. `call` is a function of an importable
-module, or `module:Class.method`; it is replaced as soon as the module has been imported. Descriptors are matched by
-the path they lead to.
+From the nth call on in a process, one whose arguments contain `match` first leaves its process id in a file
+`<reached>.<n>`, then dies by a signal, is stopped, fails with an errno, or (PAUSE) waits for a file `<reached>.go`, so
+that a test can do something to others exactly then. `times` bounds how often that happens over all processes; without
+it, it happens every time. Or, with DELAY, the call only takes `seconds` longer, every time and without a file. `call`
+is a function of an importable module, or `module:Class.method`; it is replaced as soon as the module has been
+imported. Descriptors are matched by the path they lead to. `null` in the place of a script asks for no fault.
 """
 
 import errno
@@ -23,7 +23,7 @@ import signal
 import sys
 import time
 
-PAUSE_SECONDS = 120  # a test that failed meanwhile lets nobody go
+PAUSE_SECONDS = 240  # a test that failed meanwhile lets nobody go
 
 
 class Fault:
@@ -42,13 +42,13 @@ class Fault:
         self.seen += 1
         return self.seen >= self.script.get("nth", 1)
 
-    def take_mark(self):
-        """Leave a mark; False where the fault happened often enough."""
+    def note_reached(self):
+        """Leave the process id; False where the fault happened often enough."""
         if self.script["action"] == "DELAY":
             return True
         for number in range(self.script.get("times", 1_000_000)):
             try:
-                descriptor = _open(f"{self.script['mark']}.{number}", os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+                descriptor = _open(f"{self.script['reached']}.{number}", os.O_CREAT | os.O_EXCL | os.O_WRONLY)
             except FileExistsError:
                 continue
             os.write(descriptor, str(os.getpid()).encode())
@@ -60,7 +60,7 @@ class Fault:
         action = self.script["action"]
         if action == "PAUSE":
             deadline = time.monotonic() + PAUSE_SECONDS
-            while not os.path.exists(self.script["mark"] + ".go") and time.monotonic() < deadline:
+            while not os.path.exists(self.script["reached"] + ".go") and time.monotonic() < deadline:
                 time.sleep(0.01)
         elif action == "DELAY":
             time.sleep(self.script["seconds"])
@@ -74,10 +74,10 @@ class Fault:
         @functools.wraps(function)
         def faulty(*arguments, **named):
             strikes = self.matches(arguments, named)
-            if strikes and self.script["when"] == "before" and self.take_mark():
+            if strikes and self.script["when"] == "before" and self.note_reached():
                 self.act()
             result = function(*arguments, **named)
-            if strikes and self.script["when"] == "after" and self.take_mark():
+            if strikes and self.script["when"] == "after" and self.note_reached():
                 self.act()
             return result
 
@@ -131,4 +131,6 @@ def install(fault):
 _open = os.open
 if os.environ.get("SHARDSEER_FAULT"):
     with open(os.environ["SHARDSEER_FAULT"]) as file:
-        install(Fault(json.load(file)))
+        script = json.load(file)
+    if script is not None:
+        install(Fault(script))

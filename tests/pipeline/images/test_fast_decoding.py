@@ -14,24 +14,7 @@ from pipeline.images.decoding import DecoderName, open_image
 from pipeline.images.fast_decoding import FastDecoder
 from pipeline.images.preprocessing import Preprocessing
 from pipeline.timing import Stopwatch
-from tests.conftest import PHOTOGRAPHS
-
-RGB = Preprocessing(
-    channels=3, height=64, width=64, crop_pct=0.875, interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3
-)
-GREY = RGB.model_copy(update={"channels": 1, "mean": (0.5,), "std": (0.5,), "interpolation": "bilinear"})
-ORIENTATION = 0x0112
-
-
-def photograph(size: tuple[int, int], mode: str = "RGB") -> Image.Image:
-    return Image.open(PHOTOGRAPHS / "coffee.png").convert(mode).resize(size, Image.Resampling.LANCZOS)
-
-
-def jpeg(picture: Image.Image, orientation: int = 1, **settings) -> bytes:
-    exif, buffer = Image.Exif(), io.BytesIO()
-    exif[ORIENTATION] = orientation
-    picture.save(buffer, "JPEG", quality=92, exif=exif, **settings)
-    return buffer.getvalue()
+from tests.pipeline.images.jpegs import GREY, RGB, jpeg, photograph
 
 
 def decoded(name: DecoderName, data: bytes, model: Preprocessing = RGB) -> np.ndarray:

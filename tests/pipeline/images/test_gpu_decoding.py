@@ -24,7 +24,7 @@ from pipeline.images.nvjpeg import EXIF
 from pipeline.images.prefetching import ThreadedDecoder
 from pipeline.job import Options
 from pipeline.timing import Stopwatch
-from tests.pipeline.images.test_fast_decoding import GREY, RGB, jpeg, photograph
+from tests.pipeline.images.jpegs import GREY, RGB, jpeg, photograph
 
 
 def references(folder: Path) -> pa.Table:

@@ -9,7 +9,7 @@ from timm.data import ImageNetInfo
 
 from pipeline.errors import RequestError
 from pipeline.model import bundle, cache, resolving
-from tests.conftest import shardseer
+from tests.processes import shardseer
 
 
 def test_the_default_is_made_once_and_is_timms_network() -> None:

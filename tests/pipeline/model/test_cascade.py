@@ -18,7 +18,7 @@ from pipeline.model.engine import EngineOutput, EngineSpec
 from pipeline.model.precision import EXACT, CascadeSettings, Margins, Pass, cascade_settings
 from pipeline.timing import Stopwatch
 from tests.batches import references
-from tests.conftest import make_crops
+from tests.images import make_crops
 
 FAST = Pass(decoder="fast", dtype="bfloat16")
 

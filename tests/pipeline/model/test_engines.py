@@ -12,7 +12,7 @@ from pipeline.job import EngineName, Options
 from pipeline.model import bundle, engines, resolving
 from pipeline.model.engine import EngineSpec
 from pipeline.model.probabilities import to_probabilities
-from tests.conftest import PHOTOGRAPHS
+from tests.images import PHOTOGRAPHS
 
 NAMES = ("chelsea.png", "coffee.png", "astronaut.png", "rocket.jpg", "motorcycle_left.png", "camera.png")
 

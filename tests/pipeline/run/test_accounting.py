@@ -14,7 +14,7 @@ from pipeline.run.parts import Receipt, take_stage_times, write_stage_times
 from pipeline.run.publishing import read_manifest
 from pipeline.run.worker import Worker
 from pipeline.timing import CpuMeter, StageTimer, StageTimes, Stopwatch
-from tests.pipeline.run.test_runs import classify, started
+from tests.running import classify, started
 
 Crops = Callable[..., Path]
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

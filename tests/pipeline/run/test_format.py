@@ -17,8 +17,8 @@ from pipeline.job import Options
 from pipeline.run import outputs, querying
 from pipeline.run.folder import RunFolder
 from pipeline.run.parts import read_receipt
-from tests.conftest import shardseer
-from tests.pipeline.run.test_runs import classify
+from tests.processes import shardseer
+from tests.running import classify
 
 FOOTER = {
     f"shardseer.{key}"
@@ -76,11 +76,11 @@ COLUMNS = {  # of a published row, with their Arrow types
 
 @pytest.fixture(scope="module")
 def run(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    from tests.conftest import make_crops, settle
+    from tests.images import make_crops, make_old
 
     base = tmp_path_factory.mktemp("format")
     images = make_crops(base / "images", 70)
-    settle(images)
+    make_old(images)
     classify(images, base / "out", tiny_bundle)
     (folder,) = outputs.all_runs(base / "out")
     return folder

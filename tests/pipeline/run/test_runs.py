@@ -10,40 +10,14 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from flows import phases
 from pipeline.errors import RunError
-from pipeline.events import Events
-from pipeline.job import Job
 from pipeline.run import outputs, publishing
 from pipeline.run.folder import RunFolder, predictions_folder
-from tests.conftest import ROOT, settle, shardseer
+from tests.images import make_old
+from tests.processes import ROOT, shardseer
+from tests.running import classify, rows, started
 
 Crops = Callable[..., Path]
-
-
-def classify(images: Path, output: Path, model: Path, **options: object) -> phases.Summary | None:
-    job = Job.of(str(images), str(output), str(model), {"workers": "inline", **options})
-    return phases.run_directly(job, Events())
-
-
-def started(images: Path, output: Path, model: Path, shards: int, **options: object) -> RunFolder:
-    """A run that stopped after `shards` shards were staged, as a crash would leave it."""
-    job = Job.of(str(images), str(output), str(model), {"workers": "inline", **options})
-    with phases.Run(job, Events()) as run:
-        plan = run.plan()
-        assert plan is not None
-        folder = RunFolder(job.output, plan.run)
-        todo = publishing.missing_shards(folder)[:shards]
-        for shard, part in run._executor.classify(plan, todo, None):
-            publishing.accept(folder, shard, part)
-    return folder
-
-
-def rows(output: Path, view: str = "predictions") -> list[tuple[str, str]]:
-    from pipeline.run import querying
-
-    database = querying.connect(output)
-    return database.execute(f"SELECT path, coalesce(label, status) FROM {view} ORDER BY ALL").fetchall()
 
 
 def test_a_lost_row_is_told_with_the_numbers_and_nothing_is_published(
@@ -128,7 +102,7 @@ def test_too_many_errors_are_refused_and_published_by_hand(crops: Crops, tiny_bu
     images, output = crops(20), tmp_path / "out"
     for index in range(5):
         (images / f"bad{index}.jpg").write_text("no image")
-    settle(images)
+    make_old(images)
     command = ["classify", images, "-o", output, "-m", tiny_bundle, "--max-error-rate", "0.1"]
     refused = shardseer(*command)
     assert refused.returncode == 1

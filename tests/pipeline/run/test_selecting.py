@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import make_crops, settle
-from tests.pipeline.run.test_runs import classify, rows
+from tests.images import make_crops, make_old
+from tests.running import classify, rows
 
 Crops = Callable[..., Path]
 
@@ -20,7 +20,7 @@ def test_only_new_and_changed_files_are_classified(crops: Crops, tiny_bundle: Pa
     (images / "000003.jpg").write_bytes((images / "000004.jpg").read_bytes())
     os.utime(images / "000003.jpg", (1_700_000_100, 1_700_000_100))
     make_crops(images / "new", 2, seed=5)
-    settle(images / "new")
+    make_old(images / "new")
     assert classify(images, output, tiny_bundle).rows == 3
     assert len(rows(output)) == 13
     assert len(rows(output, "current")) == 12
@@ -98,7 +98,7 @@ def settle_all(folder: Path) -> None:
 def test_current_shows_what_the_newest_listing_found(crops: Crops, tiny_bundle: Path, tmp_path: Path) -> None:
     images, output = crops(6), tmp_path / "out"
     make_crops(images / "sub", 2)
-    settle(images)
+    make_old(images)
     classify(images, output, tiny_bundle)
     removed = images / "000002.jpg"
     kept = removed.read_bytes()
@@ -121,7 +121,7 @@ def test_a_folder_that_cannot_be_read_hides_nothing(
 ) -> None:
     images, output = crops(2), tmp_path / "out"
     make_crops(images / "sub", 3)
-    settle(images)
+    make_old(images)
     classify(images, output, tiny_bundle)
     shutil.move(images / "sub", tmp_path / "away")
     (images / "sub").symlink_to(images)  # a loop: an error of listing stands in its place

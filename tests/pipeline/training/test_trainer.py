@@ -21,7 +21,7 @@ from pipeline.model import bundle as bundles
 from pipeline.training import evaluating, labelled, phases, splitting
 from pipeline.training.recipe import Recipe
 from pipeline.training.trainer import class_weights
-from tests.conftest import ROOT, shardseer
+from tests.processes import ROOT, shardseer
 
 SHORT = ("--epochs", "6", "--batch-size", "8")
 

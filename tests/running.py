@@ -1,0 +1,35 @@
+"""Runs in the test's own process: whole ones, ones that stopped half-way, and the rows that they published."""
+
+from pathlib import Path
+
+from flows import phases
+from pipeline.events import Events
+from pipeline.job import Job
+from pipeline.run import publishing, querying
+from pipeline.run.folder import RunFolder
+from pipeline.run.reporting import Summary
+
+
+def classify(images: Path, output: Path, model: Path, **options: object) -> Summary | None:
+    """A whole run, inline unless the options say otherwise; None where nothing is new."""
+    job = Job.of(str(images), str(output), str(model), {"workers": "inline", **options})
+    return phases.run_directly(job, Events())
+
+
+def started(images: Path, output: Path, model: Path, shards: int, **options: object) -> RunFolder:
+    """A run that stopped after `shards` shards were staged, as a crash would leave it."""
+    job = Job.of(str(images), str(output), str(model), {"workers": "inline", **options})
+    with phases.Run(job, Events()) as run:
+        plan = run.plan()
+        assert plan is not None
+        folder = RunFolder(job.output, plan.run)
+        todo = publishing.missing_shards(folder)[:shards]
+        for shard, part in run._executor.classify(plan, todo, None):
+            publishing.accept(folder, shard, part)
+    return folder
+
+
+def rows(output: Path, view: str = "predictions") -> list[tuple[str, str]]:
+    """Path and label of every row of a view; the status where there is no label."""
+    database = querying.connect(output)
+    return database.execute(f"SELECT path, coalesce(label, status) FROM {view} ORDER BY ALL").fetchall()
