@@ -56,12 +56,18 @@ class LabelledImages(NamedTuple):
     remarks: tuple[str, ...]
 
 
-def listed(source: str) -> list[Labelled]:
-    """Every path of a labelled directory or table with its label, sorted by path. Raises `RequestError`."""
-    place = storage.absolute(source)
-    local = storage.local_path(place)
+def check_source(source: str) -> None:
+    """See that a labelled directory or table exists. Raises `RequestError`."""
+    local = storage.local_path(storage.absolute(source))
     if local is not None and not Path(local).exists():
         raise RequestError(f"The labelled images {source} do not exist.")
+
+
+def listed(source: str) -> list[Labelled]:
+    """Every path of a labelled directory or table with its label, sorted by path. Raises `RequestError`."""
+    check_source(source)
+    place = storage.absolute(source)
+    local = storage.local_path(place)
     found = _from_table(Path(local)) if local is not None and Path(local).is_file() else _from_folders(place)
     if not found:
         raise RequestError(

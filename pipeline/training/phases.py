@@ -64,6 +64,7 @@ class Training:
     def held(self) -> Iterator[None]:
         """Hold the bundle's place: two trainings of one bundle do not meet. Raises `RequestError` where one runs."""
         _check_libraries()
+        labelled.check_source(self._source)  # before anything is written
         durable.make_folder(self._output.parent)
         with self._output.with_name(f".{self._output.name}.lock").open("a+") as file:
             try:
