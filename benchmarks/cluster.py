@@ -2,7 +2,7 @@
 
     python -m benchmarks.cluster [--actors 64] [--shards 4000] [--folder DIR]
 
-The dispatcher and the staging are the real ones, and so are the plan and its shards. The actors are Ray actors that
+The executor and the accepting are the real ones, and so are the plan and its shards. The actors are Ray actors that
 sleep instead of classifying, shorter and shorter from step to step, and then name a part that was made before: all
 that is left to do is the driver's. Actors and driver share this machine, so a driver of its own does no less.
 """
@@ -139,13 +139,13 @@ def simulate(base: Path, actors: int, number: int) -> list[Step]:
     (folder.path / "sleeps.json").write_text(json.dumps(sleeps), encoding="utf-8")
     with ThreadPoolExecutor(8) as writers:
         list(writers.map(partial(prepare_part, folder, plan), shards))
-    staged = list(stage_all(folder, plan, shards, actors))
+    accepted = list(accept_all(folder, plan, shards, actors))
     publishing.decide(folder, plan, None)
     publishing.publish(folder)
-    return [step(sleep, [each for each in staged if sleeps[each.shard] == sleep], actors) for sleep in SLEEPS]
+    return [step(sleep, [each for each in accepted if sleeps[each.shard] == sleep], actors) for sleep in SLEEPS]
 
 
-class Staged(NamedTuple):
+class Accepted(NamedTuple):
     """A shard that was accepted: when (wall and CPU seconds of this process), and how long that took."""
 
     shard: str
@@ -154,19 +154,19 @@ class Staged(NamedTuple):
     accepting: float
 
 
-def stage_all(folder: RunFolder, plan: Plan, shards: list[Shard], actors: int) -> Iterator[Staged]:
+def accept_all(folder: RunFolder, plan: Plan, shards: list[Shard], actors: int) -> Iterator[Accepted]:
     """What `phases.Run.classify` does, with a clock."""
     executor = RayExecutor(actors, on_gpu=False, actor=SleepingActor)
     for shard, part in executor.classify(plan, shards, str(actors)):
         start = time.perf_counter()
         publishing.accept(folder, shard, part)
         now = time.perf_counter()
-        yield Staged(shard.id, now, time.process_time(), now - start)
+        yield Accepted(shard.id, now, time.process_time(), now - start)
 
 
-def step(sleep: float, staged: list[Staged], actors: int) -> Step:
+def step(sleep: float, accepted: list[Accepted], actors: int) -> Step:
     """One step, without the shards at its ends that actors worked on while others were in another step."""
-    inner = staged[actors:-actors] if len(staged) > 3 * actors else staged
+    inner = accepted[actors:-actors] if len(accepted) > 3 * actors else accepted
     first, last = inner[0], inner[-1]
     return Step(
         sleep,

@@ -12,7 +12,8 @@ SPECIAL = re.compile(
     | (?<=www)\.""",
     re.VERBOSE | re.IGNORECASE,
 )
-LEADING = re.compile(r"^(\d*)([-+=.)])")  # at the beginning of a line: a list, a rule, the line below a heading
+# At the beginning of a line: an item of a list, a rule, the line below a heading.
+LEADING = re.compile(r"^(\d*)([-+.)](?=\s|$)|[-=](?=[-= ]*$))")
 
 
 class Markup(str):

@@ -143,15 +143,7 @@ class Preprocessing(BaseModel):
     def _timm_transform(self) -> Any:
         from timm.data import create_transform
 
-        return create_transform(
-            (self.channels, self.height, self.width),
-            crop_pct=self.crop_pct,
-            crop_mode=self.crop_mode,
-            interpolation=self.interpolation,
-            mean=self.mean,
-            std=self.std,
-            use_prefetcher=True,  # pixels stay uint8; the engine normalises
-        )
+        return create_transform(**self.to_timm(), use_prefetcher=True)  # pixels stay uint8; the engine normalises
 
 
 def _cut(

@@ -13,8 +13,8 @@ from pipeline.model.probabilities import to_probabilities
 Floats = npt.NDArray[np.float32]
 Classes = npt.NDArray[np.int64]
 BINS = 15  # of equal width, as in the paper
-COLDEST, HOTTEST = 0.1, 10.0  # temperatures that are tried
-PRIOR = 0.5  # deviation of log T before anything was seen: two thirds of the belief lie between 0.6 and 1.65
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.1, 10.0  # temperatures that are tried
+PRIOR = 0.5  # deviation of log T before any example: two thirds of the prior lie between 0.6 and 1.65
 
 
 class Bin(BaseModel):
@@ -39,15 +39,15 @@ def fit_temperature(logits: Floats, classes: Classes) -> float:
     """The temperature with the least negative log-likelihood on examples that the network was not trained on.
 
     A few hundred examples without a mistake would ask for T = 0, for certainty. So the likelihood is that of all
-    examples together with a prior belief that T is near 1 (log T normal, deviation `PRIOR`): mistakes speak louder
-    than the belief, their absence does not. Both are convex in log 1/T where it matters; a section search finds it.
+    examples together with a prior that T is near 1 (log T normal, deviation `PRIOR`): mistakes outweigh it, their
+    absence does not. Both are convex in log 1/T where it matters; a section search finds it.
     """
 
     def loss(log_inverse: float) -> float:
         likelihood = negative_log_likelihood(to_probabilities(logits, float(np.exp(-log_inverse))), classes)
         return likelihood * len(classes) + log_inverse**2 / (2 * PRIOR**2)
 
-    low, high = -np.log(HOTTEST), -np.log(COLDEST)
+    low, high = -np.log(MAX_TEMPERATURE), -np.log(MIN_TEMPERATURE)
     while high - low > 1e-4:
         left, right = low + (high - low) / 3, high - (high - low) / 3
         low, high = (low, right) if loss(left) < loss(right) else (left, high)

@@ -68,11 +68,8 @@ def _augmentation(preprocessing: Preprocessing, recipe: Recipe) -> Any:
     from timm.data import create_transform
 
     return create_transform(
-        (preprocessing.channels, preprocessing.height, preprocessing.width),
+        **preprocessing.to_timm(),
         is_training=True,
-        interpolation=preprocessing.interpolation,
-        mean=preprocessing.mean,
-        std=preprocessing.std,
         use_prefetcher=True,  # pixels stay uint8, as in the pipeline; the loop normalises them
         **AUGMENT[recipe.augment],
     )

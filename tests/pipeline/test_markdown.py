@@ -26,7 +26,11 @@ HOSTILE = [
     "# heading",
     "- item",
     "1. item",
+    "2) item",
+    "+",
     "---",
+    "- - -",
+    "--- ---",
     "===",
     "> quote",
     "&lt;b&gt; &#124; R&D",
@@ -107,3 +111,5 @@ def test_what_is_meant_as_markup_and_plain_names_stay_as_they_are() -> None:
         "| n02123045_tabby | 1,797 |",
         "| **all** | 2 of 3 |",
     ]
+    for name in ("87.50%", "-1.5", "--precision", "+1", "n02123045_tabby", "it's (1,797) “a” b.c", "R&D", "s3:/x"):
+        assert escaped(name) == name

@@ -80,7 +80,7 @@ def test_every_mode(mode: str, channels: int) -> None:
     ids=str,
 )
 @pytest.mark.parametrize("size", [(500, 375), (375, 500), (90, 40)], ids=str)
-def test_contracts_beside_the_common_ones(settings: dict, size) -> None:
+def test_crops_and_sizes_beside_the_common_ones(settings: dict, size) -> None:
     """What the fast path does not know goes through timm's own transform and so is equal to it."""
     prep = model(**settings)
     assert agrees(prep, picture(*size))
@@ -97,3 +97,32 @@ def test_a_thin_picture_is_cut_before_it_is_scaled(size) -> None:
     span = (middle - reach, middle + reach)
     piece = whole.crop((0, span[0], width, span[1]) if height > width else (span[0], 0, span[1], height))
     assert np.abs(prep.apply(whole).astype(int) - by_timm(prep, piece).astype(int)).max() <= 1
+
+
+CFG = {
+    "input_size": (3, 224, 224),
+    "crop_pct": 0.875,
+    "crop_mode": None,
+    "interpolation": "bicubic",
+    "mean": (0.4, 0.5, 0.6),
+    "std": (0.1, 0.2, 0.3),
+}
+
+
+def test_timms_configuration_becomes_preprocessing_and_back() -> None:
+    prep = Preprocessing.of_timm(CFG)
+    assert prep.to_timm() == {**CFG, "crop_mode": "center"}
+    assert Preprocessing.of_timm(prep.to_timm()) == prep
+
+
+def test_timms_configuration_at_another_size_and_in_grey() -> None:
+    prep = Preprocessing.of_timm(CFG, size=96, channels=1)
+    assert prep.shape == (96, 96, 1)
+    assert prep.mean == pytest.approx((0.5,))
+    assert prep.std == pytest.approx((0.2,))
+
+
+@pytest.mark.parametrize("wrong", [{"mean": (0.5,)}, {"std": (0.5, 0.5)}, {"input_size": (1, 8, 8)}], ids=str)
+def test_values_that_do_not_fit_the_channels_are_refused(wrong: dict) -> None:
+    with pytest.raises(ValueError, match="mean and std must have a value for each of the"):
+        Preprocessing.of_timm({**CFG, **wrong})
