@@ -3,7 +3,7 @@
     python benchmarks/finetuning.py FOLDER
 
 Twelve of scikit-image's photographs are cut into 20 tiles each that share no pixel: which photograph is a tile from?
-Half of the tiles are held out; with the validation split gone, seven of each photograph are left to learn from.
+Half of the tiles are held out; without the validation split, seven of each photograph are left to learn from.
 """
 
 import sys

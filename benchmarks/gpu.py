@@ -67,11 +67,11 @@ class Roofs(NamedTuple):
 def make_images(folder: Path, number: int, size: tuple[int, int]) -> Path:
     """`number` JPEGs of soft shapes under light noise, links to a few: as costly to decode as photographs."""
     folder.mkdir(parents=True)
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for index in range(min(number, DISTINCT)):
-        coarse = Image.fromarray(chance.integers(0, 256, (24, 32, 3), dtype=np.uint8))
+        coarse = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8))
         soft = np.asarray(coarse.resize(size, Image.Resampling.BICUBIC)).astype(np.int16)
-        noisy = soft + chance.normal(0, 6, soft.shape).astype(np.int16)
+        noisy = soft + rng.normal(0, 6, soft.shape).astype(np.int16)
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / f"{index:07}.jpg", quality=85)
     for index in range(DISTINCT, number):
         os.link(folder / f"{index % DISTINCT:07}.jpg", folder / f"{index:07}.jpg")

@@ -50,17 +50,17 @@ def _noise() -> npt.NDArray[np.int16]:
     return np.random.default_rng(0).normal(0, 64, (1024, 1024, 3)).astype(np.int16)
 
 
-def photograph(kind: Kind, size: tuple[int, int], chance: random.Random) -> Image.Image:
+def photograph(kind: Kind, size: tuple[int, int], rng: random.Random) -> Image.Image:
     """One RGB picture of `size` (width, height)."""
     recipe = RECIPES[kind]
-    source = _source(chance.choice(recipe.names))
-    width = min(source.width, source.height * size[0] / size[1]) * chance.uniform(recipe.least, recipe.most)
+    source = _source(rng.choice(recipe.names))
+    width = min(source.width, source.height * size[0] / size[1]) * rng.uniform(recipe.least, recipe.most)
     height = width * size[1] / size[0]
-    x, y = chance.uniform(0, source.width - width), chance.uniform(0, source.height - height)
+    x, y = rng.uniform(0, source.width - width), rng.uniform(0, source.height - height)
     picture = source.resize(size, Image.Resampling.BICUBIC, box=(x, y, x + width, y + height))
-    if chance.random() < 0.5:
+    if rng.random() < 0.5:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    field, (down, right) = _noise(), (chance.randrange(512), chance.randrange(512))
+    field, (down, right) = _noise(), (rng.randrange(512), rng.randrange(512))
     tiles = (-(-size[1] // 512), -(-size[0] // 512), 1)
     noise = np.tile(field[down : down + 512, right : right + 512], tiles)[: size[1], : size[0]]
     pixels = np.asarray(picture).astype(np.int16) + (noise * recipe.noise >> 6)
@@ -69,11 +69,11 @@ def photograph(kind: Kind, size: tuple[int, int], chance: random.Random) -> Imag
 
 def write(folder: Path, number: int, kind: Kind, size: tuple[int, int] = SMALL, seed: int = 0) -> None:
     """`number` JPEGs of one kind, 1,000 to a subfolder."""
-    chance = random.Random(f"{kind} {size} {seed}")
+    rng = random.Random(f"{kind} {size} {seed}")
     for index in range(number):
         file = folder / f"{index // 1000:04}" / f"{index:07}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
-        photograph(kind, size, chance).save(file, quality=90 if size == SMALL else 85)
+        photograph(kind, size, rng).save(file, quality=90 if size == SMALL else 85)
 
 
 def main() -> None:

@@ -130,7 +130,7 @@ def explain(
 
 def describe(
     model: Annotated[str | None, typer.Argument(help="A bundle folder or a timm model name.")] = None,
-    depth: Annotated[int | None, typer.Option(min=1, help="How deep to look into blocks of layers.")] = None,
+    depth: Annotated[int | None, typer.Option(min=1, help="How many levels of blocks of layers to show.")] = None,
 ) -> None:
     """Print the network's layers: output shapes, parameters, share of multiply-adds; and an MLP to compare with."""
     from flows.model_tables import show_layers

@@ -14,12 +14,12 @@ LONG_AGO = 1_700_000_000  # seconds since 1970
 def make_crops(folder: Path, number: int, *, size: tuple[int, int] = (64, 48), seed: int = 0) -> Path:
     """`number` random crops of the photographs as JPEGs of `size`, the same ones for the same seed."""
     folder.mkdir(parents=True, exist_ok=True)
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     names = ("chelsea.png", "coffee.png", "astronaut.png", "rocket.jpg", "motorcycle_left.png")
     sources = [Image.open(PHOTOGRAPHS / name).convert("RGB") for name in names]
     for index in range(number):
-        source = chance.choice(sources)
-        x, y = chance.randrange(source.width - size[0]), chance.randrange(source.height - size[1])
+        source = rng.choice(sources)
+        x, y = rng.randrange(source.width - size[0]), rng.randrange(source.height - size[1])
         source.crop((x, y, x + size[0], y + size[1])).save(folder / f"{index:06}.jpg", quality=85)
     return folder
 

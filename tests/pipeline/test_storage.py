@@ -161,14 +161,14 @@ def test_what_is_read_has_the_identity_it_had_while_it_was_read(tmp_path) -> Non
 def test_a_file_that_is_written_to_while_it_is_read(tmp_path, monkeypatch, moment: str) -> None:
     file = tmp_path / "x.jpg"
     file.write_bytes(b"old")
-    looks = 0
+    examined = 0
 
     def write_between(descriptor: int, fstat=os.fstat) -> os.stat_result:
-        nonlocal looks
-        looks += 1
+        nonlocal examined
+        examined += 1
         if moment == "before the bytes are read":
             status = fstat(descriptor)
-        if looks == (1 if moment == "before the bytes are read" else 2):
+        if examined == (1 if moment == "before the bytes are read" else 2):
             file.write_bytes(b"new and longer")
         return status if moment == "before the bytes are read" else fstat(descriptor)
 

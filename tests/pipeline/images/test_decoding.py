@@ -1,4 +1,4 @@
-"""The decode contract: what every kind of image file becomes, or the error that it ends as."""
+"""Decoding: what every kind of image file becomes, or the error that it ends as."""
 
 import hashlib
 import io

@@ -30,8 +30,8 @@ def asynchronous(tiny_bundle: Path) -> TorchEngine:
 
 
 def random_batches(engine_shape: tuple[int, ...]) -> list[Pixels]:
-    chance = np.random.default_rng(3)
-    return [chance.integers(0, 256, (size, *engine_shape), dtype=np.uint8) for size in SIZES]
+    rng = np.random.default_rng(3)
+    return [rng.integers(0, 256, (size, *engine_shape), dtype=np.uint8) for size in SIZES]
 
 
 def as_table(pixels: Pixels) -> pa.Table:
