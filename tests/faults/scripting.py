@@ -32,6 +32,10 @@ class ScriptedFault:
         found = sorted(self._reached.parent.glob(f"{self._reached.name}.[0-9]*"), key=lambda file: int(file.suffix[1:]))
         return [int(text) for file in found if (text := file.read_text())]
 
+    def past(self) -> set[int]:
+        """The processes that paused and have gone on."""
+        return {int(file.suffix[1:]) for file in self._reached.parent.glob(f"{self._reached.name}.past.*")}
+
     def release(self) -> None:
         """Let the paused processes go on."""
         self._reached.with_name(f"{self._reached.name}.go").touch()
