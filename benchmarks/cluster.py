@@ -134,7 +134,7 @@ def simulate(base: Path, actors: int, number: int) -> list[Step]:
     Raises `RunError` where a shard has no part or two.
     """
     folder = plan_shards(base, number)
-    plan, shards = folder.plan(), publishing.missing_shards(folder)
+    plan, shards = folder.plan(), publishing.unstaged_shards(folder)
     sleeps = {shard.id: SLEEPS[len(SLEEPS) * place // len(shards)] for place, shard in enumerate(shards)}
     (folder.path / "sleeps.json").write_text(json.dumps(sleeps), encoding="utf-8")
     with ThreadPoolExecutor(8) as writers:

@@ -68,7 +68,7 @@ class Run(AbstractContextManager["Run"]):
     def classify(self) -> None:
         """Classify the shards that are not staged yet, accepting one part for each."""
         with self._timed("classify"):
-            shards = publishing.missing_shards(self._folder)
+            shards = publishing.unstaged_shards(self._folder)
             self._resumed = self._plan.shards - len(shards)
             total = self._plan.counts.images
             done = total - sum(shard.images for shard in shards)
@@ -111,7 +111,7 @@ class Run(AbstractContextManager["Run"]):
             engine=cascade.engine,
             gpu_decoding=cascade.first.decoder == "gpu",
         )
-        return self._account_builder.close(self._began, seconds, how)
+        return self._account_builder.account(self._began, seconds, how)
 
     def _unfinished(self, bundle: Bundle) -> RunFolder | None:
         """The run to continue. Folders that never got a plan go: no run holds them, since this one has the lock."""
@@ -134,7 +134,7 @@ class Run(AbstractContextManager["Run"]):
         plan = folder.plan()
         options = plan.job.options.model_copy(update=deadlines)
         plan = plan.model_copy(update={"job": plan.job.model_copy(update={"options": options})})
-        left = publishing.missing_shards(folder)
+        left = publishing.unstaged_shards(folder)
         self._folder = folder
         self._events.message(
             f"Continuing run {folder.run}: {plan.shards - len(left)} of {plan.shards} shards are done."
@@ -159,12 +159,11 @@ class Run(AbstractContextManager["Run"]):
         self._folder = folder
         try:
             executor = self._open_executor(selection.images)
-            engines.choose(job.options.engine, executor.device)
             gpu_decoding.check_device(job.options, executor.device)
+            plan = planning.make_plan(folder, job, bundle, selection, workers=executor.size, device=executor.device)
         except RequestError:  # only the cluster itself could say
             folder.discard()
             raise
-        plan = planning.make_plan(folder, job, bundle, selection, workers=executor.size, device=executor.device)
         plan.inference.prepare(bundle)
         cascade = plan.inference.cascade
         how = f"{cascade.engine} in {cascade.first.dtype}"

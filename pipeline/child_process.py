@@ -140,7 +140,7 @@ class Child:
             left = deadline - time.monotonic()
             if left <= 0:
                 self.close()
-                raise ChildSlowError(f"no answer after {seconds:g} s")
+                raise ChildSlowError(f"timed out after {seconds:g} s")
             if not self._connection.poll(min(left, HEARTBEAT_SECONDS)):
                 continue
             kind, content = self._connection.recv()

@@ -11,4 +11,4 @@ class Events:
         """So many images are done, of so many in all."""
 
     def heartbeat(self) -> None:
-        """The work goes on; called about once a second, and at least once a batch."""
+        """The work goes on; called about once a second while it does."""

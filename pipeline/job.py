@@ -20,11 +20,9 @@ Precision = Literal["auto", "exact", "fast"]
 
 
 class EngineName(StrEnum):
-    """What runs the network. `auto` is the first of the others that is installed and runs on the device.
+    """What runs the network; auto is the first of the others that is installed and runs on the device."""
 
-    Each of the others is the module `pipeline/model/<name>_engine.py`.
-    """
-
+    # Each of the others has a module of its own: see `engines.EngineModule`.
     AUTO = "auto"
     OPENVINO = "openvino"
     TORCH = "torch"
@@ -45,7 +43,7 @@ class Options(BaseModel):
     device: Device = Field(default="auto", description="Where the network runs; auto takes a GPU where there is one.")
     engine: EngineName = Field(
         default=EngineName.AUTO,
-        description="What runs the network; auto takes OpenVINO on a CPU where installed, else torch.",
+        description="What runs the network; auto takes the first that is installed and runs on the device.",
     )
     precision: Precision = Field(
         default="auto",

@@ -23,7 +23,7 @@ def started(images: Path, output: Path, model: Path, shards: int, **options: obj
         plan = run.plan()
         assert plan is not None
         folder = RunFolder(job.output, plan.run)
-        todo = publishing.missing_shards(folder)[:shards]
+        todo = publishing.unstaged_shards(folder)[:shards]
         for shard, part in run._executor.classify(plan, todo, None):
             publishing.accept(folder, shard, part)
     return folder

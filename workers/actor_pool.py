@@ -11,7 +11,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from pipeline.errors import RunError
 from pipeline.run.plan import Plan
-from pipeline.run.retrying import ATTEMPTS, WorkerLostError
+from pipeline.run.retrying import MAX_ATTEMPTS, WorkerLostError
 from pipeline.run.scheduling import Outcome
 from pipeline.run.sharding import Shard
 from workers import cluster
@@ -35,19 +35,20 @@ Running = dict["ray.ObjectRef[Path]", tuple[Shard, PooledActor]]
 
 
 class ActorPool:
-    """The actors of a run and the attempts under way at them; see `scheduling.Attempts`.
+    """The actors of a run and the attempts under way at them; see `scheduling.AttemptRunner`.
 
     Only an actor that has been placed and holds its network gets a shard: a cluster that is full, or lost a node, may
     place it late or never, and the others must not wait for it.
     """
 
     def __init__(
-        self, actor: type, number: int, classifiers: int, device: str, plan: Plan, flow_run: str | None
+        self, plan: Plan, flow_run: str | None, *, actor: type, number: int, classifiers: int, device: str
     ) -> None:
-        """Start so many actors of the class `actor`, each on a GPU or a core of its own.
+        """There will be so many actors of the class `actor`, each on a GPU or a core of its own.
 
         The cores of the cluster are shared by as many `classifiers` as it carries.
         """
+        self._number = number
         on_gpu = device == "cuda"
         self._at_once = SHARDS_AT_ONCE if on_gpu else 1
         place = {"num_cpus": 0, "num_gpus": 1} if on_gpu else {"num_cpus": 1, "num_gpus": 0}
@@ -58,8 +59,6 @@ class ActorPool:
         self._starting: dict[ray.ObjectRef[None], Any] = {}
         self._ready: list[PooledActor] = []
         self._running: Running = {}
-        for _ in range(number):
-            self._start()
 
     @property
     def has_room(self) -> bool:
@@ -67,24 +66,27 @@ class ActorPool:
         return any(actor.shards < self._at_once for actor in self._ready)
 
     def begin(self, shard: Shard, attempt: int) -> None:
-        """See `scheduling.Attempts`: at the actor with the fewest shards."""
+        """See `scheduling.AttemptRunner`: at the actor with the fewest shards."""
         actor = min(self._ready, key=lambda each: each.shards)
         actor.shards += 1
         self._running[actor.actor.attempt.remote(shard, attempt)] = (shard, actor)
 
     def wait(self, seconds: float) -> list[Outcome]:
-        """See `scheduling.Attempts`. Actors that come meanwhile are ready; those that fail to start are replaced."""
+        """See `scheduling.AttemptRunner`. Actors that come meanwhile are ready; those that do not are replaced."""
+        while self._number > 0:
+            self._number -= 1
+            self._start()
         ended = _ended([*self._running, *self._starting], seconds)
         if not ended:
             cluster.check_alive()
         for ready in [each for each in ended if each in self._starting]:
             self._collect_started(ready)
         # Taken out together, before any outcome is made: what ended by itself was not ended beside another one.
-        attempts = {each: self._take(each) for each in ended if each in self._running}
-        return [self._outcome(attempt, *of) for attempt, of in attempts.items()]
+        taken = [(each, *self._take(each)) for each in ended if each in self._running]
+        return [self._outcome(*each) for each in taken]
 
     def end(self, shards: list[Shard]) -> list[Outcome]:
-        """See `scheduling.Attempts`: with the actors that work at them."""
+        """See `scheduling.AttemptRunner`: with the actors that work at them."""
         stalled = [each for each, (shard, _) in self._running.items() if shard in shards]
         error = WorkerLostError("the worker stalled: it showed no progress for --stall-seconds")
         taken = [self._take(each) for each in stalled]
@@ -105,7 +107,7 @@ class ActorPool:
             ray.get(ready)
         except RayError as error:
             self._failed_starts += 1
-            if self._failed_starts >= ATTEMPTS:
+            if self._failed_starts >= MAX_ATTEMPTS:
                 reason = " ".join(str(error).split())[-400:]
                 raise RunError(f"No worker could be started; the last reason: {reason}") from error
             self._start()
@@ -142,12 +144,14 @@ class ActorPool:
 
 
 def _ended(running: list[Any], seconds: float) -> list[Any]:
-    """Wait for one of these, not for long; what a signal's handler raises meanwhile (Prefect's) comes through."""
+    """Wait for one of these, not for long, and return all that ended; what a signal's handler raises meanwhile (Prefect's) comes through."""
     if not running:  # every shard that is left waits for its time
         time.sleep(seconds)
         return []
     try:
-        ended, _ = ray.wait(running, num_returns=1, timeout=seconds)
+        ended, others = ray.wait(running, num_returns=1, timeout=seconds)
+        if ended and others:  # and what has ended, too
+            ended += ray.wait(others, num_returns=len(others), timeout=0)[0]
     except SystemError as error:  # Ray's way of saying that an exception it does not know came up while it waited
         raise error.__cause__ or error from None
     return list(ended)

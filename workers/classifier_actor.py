@@ -41,8 +41,7 @@ class ClassifierActor:
         self._batches = image_batches if tasks is None else tasks.batches(shards=SHARDS_AT_ONCE)
         self._classifier = ShardClassifier(
             plan,
-            # Ray can be given GPUs that are not there: then the CPU stands in.
-            device="cuda" if on_gpu and has_gpu() else "cpu",
+            device=_device(on_gpu),
             threads=1,
             worker=worker,
             flow_run=flow_run,
@@ -58,6 +57,14 @@ class ClassifierActor:
         part = self._classifier.attempt(shard, attempt, self._batches)
         log.info("shard %s, attempt %d: written", shard.id, attempt)
         return part
+
+
+def _device(on_gpu: bool) -> str:
+    """Ray can be given GPUs that are not there: then the CPU takes their place, and the log says so."""
+    if on_gpu and not has_gpu():
+        log.warning("torch sees no GPU here, although Ray has one: the network runs on the CPU")
+        return "cpu"
+    return "cuda" if on_gpu else "cpu"
 
 
 def _keep_log(file: Path) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from pipeline.events import Events
 from pipeline.images.batching import Batches, image_batches
-from pipeline.images.prefetching import ThreadedDecoder
+from pipeline.images.prefetching import DecodingThreads
 from pipeline.job import Options
 from pipeline.model import devices
 from pipeline.run.attempts import ShardClassifier
@@ -39,7 +39,7 @@ class InlineExecutor:
             events=StallAlarm(plan.job.options.stall_seconds),
         )
         with _decoding(self.device) as batches:
-            yield from schedule(plan, shards, InlineAttempts(classifier, batches))
+            yield from schedule(plan, shards, InlineRunner(classifier, batches))
 
 
 class StallAlarm(Events):
@@ -53,8 +53,8 @@ class StallAlarm(Events):
         faulthandler.dump_traceback_later(self._seconds, exit=True, file=2)
 
 
-class InlineAttempts:
-    """One attempt at a time, made as soon as it begins; see `scheduling.Attempts`."""
+class InlineRunner:
+    """One attempt at a time, made as soon as it begins; see `scheduling.AttemptRunner`."""
 
     def __init__(self, classifier: ShardClassifier, batches: Batches) -> None:
         self._classifier = classifier
@@ -67,29 +67,28 @@ class InlineAttempts:
         return not self._ended
 
     def begin(self, shard: Shard, attempt: int) -> None:
-        """See `scheduling.Attempts`."""
+        """See `scheduling.AttemptRunner`."""
         try:
             outcome = Outcome(shard, self._classifier.attempt(shard, attempt, self._batches))
         except Exception as error:  # noqa: BLE001  handled by the scheduler
             outcome = Outcome(shard, None, error)
         finally:
-            self.stop()
+            faulthandler.cancel_dump_traceback_later()
         self._ended.append(outcome)
 
     def wait(self, seconds: float) -> list[Outcome]:
-        """See `scheduling.Attempts`."""
+        """See `scheduling.AttemptRunner`."""
         if not self._ended:  # every shard that is left waits for its time
             time.sleep(seconds)
         ended, self._ended = self._ended, []
         return ended
 
     def end(self, shards: list[Shard]) -> list[Outcome]:
-        """See `scheduling.Attempts`: none is under way when this is called."""
+        """See `scheduling.AttemptRunner`: none is under way when this is called."""
         return []
 
     def stop(self) -> None:
-        """See `scheduling.Attempts`."""
-        faulthandler.cancel_dump_traceback_later()
+        """See `scheduling.AttemptRunner`: there is nothing to release."""
 
 
 @contextmanager
@@ -98,7 +97,7 @@ def _decoding(device: str) -> Iterator[Batches]:
     if device == "cpu":
         yield image_batches
         return
-    with ThreadedDecoder(len(os.sched_getaffinity(0))) as threads:
+    with DecodingThreads(len(os.sched_getaffinity(0))) as threads:
         yield threads.batches
 
 

@@ -26,8 +26,9 @@ class RayExecutor:
 
     def classify(self, plan: Plan, shards: list[Shard], flow_run: str | None) -> Parts:
         """See `workers.executor.Executor`."""
-        size = min(self.size, len(shards))
-        yield from schedule(plan, shards, ActorPool(self._actor, size, self.size, self.device, plan, flow_run))
+        number = min(self.size, len(shards))
+        pool = ActorPool(plan, flow_run, actor=self._actor, number=number, classifiers=self.size, device=self.device)
+        yield from schedule(plan, shards, pool)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ class Piece(NamedTuple):
     watch: Stopwatch
 
 
-class ThreadedDecoder:
+class DecodingThreads:
     """Decodes batches ahead on so many `threads`, for as long as it is held; at most `bytes_ahead` of pixels."""
 
     def __init__(self, threads: int, bytes_ahead: int = BYTES_AHEAD) -> None:
@@ -35,7 +35,7 @@ class ThreadedDecoder:
         self._threads = threads
         self._bytes_ahead = bytes_ahead
 
-    def __enter__(self) -> "ThreadedDecoder":
+    def __enter__(self) -> "DecodingThreads":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:

@@ -2,10 +2,6 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 def cache_folder() -> Path:

@@ -6,7 +6,6 @@ waits on the way: the caller fetches the output when it needs it. On a CPU none 
 Arrow's memory in place; the same code runs there without streams where it is asked to, so that it can be tested.
 """
 
-import logging
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 IN_FLIGHT = 2  # batches of one loop: one that is computed, one that is staged or fetched meanwhile
 BUFFERS = 3  # staging buffers: more than two, so that two loops that share a network do not wait for each other
 Outputs = list[npt.NDArray[np.float32]]
-log = logging.getLogger("shardseer")
 
 
 def padded(images: int) -> int:

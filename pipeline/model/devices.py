@@ -16,9 +16,7 @@ def gpu_count() -> int:
 
 
 def has_gpu() -> bool:
-    """Whether torch can use a GPU in this process; imports torch only where there may be one."""
-    if "torch" not in sys.modules and gpu_count() == 0:
-        return False
+    """Whether torch can use a GPU in this process. Imports torch."""
     import torch
 
     return torch.cuda.is_available()
@@ -28,6 +26,8 @@ def device_for(asked: Device) -> DeviceName:
     """The device for `--device` in this process. Raises `RequestError` for a GPU that is not there."""
     if asked == "cpu":
         return "cpu"
+    if asked == "auto" and gpu_count() == 0 and "torch" not in sys.modules:
+        return "cpu"  # importing torch takes a second, only to learn that
     if has_gpu():
         return "cuda"
     if asked == "cuda":

@@ -52,16 +52,16 @@ def choose(asked: EngineName, device: str) -> EngineName:
     for engine, reason in reasons.items():
         if reason is None:
             return engine
-    found = "; ".join(f"--engine {engine}: {reason}" for engine, reason in reasons.items())
-    raise RequestError(f"{found}. Use --engine auto, or another device.")
+    raise RequestError(" ".join(f"--engine {engine} {reason}." for engine, reason in reasons.items()))
 
 
 def _why_not(engine: EngineName, device: str) -> str | None:
     module = module_of(engine)
     if importlib.util.find_spec(module.PACKAGE) is None:
-        return f"the package {module.PACKAGE} is not installed"
+        return f"needs the package {module.PACKAGE}, which is not installed; install it, or use --engine auto"
     if device not in module.DEVICES:
-        return f"it runs on {' and '.join(module.DEVICES)} only, not on {device}"
+        where = " or ".join(module.DEVICES)
+        return f"does not run on {device}; use --device {where} with it, or --engine auto"
     return None
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline import storage
+from pipeline.child_process import ChildDiedError, ChildSlowError
 from pipeline.errors import EngineError, ErrorStage
 from pipeline.images.preprocessing import Pixels
 from pipeline.model.engine import AsyncEngine, Engine, EngineOutput
@@ -71,7 +72,9 @@ class HalvingEngine:
 
 
 def _stage_and_reason(error: Exception) -> tuple[ErrorStage, str]:
-    return getattr(error, "stage", ErrorStage.CLASSIFY), storage.cause(error)
+    if isinstance(error, ChildDiedError | ChildSlowError):
+        return error.stage, f"the network {error}"
+    return ErrorStage.CLASSIFY, storage.cause(error)
 
 
 def _joined(first: EngineOutput, second: EngineOutput) -> EngineOutput:

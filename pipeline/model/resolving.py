@@ -9,15 +9,11 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pipeline.child_process import Report, in_a_child
 from pipeline.errors import RequestError
 from pipeline.model.bundle import CONFIG, PICKLES, WEIGHTS, Bundle, load, safe_name, save
 from pipeline.model.cache import cache_folder
-
-if TYPE_CHECKING:
-    pass
 
 DEFAULT = "efficientnet-lite0"
 

@@ -134,7 +134,7 @@ class AccountBuilder:
                 receipt, stage_times
             )
 
-    def close(self, began: datetime, phases: Mapping[str, float], how: RunConditions) -> Account | None:
+    def account(self, began: datetime, phases: Mapping[str, float], how: RunConditions) -> Account | None:
         """The account of a run whose classifying `began` then; `phases` are the driver's wall seconds.
 
         None where nothing was measured.

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from pipeline.job import Precision
+from pipeline.job import EngineName, Precision
 
 Seconds = defaultdict[str, float]  # per stage
 
@@ -61,7 +61,8 @@ def _advice(name: str, how: RunConditions) -> str:
     """What would help against the stage that took most of the time."""
     reduced = " --precision auto decodes large JPEGs at a part of their size." if how.precision == "exact" else ""
     if name == "classify" and not how.on_gpu:
-        engine = "" if how.engine == "openvino" else " So would the engine OpenVINO, if its package is installed."
+        best = next(each for each in EngineName if each != EngineName.AUTO)  # the one that auto tries first
+        engine = "" if how.engine == best else f" So would --engine {best}, if its package is installed."
         return f"A GPU, more cores or a smaller network would help.{engine}{LOWER[how.precision]}"
     if name in ("decode", "resample") and how.on_gpu and not how.gpu_decoding and how.precision != "exact":
         return "More cores or smaller images would help, and for JPEGs --gpu-decoding may."

@@ -24,7 +24,7 @@ State = Literal["unplanned", "unreadable", "planned", "decided", "published", "r
 
 
 class RunFolder:
-    """Paths and state of one run. Files below it are written by the rooms that own them."""
+    """Paths and state of one run. Files below it are written by the modules that own them."""
 
     def __init__(self, output: Path, run: str) -> None:
         self.output = output

@@ -7,7 +7,7 @@ FORMAT = 1
 
 
 class FormatError(ValueError):
-    """Something was written in another format than this version's; the message says by what and what to do."""
+    """Something was written in another format than this version's; the message says which."""
 
 
 def check_format(stored: Mapping[str, Any], what: str) -> None:

@@ -79,6 +79,7 @@ def locked(output: Path, events: Events) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
         file.truncate()
+        check_writable_format(output)  # again: another version may have written while this one waited
         holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": f"{datetime.now(UTC):%FT%TZ}"}
         file.write(json.dumps(holder))
         file.flush()
@@ -87,8 +88,9 @@ def locked(output: Path, events: Events) -> Iterator[None]:
 
 def check_writable_format(output: Path) -> None:
     """Raise `RequestError` for an output that another version of shardseer wrote in another format."""
-    check_readable_format(output)
-    if earlier_missing_folder(output).is_dir() or 0 in _formats(output):
+    formats = _formats(output)
+    _refuse_newer(output, formats)
+    if earlier_missing_folder(output).is_dir() or 0 in formats:
         raise RequestError(
             f"The output {output} was written by an earlier version of shardseer, in a format before {FORMAT}. Its "
             "predictions can be queried, but nothing can be added: choose another output."
@@ -97,7 +99,11 @@ def check_writable_format(output: Path) -> None:
 
 def check_readable_format(output: Path) -> None:
     """Raise `RequestError` for an output that a newer version of shardseer wrote."""
-    newest = max(_formats(output), default=FORMAT)
+    _refuse_newer(output, _formats(output))
+
+
+def _refuse_newer(output: Path, formats: set[int]) -> None:
+    newest = max(formats, default=FORMAT)
     if newest > FORMAT:
         raise RequestError(
             f"The output {output} was written in format {newest} by a newer version of shardseer; this version knows "
@@ -109,7 +115,7 @@ def _formats(output: Path) -> set[int]:
     """The formats of an output's plans, 0 for one without a number; those that cannot be read are left out."""
     found = set()
     for folder in all_runs(output):
-        with suppress(OSError, ValueError, AttributeError):
+        with suppress(OSError, ValueError, AttributeError, TypeError):
             found.add(int(json.loads(folder.plan_file.read_bytes()).get("format", 0)))
     return found
 

@@ -48,7 +48,7 @@ def accept(folder: RunFolder, shard: Shard, attempt: Path) -> Receipt:
     return receipt
 
 
-def missing_shards(folder: RunFolder) -> list[Shard]:
+def unstaged_shards(folder: RunFolder) -> list[Shard]:
     """The shards that are not staged yet, in path order."""
     staged = {path.name for path in folder.staged.iterdir()} if folder.staged.is_dir() else set()
     return [shard for shard in read_shards(folder.shards) if part_name(shard) not in staged]

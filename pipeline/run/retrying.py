@@ -14,7 +14,7 @@ from pipeline.run.plan import Plan
 from pipeline.run.progress_marker import marker_file
 from pipeline.run.sharding import Shard
 
-ATTEMPTS = 3  # per shard and command, counted by us: Ray's own retries are off
+MAX_ATTEMPTS = 3  # per shard and command, counted by us: Ray's own retries are off
 PAUSE_SECONDS = 1.0  # after the first error of the world, four times as much after the next: a full disk, a lost server
 DYING_SECONDS = 2.0  # until a worker that was ended writes no marker any more
 
@@ -33,7 +33,7 @@ def seconds_before_retry(shard: Shard, attempts: int, error: BaseException) -> f
         raise RunError(str(error)) from error
     if not isinstance(error, OSError | EngineError | WorkerLostError):
         raise RunError(f"Classifying failed: {type(error).__name__}: {error}. See the worker logs.") from error
-    if attempts >= ATTEMPTS:
+    if attempts >= MAX_ATTEMPTS:
         reason = " ".join(str(error).split())[-400:]
         raise RunError(
             f"Shard {shard.id} ({shard.images} images) failed {attempts} times. The last time: {reason}. "
@@ -52,7 +52,7 @@ class ShardQueue:
         self._not_before: dict[str, float] = {}
         self._marked_before = set[str]()  # before the attempt under way
         self._uncounted: dict[str, Shard] = {}
-        self.attempts = Counter[str]()
+        self.tries = Counter[str]()
 
     @property
     def is_left(self) -> bool:
@@ -61,32 +61,35 @@ class ShardQueue:
 
     def take(self) -> Shard | None:
         """The next shard whose time has come; its attempt is counted."""
-        for _ in range(len(self._waiting)):
-            shard = self._waiting.popleft()
-            if self._not_before.get(shard.id, 0.0) > time.monotonic():
-                self._waiting.append(shard)
-                continue
-            self.attempts[shard.id] += 1
-            self._running[shard.id] = shard
-            if self._uncounted.pop(shard.id, None) is not None:
-                self._remove_marker(shard)
-            if marker_file(self._folder, shard).exists():
-                self._marked_before.add(shard.id)
-            return shard
-        return None
+        now = time.monotonic()
+        shard = next((each for each in self._waiting if self._not_before.get(each.id, 0.0) <= now), None)
+        if shard is None:
+            return None
+        self._waiting.remove(shard)
+        self.tries[shard.id] += 1
+        self._running[shard.id] = shard
+        if self._uncounted.pop(shard.id, None) is not None:
+            self._remove_marker(shard)
+        if marker_file(self._folder, shard).exists():
+            self._marked_before.add(shard.id)
+        return shard
 
     def done(self, shard: Shard) -> None:
         """Its part is there."""
         del self._running[shard.id]
 
     def requeue(self, shard: Shard, error: Exception) -> None:
-        """Let a shard be tried again, perhaps a little later. Raises `RunError` where there is no use in it."""
-        seconds = seconds_before_retry(shard, self.attempts[shard.id], error)
-        self._wait(shard, seconds)
+        """Let a shard be tried again, perhaps a little later. Raises `RunError` where there is no use in it.
+
+        Then the marker that its attempt left stays: the next command isolates the shard's images.
+        """
+        del self._running[shard.id]
+        self._wait(shard, seconds_before_retry(shard, self.tries[shard.id], error))
 
     def requeue_uncounted(self, shard: Shard) -> None:
         """Let a shard be tried again as if it had not been: its worker was ended because of another shard."""
-        self.attempts[shard.id] -= 1
+        del self._running[shard.id]
+        self.tries[shard.id] -= 1
         self._uncounted[shard.id] = shard
         self._wait(shard, DYING_SECONDS)
 
@@ -96,9 +99,8 @@ class ShardQueue:
             self._remove_marker(shard)
 
     def _wait(self, shard: Shard, seconds: float) -> None:
-        del self._running[shard.id]
         self._not_before[shard.id] = time.monotonic() + seconds
-        self._waiting.append(shard)
+        self._waiting.appendleft(shard)  # what does not go away ends the run before all others are tried
 
     def _remove_marker(self, shard: Shard) -> None:
         if shard.id not in self._marked_before:

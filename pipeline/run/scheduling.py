@@ -3,7 +3,7 @@
 Retrying is bounded and counted here; what runs the attempts (this process, Ray actors) only starts and ends them.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -27,7 +27,7 @@ class Outcome(NamedTuple):
     ended_beside: tuple[Shard, ...] = ()
 
 
-class Attempts(Protocol):
+class AttemptRunner(Protocol):
     """Runs attempts at shards, one or several at a time."""
 
     @property
@@ -52,7 +52,7 @@ class Attempts(Protocol):
         ...
 
 
-def schedule(plan: Plan, shards: list[Shard], attempts: Attempts) -> Parts:
+def schedule(plan: Plan, shards: list[Shard], runner: AttemptRunner) -> Parts:
     """Have every shard tried until its part is there; yield each with its part, in the order in which they finish.
 
     Raises `RunError` where a shard cannot be classified, after bounded attempts, and where nothing makes progress.
@@ -60,13 +60,10 @@ def schedule(plan: Plan, shards: list[Shard], attempts: Attempts) -> Parts:
     queue, detector = ShardQueue(plan, shards), StallDetector(plan)
     try:
         while queue.is_left:
-            while attempts.has_room and (shard := queue.take()) is not None:
+            while runner.has_room and (shard := queue.take()) is not None:
                 detector.started(shard)
-                attempts.begin(shard, queue.attempts[shard.id])
-            outcomes = attempts.wait(CHECK_SECONDS)
-            for outcome in outcomes + attempts.end(detector.stalled()):
-                for ended in (outcome.shard, *outcome.ended_beside):
-                    detector.ended(ended)
+                runner.begin(shard, queue.tries[shard.id])
+            for outcome in _outcomes(runner, detector):
                 for beside in outcome.ended_beside:
                     queue.requeue_uncounted(beside)
                 if outcome.part is not None:
@@ -76,5 +73,15 @@ def schedule(plan: Plan, shards: list[Shard], attempts: Attempts) -> Parts:
                     assert outcome.error is not None
                     queue.requeue(outcome.shard, outcome.error)
     finally:
-        attempts.stop()
+        runner.stop()
         queue.end()
+
+
+def _outcomes(runner: AttemptRunner, detector: StallDetector) -> Iterator[Outcome]:
+    """What ended by itself, and then, when that was dealt with, what is ended because it stalled."""
+    for outcome in runner.wait(CHECK_SECONDS):
+        detector.ended(outcome.shard, *outcome.ended_beside)
+        yield outcome
+    for outcome in runner.end(detector.stalled()):
+        detector.ended(outcome.shard, *outcome.ended_beside)
+        yield outcome

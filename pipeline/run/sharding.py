@@ -1,4 +1,4 @@
-"""References → shards with content-derived ids, and the stored plan that makes a run resumable.
+"""References → shards with content-derived ids, stored so that a run can be resumed.
 
 Shards are cut from a stream: planning needs memory for one shard, not for the listing.
 """

@@ -32,18 +32,21 @@ class StallDetector:
         self._folder = RunFolder(plan.job.output, plan.run)
         self._options = plan.job.options
         self._watched: dict[str, Watched] = {}
-        self._checked_at = time.monotonic()
+        self._checked_at = self._ticked_at = time.monotonic()
         self._clock = 0.0  # seconds watched: time in which this process was stopped itself does not count
         self._moved = 0.0
 
     def started(self, shard: Shard) -> None:
         """Watch a new attempt at a shard."""
+        self._tick()
         self._watched[shard.id] = Watched(shard, self._text(shard), self._clock)
         self._moved = self._clock
 
-    def ended(self, shard: Shard) -> None:
-        """Watch it no longer."""
-        self._watched.pop(shard.id, None)
+    def ended(self, *shards: Shard) -> None:
+        """Watch them no longer."""
+        self._tick()
+        for shard in shards:
+            self._watched.pop(shard.id, None)
         self._moved = self._clock
 
     def stalled(self) -> list[Shard]:
@@ -51,8 +54,8 @@ class StallDetector:
         now = time.monotonic()
         if now - self._checked_at < CHECK_SECONDS / 2:
             return []
-        self._clock += min(now - self._checked_at, 5 * CHECK_SECONDS)
         self._checked_at = now
+        self._tick()
         for watched in self._watched.values():
             text = self._text(watched.shard)
             if text and text != watched.text:
@@ -65,6 +68,11 @@ class StallDetector:
             for watched in self._watched.values()
             if watched.begun and self._clock - watched.since > self._options.stall_seconds
         ]
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self._clock += min(now - self._ticked_at, 5 * CHECK_SECONDS)
+        self._ticked_at = now
 
     def _text(self, shard: Shard) -> str:
         try:

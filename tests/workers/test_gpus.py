@@ -58,7 +58,7 @@ from workers.ray_executor import RayExecutor
 class Stalling:
     def __init__(self, plan, tasks, flow_run):
         self.folder = RunFolder(plan.job.output, plan.run)
-        self.stalling = publishing.missing_shards(self.folder)[0].id
+        self.stalling = publishing.unstaged_shards(self.folder)[0].id
         self.again = self.folder.path / "again"
 
     def ready(self):
@@ -84,7 +84,7 @@ job = Job.of(images, output, model, {"workers": "ray", "stall_seconds": 2})
 with phases.Run(job, Events()) as run:
     plan = run.plan()
     folder = RunFolder(job.output, plan.run)
-    shards = publishing.missing_shards(folder)
+    shards = publishing.unstaged_shards(folder)
     assert len(shards) == 2
     parts = [part.name for _, part in RayExecutor(1, True, Stalling).classify(plan, shards, None)]
     assert sorted(parts) == sorted(shard.id for shard in shards)

@@ -38,7 +38,7 @@ def test_a_killed_actor_costs_no_row(crops: Crops, tiny_bundle: Path, tmp_path: 
     with phases.Run(job, Events()) as run:
         plan = run.plan()
         folder = RunFolder(job.output, plan.run)
-        shards = publishing.missing_shards(folder)
+        shards = publishing.unstaged_shards(folder)
         for shard, part in run._executor.classify(plan, shards, None):
             receipt = publishing.accept(folder, shard, part)
             if not killed:
@@ -60,6 +60,6 @@ def test_a_job_that_cannot_work_stops_with_its_cause(crops: Crops, tiny_bundle: 
     with phases.Run(job, Events()) as run:
         plan = run.plan()
         broken = plan.model_copy(update={"weights_sha256": "0" * 64})
-        shards = publishing.missing_shards(RunFolder(job.output, plan.run))
+        shards = publishing.unstaged_shards(RunFolder(job.output, plan.run))
         with pytest.raises(RunError, match="--fresh"):
             list(run._executor.classify(broken, shards, None))

@@ -45,7 +45,7 @@ class ScriptedClassifier:
 
     def __init__(self, plan: Plan, *_: Any, **__: Any) -> None:
         self.folder = RunFolder(plan.job.output, plan.run)
-        self.places = {shard.id: place for place, shard in enumerate(publishing.missing_shards(self.folder))}
+        self.places = {shard.id: place for place, shard in enumerate(publishing.unstaged_shards(self.folder))}
         self.script = json.loads((self.folder.path / "script.json").read_text())
 
     def ready(self) -> None:
@@ -87,7 +87,7 @@ def classify(executor: Executor, plan: Plan, script: Script) -> list[int]:
     """Classify every shard as scripted; the places of those whose parts came."""
     folder = RunFolder(plan.job.output, plan.run)
     (folder.path / "script.json").write_text(json.dumps(script))
-    shards = publishing.missing_shards(folder)
+    shards = publishing.unstaged_shards(folder)
     places = {shard.id: place for place, shard in enumerate(shards)}
     return sorted(places[part.name] for _, part in executor.classify(plan, shards, None))
 

@@ -21,7 +21,7 @@ from pipeline.images.fast_decoding import FastDecoder
 from pipeline.images.gpu_decoding import COMPRESSED, GpuDecoder, check, check_device
 from pipeline.images.isolating import IsolatedDecoding
 from pipeline.images.nvjpeg import EXIF
-from pipeline.images.prefetching import ThreadedDecoder
+from pipeline.images.prefetching import DecodingThreads
 from pipeline.job import Options
 from pipeline.timing import Stopwatch
 from tests.pipeline.images.jpegs import GREY, RGB, jpeg, photograph
@@ -143,7 +143,7 @@ def test_files_that_go_along_count_as_bytes(tmp_path: Path) -> None:
 def test_threads_leave_jpegs_to_the_device_too(tmp_path: Path) -> None:
     for number in range(40):
         (tmp_path / f"{number:02}.jpg").write_bytes(jpeg(photograph((150 + number, 100))))
-    with ThreadedDecoder(2) as threads:
+    with DecodingThreads(2) as threads:
         found = batch_of(tmp_path, "gpu", finishing(threads.batches, "cpu"))
     assert (pixels(found) == pixels(batch_of(tmp_path, "gpu", finishing(image_batches, "cpu")))).all()
     assert "read" in json.loads(found.schema.metadata[DECODING_TIMES])["seconds"], "what the threads took"

@@ -12,7 +12,7 @@ from pipeline import schema
 from pipeline.images import prefetching
 from pipeline.images.batching import DECODING_TIMES, image_batches
 from pipeline.images.decoding import ExactDecoder
-from pipeline.images.prefetching import IMAGES_PER_TASK, ThreadedDecoder
+from pipeline.images.prefetching import IMAGES_PER_TASK, DecodingThreads
 from pipeline.model.bundle import load
 from pipeline.timing import Stopwatch
 
@@ -37,7 +37,7 @@ def decoder(tiny_bundle: Path) -> ExactDecoder:
 
 def test_threads_give_the_same_batches(references: pa.Table, decoder: ExactDecoder) -> None:
     watch = Stopwatch()
-    with ThreadedDecoder(3) as threads:
+    with DecodingThreads(3) as threads:
         found = list(threads.batches(references, decoder, BATCH, watch))
     expected = list(image_batches(references, decoder, BATCH, Stopwatch()))
     assert [batch.num_rows for batch in found] == [40, 40, 40, 30]
@@ -64,7 +64,7 @@ def test_no_more_bytes_are_ahead_than_granted(
     height, width, channels = decoder.preprocessing.shape
     granted = 2 * BATCH * height * width * channels
     taken = 0
-    with ThreadedDecoder(3, bytes_ahead=granted) as threads:
+    with DecodingThreads(3, bytes_ahead=granted) as threads:
         for batch in threads.batches(references, decoder, BATCH, Stopwatch()):
             taken += batch.num_rows
             with counting:
@@ -74,12 +74,12 @@ def test_no_more_bytes_are_ahead_than_granted(
 
 @pytest.mark.parametrize(("threads", "batch"), [(2, 256), (16, 256), (64, 32)])
 def test_every_thread_has_work_while_a_batch_is_waited_for(threads: int, batch: int) -> None:
-    with ThreadedDecoder(threads) as threaded:
+    with DecodingThreads(threads) as threaded:
         assert (threaded.ahead(batch, 1000) - 1) * batch >= threads * IMAGES_PER_TASK
 
 
 def test_batches_that_are_left_early_end(references: pa.Table, decoder: ExactDecoder) -> None:
-    with ThreadedDecoder(2) as threads:
+    with DecodingThreads(2) as threads:
         batches = threads.batches(references, decoder, BATCH, Stopwatch())
         next(batches)
         batches.close()

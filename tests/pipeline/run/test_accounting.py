@@ -76,7 +76,7 @@ def test_a_part_without_its_stage_times_costs_figures_only(tmp_path: Path) -> No
     write_stage_times(part, times_of({"read": 1.0}))
     builder.add(receipt_of(0, 100), take_stage_times(part))
     builder.add(receipt_of(0, 50), take_stage_times(part))  # they count once
-    account = builder.close(NOON, {"classify": 2.0}, GPUS)
+    account = builder.account(NOON, {"classify": 2.0}, GPUS)
     assert account is not None and account.images == 100
 
 
@@ -87,7 +87,7 @@ def account_of(
     builder = AccountBuilder()
     for number, each in enumerate(times):
         builder.add(receipt_of(number, rows), each)
-    account = builder.close(NOON, phases or {"classify": 10.0}, how)
+    account = builder.account(NOON, phases or {"classify": 10.0}, how)
     assert account is not None
     return account
 

@@ -208,7 +208,7 @@ class Commits(RuleBasedStateMachine):
     def missing(self) -> list[Shard]:
         if self.folder is None or self.folder.state != "planned":
             return []
-        return publishing.missing_shards(self.folder)
+        return publishing.unstaged_shards(self.folder)
 
     @precondition(lambda self: self.missing())
     @rule(target=late, data=st.data())

@@ -40,7 +40,7 @@ def test_a_lost_row_is_told_with_the_numbers_and_nothing_is_published(
 def test_a_part_of_another_shard_is_not_accepted(crops: Crops, tiny_bundle: Path, tmp_path: Path) -> None:
     folder = started(crops(130), tmp_path / "out", tiny_bundle, shards=1)
     (staged,) = folder.staged.iterdir()
-    other = publishing.missing_shards(folder)[0]
+    other = publishing.unstaged_shards(folder)[0]
     with pytest.raises(RunError, match="Nothing was published"):
         publishing.accept(folder, other, staged)
 
