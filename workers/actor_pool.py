@@ -144,7 +144,10 @@ class ActorPool:
 
 
 def _ended(running: list[Any], seconds: float) -> list[Any]:
-    """Wait for one of these, not for long, and return all that ended; what a signal's handler raises meanwhile (Prefect's) comes through."""
+    """Wait for one of these, not for long, and return all that ended.
+
+    What a signal's handler raises meanwhile (Prefect's) comes through.
+    """
     if not running:  # every shard that is left waits for its time
         time.sleep(seconds)
         return []

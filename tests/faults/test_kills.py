@@ -1,5 +1,6 @@
 """Kill what works, from outside, at seeded random moments: actor, decode worker, raylet, driver."""
 
+import os
 import random
 import shutil
 import signal
@@ -10,8 +11,9 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from tests.faults.boundaries import BOUNDARIES
 from tests.faults.faulty_run import END_SECONDS, WENT_ON, Cluster, FaultyRun
-from tests.processes import below, is_alive, wait_until
+from tests.processes import below, cmdline, is_alive, wait_until
 
 pytestmark = pytest.mark.faults
 SEEDS = (1, 2, 3)
@@ -26,20 +28,19 @@ def new_workers(faulty: FaultyRun, before: set[int]) -> bool:
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("victim", [ACTOR, "raylet/raylet ", "gcs_server "])
 def test_kill_at_a_random_moment(victim: str, seed: int, faulty: FaultyRun) -> None:
-    """The driver is stopped while the victim is sought: the run cannot end meanwhile."""
+    """The driver is paused while the victim is sought: the run cannot end meanwhile."""
     chance = random.Random(f"{victim} {seed}")
-    moment = chance.randrange(0, 3)  # early enough that there is work left for every actor
+    moment = chance.randrange(1, 4)  # early enough that there is work left for every actor
+    faulty.script(**BOUNDARIES["after staging"] | {"nth": moment}, action="PAUSE", times=1)
     running = faulty.start("--workers", "ray")
     driver = psutil.Process(running.pid)
-    wait_until(lambda: below(driver, victim), 120, victim)
-    wait_until(lambda: len(faulty.staged()) >= moment, 120, f"{moment} parts")
-    driver.suspend()
+    assert wait_until(faulty.reached, 120, f"{moment} parts") == [driver.pid]
     actors = {process.pid for process in below(driver, ACTOR)}
     target = chance.choice(below(driver, victim))
-    assert is_alive(target)
-    assert not faulty.published()
     target.kill()
-    driver.resume()
+    wait_until(lambda: not is_alive(target), 60, f"{victim} to die")
+    assert len(faulty.staged()) == moment
+    faulty.release()
     code = running.wait(timeout=END_SECONDS)
     name = victim.strip().rsplit("/", 1)[-1]
     if code == 0:  # an actor is replaced and the run goes on
@@ -53,8 +54,9 @@ def test_kill_at_a_random_moment(victim: str, seed: int, faulty: FaultyRun) -> N
 @pytest.mark.parametrize("seed", SEEDS)
 def test_kill_the_driver_at_a_random_moment(seed: int, faulty: FaultyRun) -> None:
     moment = random.Random(seed).randrange(1, 6)
+    faulty.script(**BOUNDARIES["after staging"] | {"nth": moment}, action="PAUSE", times=1)
     running = faulty.start("--workers", "ray")
-    wait_until(lambda: len(faulty.staged()) >= moment, 120, f"{moment} parts")
+    wait_until(faulty.reached, 120, f"{moment} parts")
     running.kill()
     assert running.wait() == -signal.SIGKILL
     assert not faulty.published()
@@ -76,23 +78,20 @@ def test_a_run_killed_half_way_needs_no_image_of_its_finished_shards(faulty: Fau
     faulty.recover("SIGKILL, then the finished images deleted", "after 4 of 7 shards", "--workers", "inline")
 
 
-@pytest.mark.parametrize("victim", ["ray::decode_batch", f"{ACTOR}.attempt"])  # an idle actor costs no attempt
-def test_kill_on_a_cluster_with_gpus(victim: str, gpu_cluster: Callable[..., Cluster], faulty: FaultyRun) -> None:
-    """The victim is stopped and inspected again before it is killed: it has not ended its task meanwhile."""
-    address, head = gpu_cluster()
-    chance = random.Random(7)
+@pytest.mark.parametrize(
+    ("victim", "moment"), [("ray::decode_batch", "after decode"), (f"{ACTOR}.attempt", "before the part's rename")]
+)
+def test_kill_on_a_cluster_with_gpus(
+    victim: str, moment: str, gpu_cluster: Callable[..., Cluster], faulty: FaultyRun
+) -> None:
+    """The victim waits in the middle of its task: an idle one costs no attempt."""
+    fault = faulty.script(**BOUNDARIES[moment] | {"nth": 1}, action="PAUSE", times=1)
+    address, _ = gpu_cluster(**faulty.environment)
     running = faulty.start("--ray-address", address)
-
-    def caught() -> bool:
-        for target in chance.sample(found := below(head, victim), len(found)):
-            target.suspend()
-            if victim in " ".join(target.cmdline()) and is_alive(target):
-                target.kill()
-                return True
-            target.resume()
-        return False
-
-    wait_until(caught, 120, victim)
+    (pid,) = wait_until(fault.reached, 120, victim)
+    assert victim in cmdline(pid)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not cmdline(pid), 60, f"{victim} to die")
     assert not faulty.published()
     code = running.wait(timeout=END_SECONDS)
     assert code == 0, faulty.said.read_text()

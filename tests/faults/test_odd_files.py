@@ -106,7 +106,7 @@ def test_2000_odd_files_are_2000_rows(tmp_path) -> None:
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)

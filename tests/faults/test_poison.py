@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +12,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+
+from tests.faults.boundaries import BOUNDARIES
+from tests.faults.scripting import ScriptedFault
+from tests.processes import ROOT, wait_until
 
 POISON = Path(__file__).parent / "poison"
 IMAGES = 512
@@ -48,7 +51,7 @@ def classify(
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "TEST_OUTPUT": str(output)},
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=240,
     )
 
 
@@ -173,25 +176,22 @@ def test_an_image_that_kills_the_network_stands_alone_in_the_end(tmp_path) -> No
 
 
 def test_a_stopped_actor_is_replaced(images, oracle, tmp_path) -> None:
-    """SIGSTOP past --stall-seconds: the shard goes to another actor; what the old one may do later never surfaces."""
+    """SIGSTOP past --stall-seconds, before its part is named: the shard goes to another actor."""
     flags = ("--device", "cpu", "--workers", "ray", "--stall-seconds", "3")
-    running = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", "classify", images, "-o", tmp_path / "out", *flags],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    stopped = None
-    while stopped is None and running.poll() is None:
-        for mark in tmp_path.glob("out/runs/*/attempts/*.in-progress"):
-            with suppress(OSError, ValueError, IndexError):  # it ended meanwhile
-                stopped = int(mark.read_text().split("worker ")[1].split()[0])
-                os.kill(stopped, signal.SIGSTOP)
-                break
-        time.sleep(0.005)
-    assert stopped is not None
+    pause = ScriptedFault(tmp_path, **BOUNDARIES["before the part's rename"] | {"nth": 1}, action="PAUSE", times=1)
+    said = tmp_path / "said.txt"
+    with said.open("w") as stderr:
+        running = subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", "classify", images, "-o", tmp_path / "out", *flags],
+            env=os.environ | pause.environment,
+            cwd=ROOT,
+            stderr=stderr,
+        )
+    (stopped,) = wait_until(pause.reached, 120, "an actor with a written part")
+    os.kill(stopped, signal.SIGSTOP)
+    pause.release()
     try:
-        assert running.wait(90) == 0, running.stderr.read()
+        assert running.wait(200) == 0, said.read_text()
     finally:
         with suppress(ProcessLookupError):
             os.kill(stopped, signal.SIGKILL)

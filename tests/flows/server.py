@@ -9,6 +9,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import duckdb
+
 from deploy import processes
 from tests.faults.scripting import HOOK, ScriptedFault
 from tests.processes import ROOT, cmdline, free_port, wait_until
@@ -136,3 +138,14 @@ def staged(output: Path) -> list[Path]:
 
 def published(output: Path) -> list[Path]:
     return sorted(output.glob("predictions/*/*/*.parquet"))
+
+
+def paths(output: Path) -> list[str]:
+    """The path of every published row."""
+    rows = duckdb.sql(f"SELECT path FROM '{output}/predictions/*/*/*.parquet' ORDER BY path").fetchall()
+    return [path for (path,) in rows]
+
+
+def files(images: Path) -> list[str]:
+    """The path of every image of a folder, in the same order."""
+    return sorted(str(path) for path in images.iterdir())

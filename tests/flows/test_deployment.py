@@ -1,62 +1,17 @@
-"""deploy/: what `make up` starts, what prefect.yaml deploys, and what is left when something of it is killed."""
+"""deploy/: what `make up` starts, and what prefect.yaml deploys."""
 
 import json
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
-import duckdb
 import pyarrow.parquet as pq
-import pytest
 import yaml
 from PIL import Image
 
-from tests.faults.boundaries import BOUNDARIES
-from tests.faults.scripting import ScriptedFault
-from tests.flows.server import DEPLOYMENT, Up, processes_of, published, staged
-from tests.processes import ROOT, alive, cmdline, shardseer, wait_until
+from tests.flows.server import DEPLOYMENT, Up, files, paths, published
+from tests.processes import ROOT, cmdline, shardseer, wait_until
 
 Crops = Callable[..., Path]
-RAY_AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")  # Ray's own; a minute after a raylet that was killed
-
-
-def paths(output: Path) -> list[str]:
-    """The path of every published row."""
-    rows = duckdb.sql(f"SELECT path FROM '{output}/predictions/*/*/*.parquet' ORDER BY path").fetchall()
-    return [path for (path,) in rows]
-
-
-def files(images: Path) -> list[str]:
-    return sorted(str(path) for path in images.iterdir())
-
-
-def run_id(output: Path) -> str:
-    (folder,) = [path for path in (output / "runs").iterdir() if path.is_dir()]
-    return folder.name
-
-
-def paused_run(up: Up, images: Path, output: Path) -> tuple[str, ScriptedFault]:
-    """A flow run that waits after it has staged two of its parts, until it is released."""
-    pause = ScriptedFault(output.parent, **BOUNDARIES["after staging"], action="PAUSE", times=1)
-    up.suffer(pause)
-    flow_run = up.start(images, output)
-    assert wait_until(pause.reached, 120, "the driver to stage two parts", up.log) == [up.driver(flow_run)]
-    up.suffer(None)
-    assert len(staged(output)) == 2
-    return flow_run, pause
-
-
-def assert_resumes(up: Up, images: Path, output: Path, run: str) -> None:
-    """The same parameters continue the same run: every image once, what was staged not made again."""
-    before = {part.name: part.stat().st_mtime_ns for part in staged(output)}
-    assert before
-    assert not published(output)
-    assert up.end_of(up.start(images, output)) == "COMPLETED", up.log()
-    assert run_id(output) == run
-    assert paths(output) == files(images)
-    after = {part.name: part.stat().st_mtime_ns for part in published(output)}
-    assert before.items() <= after.items()
 
 
 def test_a_deployed_run_publishes_parts_that_name_their_actor_and_flow_run(
@@ -188,73 +143,3 @@ def test_a_deployed_training_makes_a_bundle_that_classifies(up: Up, crops: Crops
     assert done.returncode == 0, done.stdout + done.stderr + up.log()
     assert {"config.json", "model.safetensors"} <= {path.name for path in bundle.iterdir()}
     assert shardseer("classify", labelled, "-o", tmp_path / "out", "-m", bundle).returncode == 0
-
-
-def test_a_cancelled_run_is_cancelled_leaves_no_process_and_resumes(up: Up, many: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out"
-    flow_run, _ = paused_run(up, many, output)
-    ours, run = processes_of(flow_run), run_id(output)
-    assert any("raylet" in line for line in alive(ours).values())
-    assert up.prefect("flow-run", "cancel", flow_run).returncode == 0
-    assert up.end_of(flow_run) == "CANCELLED", up.log()
-    wait_until(lambda: not alive(ours), 60, "its processes to end", lambda: str(alive(ours)))
-    assert_resumes(up, many, output, run)
-
-
-def test_down_ends_everything_a_run_and_its_ray_included(many: Path, tmp_path: Path) -> None:
-    own, output = Up(tmp_path / "up"), tmp_path / "out"
-    assert "export PREFECT_API_URL=" in own.command("up").stdout
-    paused_run(own, many, output)
-    ours, run = own.processes(), run_id(output)
-    assert any("raylet" in line for line in alive(ours).values())
-    assert "Down:" in own.command("down").stderr
-    assert not alive(ours)
-    assert "Nothing is up." in own.command("down").stderr
-    assert run_id(output) == run
-    assert len(staged(output)) == 2
-    assert not published(output)
-
-
-@pytest.mark.faults
-def test_a_killed_driver_costs_no_rows(up: Up, many: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out"
-    flow_run, _ = paused_run(up, many, output)
-    ours, run = processes_of(flow_run), run_id(output)
-    os.kill(up.driver(flow_run), signal.SIGKILL)
-    assert up.end_of(flow_run) == "CRASHED", up.log()
-    held = {pid for pid, line in alive(ours).items() if not line.startswith(RAY_AGENTS)}
-    wait_until(lambda: not alive(held), 60, "the actors and the raylet to end", lambda: str(alive(held)))
-    wait_until(lambda: not alive(ours), 120, "Ray's agents to end", lambda: str(alive(ours)))
-    assert_resumes(up, many, output, run)
-
-
-@pytest.mark.faults
-def test_a_killed_worker_costs_no_rows(own_up: Up, many: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out"
-    flow_run, pause = paused_run(own_up, many, output)
-    (worker,) = [pid for pid in own_up.processes() if " worker start " in cmdline(pid)]
-    os.kill(worker, signal.SIGKILL)
-    wait_until(lambda: not cmdline(worker), 60, "the worker to die")
-    pause.release()
-    assert own_up.end_of(flow_run) == "COMPLETED"  # the run is a process of its own
-    assert paths(output) == files(many)
-    assert "Starting a worker" in own_up.command("up").stderr
-    assert own_up.end_of(own_up.start(many, output)) == "COMPLETED"
-    assert paths(output) == files(many)
-
-
-@pytest.mark.faults
-def test_a_killed_server_costs_no_rows(own_up: Up, many: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out"
-    flow_run, pause = paused_run(own_up, many, output)
-    (server,) = [pid for pid in own_up.processes() if " server start " in cmdline(pid)]
-    ours = processes_of(flow_run)
-    os.kill(server, signal.SIGKILL)
-    wait_until(lambda: not cmdline(server), 60, "the server to die")
-    pause.release()
-    wait_until(lambda: published(output), 120, "the run to be published without a server", own_up.log)
-    assert paths(output) == files(many)
-    wait_until(lambda: not alive(ours), 120, "its processes to end", lambda: str(alive(ours)))
-    assert "Starting a Prefect server" in own_up.command("up").stderr
-    assert own_up.end_of(own_up.start(many, output)) == "COMPLETED", own_up.log()
-    assert paths(output) == files(many)

@@ -14,6 +14,7 @@ import pytest
 from pipeline.child_process import Child, ChildDiedError, ChildError, ChildSlowError
 from pipeline.events import Events
 from pipeline.images.isolating import decoding_memory
+from tests.processes import wait_until
 
 HERE = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])}
 
@@ -87,7 +88,7 @@ def test_an_endless_native_loop_ends_at_the_deadline(child) -> None:
     heard, start = [], time.monotonic()
     with pytest.raises(ChildSlowError):
         child.ask(1.5, loop, report=heard.append)
-    assert 1.4 < time.monotonic() - start < 5
+    assert 1.4 < time.monotonic() - start < 30
     assert not Path(f"/proc/{heard[0]}").exists()
     assert len(child.heartbeats) > 2  # the parent lived meanwhile
 
@@ -111,8 +112,4 @@ def test_it_does_not_outlive_its_parent_even_in_an_endless_loop() -> None:
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
     orphan = Path(f"/proc/{int(done.stdout)}/stat")
-    for _ in range(100):
-        if not orphan.exists() or orphan.read_text().split()[2] == "Z":
-            return
-        time.sleep(0.05)
-    raise AssertionError("the child still turns")
+    wait_until(lambda: not orphan.exists() or orphan.read_text().split()[2] == "Z", 30, "the child to end")

@@ -14,8 +14,10 @@ import pytest
 
 from pipeline.run.accounting import Account
 from pipeline.run.parts import read_receipt
+from tests.faults.boundaries import BOUNDARIES
+from tests.faults.scripting import ScriptedFault
 from tests.images import make_crops
-from tests.processes import ROOT
+from tests.processes import ROOT, wait_until
 from tests.running import rows
 from workers import cluster
 from workers.classifier_actor import SHARDS_AT_ONCE
@@ -46,13 +48,14 @@ def command(images: Path, output: Path, model: Path, script: str = SCRIPT) -> di
 
 
 STALLING = """
-import sys, time, ray
+import sys, threading, ray
 from flows import phases
 from pipeline.events import Events
 from pipeline.job import Job
 from pipeline.run import publishing
 from pipeline.run.folder import RunFolder
 from pipeline.run.progress_marker import ProgressMarker
+from tests.processes import wait_until
 from workers.ray_executor import RayExecutor
 
 class Stalling:
@@ -70,12 +73,10 @@ class Stalling:
             with open(self.folder.path / "attempts made", "a") as made:
                 print("stalling" if stalling else "beside", attempt, marker.found, file=made)
             if stalling and attempt == 1:
-                time.sleep(1000)
+                threading.Event().wait()  # for ever
             if stalling:
                 self.again.touch()
-            while not self.again.exists():  # until the stalling one's second attempt
-                marker.heartbeat()
-                time.sleep(0.05)
+            wait_until(lambda: marker.heartbeat() or self.again.exists(), 60, "the stalling one's second attempt")
         return self.folder.path / shard.id
 
 ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
@@ -116,13 +117,26 @@ def logs(output: Path) -> list[ActorLog]:
     return [ActorLog(file) for file in output.glob("runs/*/logs/classifier-*.log")]
 
 
+def paused(images: Path, output: Path, model: Path) -> tuple[subprocess.Popen[str], ScriptedFault]:
+    """A run both of whose actors wait with two shards each, before they name a part."""
+    pause = ScriptedFault(output.parent, **BOUNDARIES["before the part's rename"] | {"nth": 1}, action="PAUSE")
+    started = command(images, output, model)
+    started["env"] |= pause.environment
+    running = subprocess.Popen(**started, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_until(lambda: len(pause.reached()) == 2 * SHARDS_AT_ONCE, 120, "both actors to have two parts to name")
+    assert len(set(pause.reached())) == 2
+    return running, pause
+
+
 def test_one_actor_per_gpu_and_decode_tasks_with_none(
     crops: Callable[..., Path], tiny_bundle: Path, tmp_path: Path
 ) -> None:
     images, output = crops(399), tmp_path / "out"
     (images / "bad.jpg").write_text("no image")
-    done = subprocess.run(**command(images, output, tiny_bundle), capture_output=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    running, pause = paused(images, output, tiny_bundle)
+    pause.release()
+    printed, said = running.communicate(timeout=200)
+    assert running.returncode == 0, said
     receipts = [read_receipt(part) for part in output.glob("predictions/*/*/*.parquet")]
     actors = {(receipt.worker.actor, receipt.worker.accelerators) for receipt in receipts}
     assert len(actors) == 2, "both actors made parts"
@@ -134,7 +148,7 @@ def test_one_actor_per_gpu_and_decode_tasks_with_none(
             assert decoder.pid != receipt.worker.pid
     assert max(log.most_open for log in logs(output)) == SHARDS_AT_ONCE == 2
     assert sum(receipt.rows for receipt in receipts) == 400
-    account = Account.model_validate_json(done.stdout)
+    account = Account.model_validate_json(printed)
     assert account.gpus is not None
     assert account.gpus.number == account.workers == account.cores.number == 2
     assert account.images == 400
@@ -151,7 +165,7 @@ def test_what_decode_tasks_leave_is_decoded_where_the_network_is(tiny_bundle: Pa
     make_crops(images, 399, size=(128, 96))
     (images / "bad.jpg").write_text("no image")
     done, beside = (
-        subprocess.run(**command(images, where, tiny_bundle), capture_output=True, timeout=120)
+        subprocess.run(**command(images, where, tiny_bundle), capture_output=True, timeout=200)
         for where in (output, usual)
     )
     assert done.returncode == beside.returncode == 0, done.stderr + beside.stderr
@@ -167,18 +181,17 @@ def test_what_decode_tasks_leave_is_decoded_where_the_network_is(tiny_bundle: Pa
 def test_both_shards_of_a_killed_actor_are_tried_again(
     crops: Callable[..., Path], tiny_bundle: Path, tmp_path: Path
 ) -> None:
-    """It is stopped and examined before it is killed: it works at two shards then, and has written none."""
+    """It is killed when it works at two shards and has named none of their parts."""
     images, output = crops(399), tmp_path / "out"
     (images / "bad.jpg").write_text("no image")
-    running = subprocess.Popen(
-        **command(images, output, tiny_bundle), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    victim: ActorLog | None = None
-    while victim is None and running.poll() is None:
-        victim = next((log for log in logs(output) if _is_caught_with_two(log, output)), None)
-    _, said = running.communicate(timeout=120)
+    running, pause = paused(images, output, tiny_bundle)
+    pid = pause.reached()[0]
+    (victim,) = [log for log in logs(output) if log.pid == pid]
+    os.kill(pid, signal.SIGKILL)
+    pause.release()
+    _, said = running.communicate(timeout=200)
     assert running.returncode == 0, said
-    assert victim is not None, "no actor was caught with two shards"
+    assert len(victim.open) == SHARDS_AT_ONCE
     receipts = [read_receipt(part) for part in output.glob("predictions/*/*/*.parquet")]
     assert {receipt.shard: receipt.attempt for receipt in receipts} == {
         receipt.shard: 2 if receipt.shard in victim.open else 1 for receipt in receipts
@@ -186,17 +199,6 @@ def test_both_shards_of_a_killed_actor_are_tried_again(
     assert victim.open <= {receipt.shard for receipt in receipts}
     assert len(logs(output)) == 3, "two actors, and one in the place of the dead one"
     assert sum(receipt.rows for receipt in receipts) == 400
-
-
-def _is_caught_with_two(log: ActorLog, output: Path) -> bool:
-    """Kill the actor if it works at two shards and wrote none so far, also once it is stopped."""
-    if log.pid is None or len(log.open) < SHARDS_AT_ONCE:
-        return False
-    os.kill(log.pid, signal.SIGSTOP)
-    now = next(each for each in logs(output) if each.pid == log.pid)
-    caught = len(now.lines) == len(now.open) == SHARDS_AT_ONCE
-    os.kill(log.pid, signal.SIGKILL if caught else signal.SIGCONT)
-    return caught
 
 
 def test_what_waits_for_the_classifiers_fits_the_object_store() -> None:
@@ -212,7 +214,7 @@ def test_a_stalled_shard_costs_the_one_beside_it_no_attempt_and_no_isolation(
     crops: Callable[..., Path], tiny_bundle: Path, tmp_path: Path
 ) -> None:
     done = subprocess.run(
-        **command(crops(128), tmp_path / "out", tiny_bundle, STALLING), capture_output=True, timeout=120
+        **command(crops(128), tmp_path / "out", tiny_bundle, STALLING), capture_output=True, timeout=200
     )
     assert done.returncode == 0, done.stderr
     made = done.stdout.split("\n")

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +14,9 @@ from pipeline.job import Job
 from pipeline.run import publishing
 from pipeline.run.folder import RunFolder
 from pipeline.run.parts import read_receipt
+from tests.processes import cmdline, wait_until
 from tests.running import classify, rows
+from workers.ray_executor import RayExecutor
 
 Crops = Callable[..., Path]
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -33,26 +34,22 @@ def test_ray_answers_as_inline_does(crops: Crops, tiny_bundle: Path, tmp_path: P
 
 
 def test_a_killed_actor_costs_no_row(crops: Crops, tiny_bundle: Path, tmp_path: Path) -> None:
-    job = Job.of(str(crops(640)), str(tmp_path / "out"), str(tiny_bundle), {"workers": "ray"})
-    killed: list[int] = []
+    """There is one actor, and it dies after its first part."""
+    job = Job.of(str(crops(320)), str(tmp_path / "out"), str(tiny_bundle), {"workers": "ray"})
     with phases.Run(job, Events()) as run:
         plan = run.plan()
         folder = RunFolder(job.output, plan.run)
-        shards = publishing.unstaged_shards(folder)
-        for shard, part in run._executor.classify(plan, shards, None):
-            receipt = publishing.accept(folder, shard, part)
-            if not killed:
-                killed.append(receipt.worker.pid)
-                os.kill(receipt.worker.pid, signal.SIGKILL)
-            deadline = time.monotonic() + 3  # hold back, so that there is work left when the new actor comes
-            while len(list(folder.logs.glob("*.log"))) < 3 and time.monotonic() < deadline:
-                time.sleep(0.05)
+        parts = RayExecutor(1, on_gpu=False).classify(plan, publishing.unstaged_shards(folder), None)
+        first = publishing.accept(folder, *next(parts)).worker
+        os.kill(first.pid, signal.SIGKILL)
+        wait_until(lambda: not cmdline(first.pid), 60, "the actor to die")
+        others = [publishing.accept(folder, shard, part) for shard, part in parts]
         run.classify()
         run.publish()
-    receipts = [read_receipt(part) for part in folder.published.iterdir()]
-    assert sum(receipt.rows for receipt in receipts) == 640
-    assert max(receipt.attempt for receipt in receipts) <= 2
-    assert len({receipt.worker.pid for receipt in receipts}) == 3, "a new actor took the dead one's place"
+    assert len({receipt.worker.pid for receipt in others}) == 1, "a new actor took the dead one's place"
+    assert others[0].worker != first
+    assert sorted(receipt.attempt for receipt in others) == [1, 1, 1, 2], "the dead one was given one more shard"
+    assert sum(read_receipt(part).rows for part in folder.published.iterdir()) == 320
 
 
 def test_a_job_that_cannot_work_stops_with_its_cause(crops: Crops, tiny_bundle: Path, tmp_path: Path) -> None:

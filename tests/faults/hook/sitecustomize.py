@@ -7,10 +7,11 @@ $SHARDSEER_FAULT names a JSON file:
 
 From the nth call on in a process, one whose arguments contain `match` first leaves its process id in a file
 `<reached>.<n>`, then dies by a signal, is stopped, fails with an errno, or (PAUSE) waits for a file `<reached>.go`, so
-that a test can do something to others exactly then, and leaves a file `<reached>.past.<pid>` when it goes on. `times` bounds how often that happens over all processes; without
-it, it happens every time. Or, with DELAY, the call only takes `seconds` longer, every time and without a file. `call`
-is a function of an importable module, or `module:Class.method`; it is replaced as soon as the module has been
-imported. Descriptors are matched by the path they lead to. `null` in the place of a script asks for no fault.
+that a test can do something to others exactly then, and leaves a file `<reached>.past.<pid>` when it goes on. `times`
+bounds how often that happens over all processes; without it, it happens every time. Or, with DELAY, the call only takes
+`seconds` longer, every time and without a file. `call` is a function of an importable module, or
+`module:Class.method`; it is replaced as soon as the module has been imported. Descriptors are matched by the path they
+lead to. `null` in the place of a script asks for no fault.
 """
 
 import errno

@@ -42,7 +42,7 @@ def _arm() -> None:
 
     JpegImagePlugin.JpegImageFile.load = poisoned
 
-    import simplejpeg  # the faster way to decode
+    import simplejpeg  # the fast decoder's
 
     decode = simplejpeg.decode_jpeg
 

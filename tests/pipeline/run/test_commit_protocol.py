@@ -1,103 +1,33 @@
 """Any interleaving of runs, attempts, late attempts, crashes and resumes publishes every file exactly once.
 
-Hypothesis drives the real planning, staging and publishing over real files that come, change and go; only decoding and
-the network are left out: a part is written with made-up labels. What a run must publish is told by the files on disk
-when it was planned, never by what it says of itself.
+Hypothesis drives the real planning, staging and publishing over real files that come, change and vanish; only decoding
+and the network are left out: a part is written with made-up labels. What a run must publish is known from the files on
+disk when it was planned, never from what it says of itself.
 """
 
-import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-from unittest import mock
 
 import duckdb
-import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
 
 from flows import phases
-from pipeline import schema
 from pipeline.errors import RunError
 from pipeline.events import Events
 from pipeline.job import Job
 from pipeline.model import bundle as bundles
 from pipeline.run import outputs, publishing, querying
 from pipeline.run.folder import RunFolder
-from pipeline.run.parts import Receipt, write_part
 from pipeline.run.sharding import Shard
-from pipeline.run.worker import this_process
+from tests.pipeline.run.changing_files import ChangingFiles, Identities
+from tests.pipeline.run.dying import dying
+from tests.pipeline.run.made_parts import attempt
 
 MODEL: dict[str, Path] = {}
-Files = dict[str, tuple[int, int]]  # path → size and modified time in microseconds
-
-
-def attempt(folder: RunFolder, shard: Shard, number: int) -> Path:
-    """Write a part for a shard as a worker would."""
-    plan, paths = folder.plan(), shard.references()["path"]
-    count = len(paths)
-    columns: dict[str, Any] = {field.name: pa.nulls(count, field.type) for field in schema.PREDICTIONS}
-    columns |= {name: shard.references()[name] for name in ("path", "size_bytes", "modified_at")}
-    columns["status"], columns["label"] = pa.array(["ok"] * count), pa.array([f"attempt {number}"] * count)
-    receipt = Receipt(
-        run=plan.run,
-        shard=shard.id,
-        attempt=number,
-        rows=count,
-        ok=count,
-        abstained=0,
-        error=0,
-        second_pass=0,
-        decoded_again=0,
-        worker=this_process("inline"),
-        decoders=(),
-        flow_run=None,
-        started_at=datetime.now(UTC),
-        ended_at=datetime.now(UTC),
-        seconds={},
-        cpu_seconds=0.0,
-        peak_memory=0,
-    )
-    part = folder.attempts / f"{shard.id}-{number}.parquet"
-    write_part(part, pa.table(columns, schema=schema.PREDICTIONS), plan, receipt)
-    return part
-
-
-class DeadError(BaseException):
-    """The process would be gone."""
-
-
-@contextmanager
-def dying(step: int, after: bool) -> Iterator[None]:
-    """Die before or after the nth change to the disk; whatever is called on the way out does nothing any more."""
-    calls = 0
-
-    def mortal(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **named: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls > step or (calls == step and not after):
-                raise DeadError
-            result = function(*arguments, **named)
-            if calls == step:
-                raise DeadError
-            return result
-
-        return call
-
-    with ExitStack() as patched:
-        for name in ("rename", "replace", "mkdir", "rmdir", "unlink", "fsync"):
-            patched.enter_context(mock.patch.object(os, name, mortal(getattr(os, name))))
-        try:
-            yield
-        except DeadError:
-            return
 
 
 class Commits(RuleBasedStateMachine):
@@ -109,19 +39,17 @@ class Commits(RuleBasedStateMachine):
     def start(self) -> None:
         self.base = Path(tempfile.mkdtemp())
         self.images, self.output = self.base / "images", self.base / "out"
-        self.images.mkdir()
-        self.files = 0
+        self.files = ChangingFiles(self.images)
         self.attempts = 0
-        self.changes = 0
         self.folder: RunFolder | None = None
-        self.asked: dict[str, Files] = {}  # run → the files that it has to publish
-        self.settled: Files = {}  # what is published of the files that the newest listing found
+        self.asked: dict[str, Identities] = {}  # run → the files that it has to publish
+        self.known: Identities = {}  # what is published of the files that the newest listing found
         self.published: set[str] = set()
         self.add_files(3)
 
     def teardown(self) -> None:
         try:
-            if hasattr(self, "settled"):
+            if hasattr(self, "known"):
                 self.finish()
         finally:
             shutil.rmtree(self.base, ignore_errors=True)
@@ -143,39 +71,26 @@ class Commits(RuleBasedStateMachine):
         current = querying.connect(self.output).execute("SELECT path, size_bytes, epoch_us(modified_at) FROM current")
         rows = current.fetchall()
         assert len(rows) == len({path for path, *_ in rows})
-        assert {path: tuple(identity) for path, *identity in rows} == self.on_disk()
-
-    def on_disk(self) -> Files:
-        found = {str(path): path.stat() for path in self.images.iterdir()}
-        return {path: (status.st_size, status.st_mtime_ns // 1000) for path, status in found.items()}
-
-    def write(self, path: Path, size: int) -> None:
-        """A file as it was long ago, yet never twice at the same time."""
-        self.changes += 1
-        path.write_text("x" * size)
-        moment = 1_700_000_000 + self.changes
-        os.utime(path, (moment, moment))
+        assert {path: tuple(identity) for path, *identity in rows} == self.files.identities()
 
     @rule(number=st.integers(1, 150))
     def add_files(self, number: int) -> None:
-        for index in range(self.files, self.files + number):
-            self.write(self.images / f"{index:05}.jpg", index % 7)
-        self.files += number
+        self.files.add(number)
 
     @rule(data=st.data(), size=st.integers(0, 9))
     def change_a_file(self, data: st.DataObject, size: int) -> None:
-        self.write(data.draw(st.sampled_from(sorted(self.images.iterdir()))), size)
+        self.files.write(data.draw(st.sampled_from(self.files.paths())), size)
 
-    @precondition(lambda self: len(list(self.images.iterdir())) > 1)
+    @precondition(lambda self: len(self.files.paths()) > 1)
     @rule(data=st.data())
     def delete_a_file(self, data: st.DataObject) -> None:
-        data.draw(st.sampled_from(sorted(self.images.iterdir()))).unlink()
+        data.draw(st.sampled_from(self.files.paths())).unlink()
 
-    @precondition(lambda self: len(list(self.images.iterdir())) > 1)
+    @precondition(lambda self: len(self.files.paths()) > 1)
     @rule(data=st.data(), listed_meanwhile=st.booleans())
-    def a_file_goes_for_the_time_of_one_listing(self, data: st.DataObject, listed_meanwhile: bool) -> None:
+    def a_file_is_missing_for_the_time_of_one_listing(self, data: st.DataObject, listed_meanwhile: bool) -> None:
         """It comes back as it was: its published row counts no more if a listing missed it meanwhile."""
-        path = data.draw(st.sampled_from(sorted(self.images.iterdir())))
+        path = data.draw(st.sampled_from(self.files.paths()))
         moved = path.rename(self.base / path.name)
         if listed_meanwhile:
             self.plan()
@@ -189,12 +104,12 @@ class Commits(RuleBasedStateMachine):
         """A command starts: it continues the unfinished run or plans a new one, then dies. False for nothing new."""
         job = Job.of(str(self.images), str(self.output), str(MODEL["tiny"]), {"workers": "inline"})
         unfinished = [each for each in outputs.all_runs(self.output) if each.state in ("planned", "decided")]
-        listed = self.on_disk()
+        listed = self.files.identities()
         with phases.Run(job, Events()) as run:
             plan = run.plan()
         if not unfinished:  # it listed
-            self.settled = {path: identity for path, identity in self.settled.items() if path in listed}
-        new = {path: identity for path, identity in listed.items() if self.settled.get(path) != identity}
+            self.known = {path: identity for path, identity in self.known.items() if path in listed}
+        new = {path: identity for path, identity in listed.items() if self.known.get(path) != identity}
         if plan is None:
             assert not unfinished, "an unfinished run was left behind"
             assert not new, "files that are new were not planned"
@@ -295,7 +210,7 @@ class Commits(RuleBasedStateMachine):
 
     @invariant()
     def every_run_publishes_what_it_was_asked_for(self) -> None:
-        if not hasattr(self, "settled"):
+        if not hasattr(self, "known"):
             return
         for folder in outputs.all_runs(self.output):
             if folder.state == "unplanned":
@@ -311,7 +226,7 @@ class Commits(RuleBasedStateMachine):
             assert {path: tuple(identity) for path, *identity in rows} == self.asked[folder.run]
             if folder.run not in self.published:
                 self.published.add(folder.run)
-                self.settled |= self.asked[folder.run]
+                self.known |= self.asked[folder.run]
 
 
 def test_every_interleaving_publishes_every_file_once(tiny_bundle: Path) -> None:

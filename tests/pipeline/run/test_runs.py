@@ -1,6 +1,7 @@
 """Runs through their states: counting, refusing, publishing once, being alone, being cleaned up."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,8 +14,10 @@ import pytest
 from pipeline.errors import RunError
 from pipeline.run import outputs, publishing
 from pipeline.run.folder import RunFolder, predictions_folder
+from tests.faults.boundaries import BOUNDARIES
+from tests.faults.scripting import ScriptedFault
 from tests.images import make_old
-from tests.processes import ROOT, shardseer
+from tests.processes import ROOT, shardseer, wait_until
 from tests.running import classify, rows, started
 
 Crops = Callable[..., Path]
@@ -124,18 +127,29 @@ def test_too_many_errors_are_refused_and_published_by_hand(crops: Crops, tiny_bu
     assert shardseer("publish", output, "--run", "r0").returncode == 2
 
 
-def test_two_runs_started_together_both_end_well(crops: Crops, tiny_bundle: Path, tmp_path: Path) -> None:
-    images, output = crops(600), tmp_path / "out"
+def test_of_two_runs_at_once_the_second_waits_and_both_end_well(
+    crops: Crops, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    images, output = crops(130), tmp_path / "out"
     command = [sys.executable, "-m", "flows.cli", "classify", str(images), "-o", str(output), "-m", str(tiny_bundle)]
-    both = [
-        subprocess.Popen([*command, "--workers", "inline"], cwd=ROOT, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    said = [process.communicate(timeout=120)[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
-    assert any("Another run writes" in text and '"pid"' in text for text in said)
-    assert any("Nothing new" in text for text in said)
-    assert len(rows(output)) == 600
+    pause = ScriptedFault(tmp_path, **BOUNDARIES["after staging"], action="PAUSE", times=1)
+
+    def start(name: str, **environment: str) -> subprocess.Popen[bytes]:
+        with (tmp_path / name).open("w") as said:
+            variables = {**os.environ, **environment}
+            return subprocess.Popen([*command, "--workers", "inline"], cwd=ROOT, env=variables, stderr=said)
+
+    first = start("first", **pause.environment)
+    wait_until(pause.reached, 120, "the first run to stage two parts")
+    second = start("second")
+    wait_until(lambda: "Another run writes" in (tmp_path / "second").read_text(), 120, "the second run to wait")
+    pause.release()
+    codes = [process.wait(timeout=120) for process in (first, second)]
+    said = (tmp_path / "second").read_text()
+    assert codes == [0, 0], said + (tmp_path / "first").read_text()
+    assert f'"pid": {first.pid}' in said, "it says for whom it waits"
+    assert "Nothing new" in said
+    assert len(rows(output)) == 130
 
 
 def test_run_ids_sort_by_start_even_if_the_clock_goes_back(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Stalls show by in-progress markers that no longer change, and a run in which nothing moves ends."""
 
-import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -34,13 +33,23 @@ def marker(plan: Plan, name: str, text: str) -> None:
     marker_file(RunFolder(plan.job.output, plan.run), shard(name)).write_text(text)
 
 
+class Clock:
+    """Stands for the module `time` where the detector reads it: the tests say how time passes."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
 def watch(detector: StallDetector, seconds: float, each=lambda: None) -> list[str]:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    """The shards that stall within so many seconds, checked twenty times a second."""
+    for _ in range(round(20 * seconds)):
         each()
         if stalled := detector.stalled():
             return [shard.id for shard in stalled]
-        time.sleep(0.05)
+        stalling.time.now += 0.05
     return []
 
 
@@ -54,8 +63,10 @@ class Counting(Events):
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch) -> None:
+def clock(monkeypatch) -> Clock:
     monkeypatch.setattr(stalling, "CHECK_SECONDS", 0.1)
+    monkeypatch.setattr(stalling, "time", Clock())
+    return stalling.time
 
 
 def test_who_makes_progress_does_not_stall_and_who_stops_does(plan) -> None:
@@ -85,13 +96,15 @@ def test_a_run_in_which_nothing_moves_fails_and_names_what_was_in_flight(plan) -
         watch(detector, 5)
 
 
-def test_a_driver_that_was_stopped_itself_finds_no_stall(plan) -> None:
+def test_a_driver_that_was_stopped_itself_finds_no_stall(plan, clock: Clock) -> None:
     detector = StallDetector(plan)
     detector.started(shard("a"))
     marker(plan, "a", "worker 1: 0 of 64")
     watch(detector, 0.2)
-    time.sleep(1.5)  # as after SIGSTOP and SIGCONT: the workers were stopped too
+    clock.now += 1.5  # as after SIGSTOP and SIGCONT: the workers were stopped too
     assert detector.stalled() == []
+    assert watch(detector, 0.3) == []
+    assert watch(detector, 2.5) == ["a"], "from then on it counts"
 
 
 def test_a_marker_stays_only_after_what_an_image_may_have_caused(plan) -> None:

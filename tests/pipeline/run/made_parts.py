@@ -1,0 +1,44 @@
+"""Parts with made-up labels, written as a worker writes them."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import schema
+from pipeline.run.folder import RunFolder
+from pipeline.run.parts import Receipt, write_part
+from pipeline.run.sharding import Shard
+from pipeline.run.worker import this_process
+
+
+def attempt(folder: RunFolder, shard: Shard, number: int) -> Path:
+    """Write a part for a shard as a worker would."""
+    plan, paths = folder.plan(), shard.references()["path"]
+    count = len(paths)
+    columns: dict[str, Any] = {field.name: pa.nulls(count, field.type) for field in schema.PREDICTIONS}
+    columns |= {name: shard.references()[name] for name in ("path", "size_bytes", "modified_at")}
+    columns["status"], columns["label"] = pa.array(["ok"] * count), pa.array([f"attempt {number}"] * count)
+    receipt = Receipt(
+        run=plan.run,
+        shard=shard.id,
+        attempt=number,
+        rows=count,
+        ok=count,
+        abstained=0,
+        error=0,
+        second_pass=0,
+        decoded_again=0,
+        worker=this_process("inline"),
+        decoders=(),
+        flow_run=None,
+        started_at=datetime.now(UTC),
+        ended_at=datetime.now(UTC),
+        seconds={},
+        cpu_seconds=0.0,
+        peak_memory=0,
+    )
+    part = folder.attempts / f"{shard.id}-{number}.parquet"
+    write_part(part, pa.table(columns, schema=schema.PREDICTIONS), plan, receipt)
+    return part
