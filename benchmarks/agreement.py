@@ -28,7 +28,7 @@ from pipeline import markdown, schema, storage
 from pipeline.images.decoding import DecoderName
 from pipeline.job import EngineName, Options
 from pipeline.model import precision, resolving
-from pipeline.model.cascade import joined
+from pipeline.model.cascade import Cascade, joined
 from pipeline.model.engine import DType, Floats
 from pipeline.model.inference import Inference
 from pipeline.model.precision import CascadeSettings, Pass
@@ -108,7 +108,7 @@ def answers(settings: CascadeSettings, files: Sequence[Path]) -> Found:
     bundle = resolving.resolve(None)
     inference = Inference(cascade=settings, features=False, batch_size=BATCH, top_k=1)
     inference.prepare(bundle)
-    cascade = inference.assemble(bundle, Options(), "cpu", threads=1)
+    cascade = Cascade(bundle, inference, Options(), device="cpu", threads=1)
     entries = [storage.entry(str(file))[:4] for file in files]
     columns = zip(zip(*entries, strict=True), schema.LISTING, strict=True)
     references = pa.table([pa.array(column, field.type) for column, field in columns], schema.LISTING)

@@ -117,7 +117,7 @@ def prepare_part(folder: RunFolder, plan: Plan, shard: Shard) -> None:
         second_pass=0,
         decoded_again=0,
         worker=this_process("ray"),
-        decoders=(),
+        decoded_by=(),
         flow_run=None,
         started_at=datetime.now(UTC),
         ended_at=datetime.now(UTC),

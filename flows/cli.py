@@ -15,6 +15,7 @@ from flows.options import AsFlow, Model, options_from
 from flows.prefect_api import api_is_configured, no_telemetry
 from flows.terminal import message
 from pipeline.errors import RequestError
+from pipeline.images.pillow_settings import ignore_remarks
 from pipeline.job import Job, Options
 from pipeline.run.reporting import Summary
 from pipeline.without_pandas import leave_pandas_out
@@ -147,6 +148,7 @@ model_commands.register(app)
 def main() -> None:
     """The console script."""
     leave_pandas_out()
+    ignore_remarks()
     app()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from flows import phases
 from pipeline.job import Job
 from pipeline.model.bundle import Bundle
+from pipeline.model.cascade import Cascade
 from pipeline.model.inference import Inference
 from pipeline.run import planning
 from pipeline.run.selecting import Selection
@@ -44,7 +45,7 @@ def _images_per_second(job: Job, bundle: Bundle, selection: Selection) -> float:
     options = job.options.model_copy(update={"gpu_decoding": False})
     inference = Inference.choose(bundle, options, "cpu")
     inference.prepare(bundle)
-    cascade = inference.assemble(bundle, options, "cpu", threads=1)
+    cascade = Cascade(bundle, inference, options, device="cpu", threads=1)
     sample, size = selection.sample(SAMPLE), inference.batch_size
     list(cascade.classify(sample.slice(0, size), size, Stopwatch()))  # the first batch warms everything up
     start = time.perf_counter()

@@ -31,6 +31,9 @@ class ErrorStage(StrEnum):
         return self not in (ErrorStage.DECODE, ErrorStage.CLASSIFY)
 
 
+TRANSIENT = tuple(stage.value for stage in ErrorStage if stage.is_transient)
+
+
 class ImageError(Exception):
     """This image cannot be classified: the `stage` where it failed, and the cause in one line."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import ray
 
 from pipeline.images.batching import image_batches
+from pipeline.images.pillow_settings import ignore_remarks
 from pipeline.model.devices import has_gpu
 from pipeline.run.attempts import ShardClassifier
 from pipeline.run.folder import RunFolder
@@ -30,6 +31,7 @@ class ClassifierActor:
     def __init__(self, plan: Plan, tasks: DecodeTasks | None, flow_run: str | None) -> None:
         """Build the planned network here; `tasks` says that this actor was placed on a GPU, and what decodes for it."""
         leave_pandas_out()
+        ignore_remarks()
         on_gpu = tasks is not None
         context = ray.get_runtime_context()
         gpus = tuple(context.get_accelerator_ids().get("GPU", ()))

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import pyarrow as pa
 import ray
 
-from pipeline.images.batching import Batches, batch_bytes, image_batches, with_decoding_times
+from pipeline.images.batching import BatchSource, batch_bytes, image_batches, with_decoding_times
 from pipeline.images.decoding import ExactDecoder
+from pipeline.images.pillow_settings import ignore_remarks
 from pipeline.run.worker import this_process
 from pipeline.timing import Stopwatch
 from pipeline.without_pandas import leave_pandas_out
@@ -20,6 +21,7 @@ from workers import cluster
 def decode_batch(references: pa.Table, decoder: ExactDecoder) -> pa.Table:
     """Decode one batch of references (`schema.LISTING`) to one image batch that names this process in its metadata."""
     leave_pandas_out()
+    ignore_remarks()
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # zero GPUs asked for does not hide them
     watch, cpu_before = Stopwatch("input_wait"), time.process_time()
     (batch,) = image_batches(references, decoder, references.num_rows, watch)
@@ -41,7 +43,7 @@ class DecodeTasks(NamedTuple):
         cores = int(ray.cluster_resources().get("CPU", 1)) // classifiers
         return cls(max(1, cores), cluster.bytes_in_flight(classifiers))
 
-    def batches(self, shards: int) -> Batches:
+    def batches(self, shards: int) -> BatchSource:
         """`image_batches`, decoded by tasks across the cluster: in order, a bounded number of bytes ahead.
 
         For each of so many `shards` at a time that share the tasks; the cores are never without one, since each shard

@@ -20,7 +20,7 @@ from pipeline.images.preprocessing import Pixels
 from pipeline.timing import Stopwatch
 
 Row = dict[str, Any]
-Batches = Callable[[pa.Table, ExactDecoder, int, Stopwatch], Iterator[pa.Table]]  # as `image_batches`
+BatchSource = Callable[[pa.Table, ExactDecoder, int, Stopwatch], Iterator[pa.Table]]  # as `image_batches`
 DECODING_TIMES = b"shardseer.decoding_times"  # in a batch's metadata: how long it took, where others decoded it
 DECODED_BY = b"shardseer.decoded_by"  # and by whom
 LARGEST_SIDE = 2**31 - 1  # of the columns width and height, int32
@@ -33,13 +33,13 @@ def batch_size(decoder: ExactDecoder, on_gpu: bool, file_bytes: int) -> int:
     return max(1, min(BATCH_SIZE["gpu" if on_gpu else "cpu"], BATCH_BYTES // decoder.image_bytes(file_bytes)))
 
 
-def image_batches(references: pa.Table, decoder: ExactDecoder, rows: int, watch: Stopwatch) -> Iterator[pa.Table]:
-    """Decode `references` (`schema.LISTING`) to tables of at most so many `rows` (`schema.image_batch`)."""
+def image_batches(references: pa.Table, decoder: ExactDecoder, batch_size: int, watch: Stopwatch) -> Iterator[pa.Table]:
+    """Decode `references` (`schema.LISTING`) to tables of at most `batch_size` rows (`schema.image_batch`)."""
 
     def decode(pixels: Pixels, reference: Row) -> Row:
         return image_row(reference, decoder, pixels, watch)
 
-    return filled_batches(references, decoder, rows, decode)
+    return filled_batches(references, decoder, batch_size, decode)
 
 
 def filled_batches(
@@ -126,11 +126,11 @@ def with_decoding_times(
     return batch.replace_schema_metadata(metadata)
 
 
-def finishing(batches: Batches, device: str) -> Batches:
+def finishing(batches: BatchSource, device: str) -> BatchSource:
     """`batches` with what their decoder deferred decoded on a device."""
 
-    def finished(references: pa.Table, decoder: ExactDecoder, rows: int, watch: Stopwatch) -> Iterator[pa.Table]:
-        for batch in batches(references, decoder, rows, watch):
+    def finished(references: pa.Table, decoder: ExactDecoder, batch_size: int, watch: Stopwatch) -> Iterator[pa.Table]:
+        for batch in batches(references, decoder, batch_size, watch):
             yield decoder.finished(batch, device, watch)
 
     return finished

@@ -14,6 +14,7 @@ from pipeline.errors import ErrorStage
 from pipeline.events import Events
 from pipeline.images.batching import Row, filled_batches, image_row, listed_facts
 from pipeline.images.decoding import ExactDecoder
+from pipeline.images.pillow_settings import ignore_remarks
 from pipeline.images.preprocessing import Pixels
 from pipeline.timing import Stopwatch
 
@@ -81,6 +82,7 @@ def _death(death: ChildDiedError, *, was_read: bool) -> Row:
 
 def decode_here(report: Report, reference: Row, decoder: ExactDecoder) -> tuple[Row, Pixels | None]:
     """In the child: one image's facts and, where it has no error, its pixels."""
+    ignore_remarks()
     pixels = np.zeros(decoder.preprocessing.shape, dtype=np.uint8)
     row = image_row(reference, decoder, pixels, Stopwatch(), report)
     return row, None if "error_stage" in row else pixels

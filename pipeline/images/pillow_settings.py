@@ -1,48 +1,40 @@
 """Pillow's process-wide settings, ours only while an image is decoded.
 
 Pillow warns of, and refuses, images by a pixel count of its own; here the cap is `max_pixels`, checked on the header
-before any pixel is decoded. And it warns of corrupt EXIF, for every image. Both are settings of the whole process,
-which may be a user's: they are changed when the first of several threads begins to decode, and put back by the last.
+before any pixel is decoded. That is a setting of the whole process, which may be a user's: it is changed when the first
+of several threads begins to decode, and put back by the last. Remarks on corrupt EXIF, which come for every image, are
+left out in processes of our own only, where they start.
 """
 
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from PIL import Image
 
 _lock = threading.Lock()
 _depth = 0
-_before: tuple[int | None, Any] = (None, None)
+_before: int | None = None
 
 
 @contextmanager
 def decoding_settings() -> Iterator[None]:
-    """Without Pillow's own pixel limit and its remarks on EXIF; may be entered by several threads, and again."""
-    global _depth
+    """Without Pillow's own pixel limit; may be entered by several threads, and again."""
+    global _depth, _before
     with _lock:
         _depth += 1
         if _depth == 1:
-            _begin()
+            _before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         yield
     finally:
         with _lock:
             _depth -= 1
             if _depth == 0:
-                _end()
+                Image.MAX_IMAGE_PIXELS = _before
 
 
-def _begin() -> None:
-    global _before
+def ignore_remarks() -> None:
+    """Leave out Pillow's warnings, of corrupt EXIF above all. For processes of our own, once, where they start."""
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-    _before = Image.MAX_IMAGE_PIXELS, warnings.filters[0]
-    Image.MAX_IMAGE_PIXELS = None
-
-
-def _end() -> None:
-    Image.MAX_IMAGE_PIXELS, ours = _before
-    if ours in warnings.filters:  # someone else may have reset them
-        warnings.filters.remove(ours)  # type: ignore[attr-defined]

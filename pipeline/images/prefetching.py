@@ -59,7 +59,7 @@ class DecodingThreads:
                 future.cancel()
 
     def ahead(self, batch_size: int, batch_bytes: int) -> int:
-        """Batches ahead: as many as keep every thread busy while one is waited for, as far as they fit."""
+        """BatchSource ahead: as many as keep every thread busy while one is waited for, as far as they fit."""
         busy = -(-2 * self._threads * IMAGES_PER_TASK // batch_size) + 1
         return max(1, min(busy, self._bytes_ahead // batch_bytes))
 

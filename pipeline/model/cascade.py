@@ -12,18 +12,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import schema
-from pipeline.errors import ErrorStage
-from pipeline.images.batching import Batches, image_batches
+from pipeline.errors import TRANSIENT
+from pipeline.images.batching import BatchSource, finishing, image_batches
 from pipeline.images.decoders import make_decoder
 from pipeline.job import Options
+from pipeline.model import engines
 from pipeline.model.bundle import Bundle
 from pipeline.model.classifying import ClassifiedBatch, Classifier
 from pipeline.model.engine import Engine, EngineSpec
-from pipeline.model.precision import CascadeSettings
+from pipeline.model.inference import Inference
 from pipeline.timing import Stopwatch
 
 AGAIN = 32  # images that are decoded in one piece for the second pass: their shard waits for each
-TRANSIENT = [stage for stage in ErrorStage if stage.is_transient]
 
 
 class Cascade:
@@ -32,28 +32,37 @@ class Cascade:
     def __init__(
         self,
         bundle: Bundle,
-        settings: CascadeSettings,
-        built: Callable[[EngineSpec], Engine],
-        *,
+        inference: Inference,
         options: Options,
-        top_k: int,
+        *,
+        device: str,
+        threads: int,
+        build: Callable[[EngineSpec], Engine] | None = None,
     ) -> None:
-        """`built` makes an engine as its spec says."""
+        """Ready to classify on `device` (`cpu` or `cuda`) with so many CPU threads.
+
+        `build` makes an engine as its spec says, where that is not to be done by `engines.build` in this process.
+        """
+        build = build or partial(_build_here, bundle, device=device, threads=threads)
+        settings = inference.cascade
+        self._device = device
         self.decoder = make_decoder(settings.first.decoder, bundle.preprocessing, options)
-        first, *others = [built(spec) for spec in settings.engine_specs(features=options.embeddings)]
+        first, *others = [build(spec) for spec in inference.engine_specs]
         exact = others[0] if others else None
-        classifier = partial(Classifier, bundle, top_k=top_k, abstain_below=options.abstain_below)
+        classifier = partial(Classifier, bundle, top_k=inference.top_k, abstain_below=options.abstain_below)
         margins = partial(settings.margins, decoder=self.decoder)
         self._first = classifier(first, exact=exact, margins=margins)
         self._again = classifier(exact or first) if settings.reduced_size.decoding else None
 
     def classify(
-        self, references: pa.Table, batch_size: int, watch: Stopwatch, batches: Batches = image_batches
+        self, references: pa.Table, batch_size: int, watch: Stopwatch, batches: BatchSource = image_batches
     ) -> Iterator[ClassifiedBatch]:
         """Classify every reference (`schema.LISTING`); rows decoded again come after those around them.
 
-        `batches` yields the image batches of references: made in this process, or wherever they are decoded.
+        `batches` yields the image batches of references: made in this process, or wherever they are decoded. What their
+        decoder deferred is decoded here, on the device.
         """
+        batches = finishing(batches, self._device)
         classified = self._first.classify(batches(references, self.decoder, batch_size, watch), watch)
         classifier = self._again
         if classifier is None:
@@ -71,6 +80,10 @@ class Cascade:
                 done += len(second.close)
 
         return _decoded_again(classified, batch_size, again)
+
+
+def _build_here(bundle: Bundle, spec: EngineSpec, *, device: str, threads: int) -> Engine:
+    return engines.build(bundle, spec, device, threads)
 
 
 def _decoded_again(

@@ -1,6 +1,4 @@
-"""How a network is run over images: chosen once, stored in a run's plan, and assembled wherever it runs."""
-
-from collections.abc import Callable
+"""How a network is run over images: chosen once, and stored in a run's plan."""
 
 from pydantic import BaseModel, ConfigDict
 
@@ -9,8 +7,7 @@ from pipeline.images.decoders import make_decoder
 from pipeline.job import Options
 from pipeline.model import engines, precision
 from pipeline.model.bundle import Bundle
-from pipeline.model.cascade import Cascade
-from pipeline.model.engine import Engine, EngineSpec
+from pipeline.model.engine import EngineSpec
 from pipeline.model.fingerprint import top_k_of
 from pipeline.model.precision import CascadeSettings
 
@@ -49,21 +46,3 @@ class Inference(BaseModel):
         """Do once what every worker would do again: see `engines.prepare`."""
         for spec in self.engine_specs:
             engines.prepare(bundle, spec)
-
-    def assemble(
-        self,
-        bundle: Bundle,
-        options: Options,
-        device: str,
-        threads: int,
-        build: Callable[[EngineSpec], Engine] | None = None,
-    ) -> Cascade:
-        """The cascade, ready to classify on `device` (`cpu` or `cuda`) with so many CPU threads.
-
-        `build` makes an engine where it is not to be built in this process.
-        """
-
-        def built(spec: EngineSpec) -> Engine:
-            return engines.build(bundle, spec, device, threads)
-
-        return Cascade(bundle, self.cascade, build or built, options=options, top_k=self.top_k)

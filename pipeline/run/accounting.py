@@ -68,7 +68,7 @@ class Account(BaseModel):
 
     The stages are read, decode, resample, classify, second_pass and write; then input_wait (on GPUs: for batches that
     cores decode), other (Python between the stages), startup (until a worker's network is built), waiting (for a shard
-    or the driver) and idle (workers that died, came late or had no shard at all). `decoders` are the stages of the
+    or the driver) and idle (workers that died, came late or had no shard at all). `decoding_stages` are those of the
     cores that decode for GPUs, as shares of the time of all cores.
     """
 
@@ -80,7 +80,7 @@ class Account(BaseModel):
     cores: Units
     gpus: Units | None
     stages: dict[str, Stage]
-    decoders: dict[str, Stage]
+    decoding_stages: dict[str, Stage]
     busy: tuple[Busy, ...]
     second_pass_share: float  # of the images
     bottleneck: str
@@ -156,7 +156,7 @@ class AccountBuilder:
             cores=cores,
             gpus=_gpus(totals, wall, how) if how.on_gpu else None,
             stages=_stages(seconds, wall * lanes, images, twice),
-            decoders=_stages(remote_seconds, wall * cores.number, images, twice),
+            decoding_stages=_stages(remote_seconds, wall * cores.number, images, twice),
             busy=tuple(
                 self._busy(worker, wall, how.on_gpu) for worker in dict.fromkeys(who for who, _ in self._totals)
             ),
@@ -224,8 +224,8 @@ def lines(account: Account) -> list[str]:
     """The account for people: rates per stage, how busy what was, and the sentence."""
     one = "GPU" if account.gpus else "core" if account.workers == account.cores.number else "worker"
     rates = f"Each stage alone, on one {one}: {_rates(account.stages)}"
-    if account.decoders:
-        rates += f"; on one core that decodes: {_rates(account.decoders)}"
+    if account.decoding_stages:
+        rates += f"; on one core that decodes: {_rates(account.decoding_stages)}"
     busy = [_busy_line("core", account.cores)] + ([_busy_line("GPU", account.gpus)] if account.gpus else [])
     return [
         f"{rates}.",

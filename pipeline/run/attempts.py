@@ -11,14 +11,14 @@ import itertools
 import json
 import logging
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 
 from pipeline.events import Events
-from pipeline.images.batching import DECODED_BY, DECODING_TIMES, Batches, finishing, image_batches
+from pipeline.images.batching import DECODED_BY, DECODING_TIMES, BatchSource, image_batches
 from pipeline.images.decoding import ExactDecoder
 from pipeline.images.isolating import IsolatedDecoding
 from pipeline.model.cascade import Cascade
@@ -65,7 +65,7 @@ class ShardClassifier:
         self._device, self._threads = device, threads
         with self._timers[0].watch("startup"):
             self._bundle = plan.load_bundle()
-            self._cascade = plan.inference.assemble(self._bundle, plan.job.options, device, threads)
+            self._cascade = self._assembled()
 
     @contextmanager
     def _lane(self) -> Iterator[StageTimer]:
@@ -79,7 +79,7 @@ class ShardClassifier:
         finally:
             self._timers.append(timer)
 
-    def attempt(self, shard: Shard, attempt: int, batches: Batches = image_batches) -> Path:
+    def attempt(self, shard: Shard, attempt: int, batches: BatchSource = image_batches) -> Path:
         """Classify a shard and write its part under `attempts/`; return the part's path.
 
         `batches` yields the image batches of references: made in this process, or wherever they are decoded. Several
@@ -91,7 +91,7 @@ class ShardClassifier:
             write_stage_times(part, timer.cut())
             return part
 
-    def _attempt(self, shard: Shard, attempt: int, batches: Batches, timer: StageTimer) -> Path:
+    def _attempt(self, shard: Shard, attempt: int, batches: BatchSource, timer: StageTimer) -> Path:
         who = f"{self._worker.kind} worker {self._worker.pid} on {self._worker.host}, attempt {attempt}"
         with ExitStack() as held:
             marker = held.enter_context(ProgressMarker(self._folder, shard, who, self._events))
@@ -99,9 +99,9 @@ class ShardClassifier:
             if marker.found:
                 log.warning("Shard %s: a worker was lost on it before, so its images are isolated now.", shard.id)
                 batches, cascade = self._isolated(held, marker)
-            return self._write(shard, attempt, finishing(batches, self._device), cascade, marker, timer)
+            return self._write(shard, attempt, batches, cascade, marker, timer)
 
-    def _isolated(self, held: ExitStack, events: Events) -> tuple[Batches, Cascade]:
+    def _isolated(self, held: ExitStack, events: Events) -> tuple[BatchSource, Cascade]:
         """Decoding and the network in child processes, until `held` is left."""
         options = self._plan.job.options
         decoding = IsolatedDecoding(events, seconds=options.image_seconds, max_pixels=options.max_pixels)
@@ -110,14 +110,17 @@ class ShardClassifier:
             engine = IsolatedEngine(self._plan.bundle, spec, self._device, self._threads, events)
             return held.enter_context(closing(engine))
 
-        cascade = self._plan.inference.assemble(self._bundle, options, self._device, self._threads, build)
-        return held.enter_context(closing(decoding)).batches, cascade
+        return held.enter_context(closing(decoding)).batches, self._assembled(build)
+
+    def _assembled(self, build: Callable[[EngineSpec], Engine] | None = None) -> Cascade:
+        plan, device, threads = self._plan, self._device, self._threads
+        return Cascade(self._bundle, plan.inference, plan.job.options, device=device, threads=threads, build=build)
 
     def _write(
         self,
         shard: Shard,
         attempt: int,
-        batches: Batches,
+        batches: BatchSource,
         cascade: Cascade,
         marker: ProgressMarker,
         timer: StageTimer,
@@ -141,7 +144,7 @@ class ShardClassifier:
             second_pass=second_pass,
             decoded_again=decoded_again,
             worker=self._worker,
-            decoders=tuple(sorted(recorder.decoders or {self._worker}, key=lambda each: each.pid)),
+            decoded_by=tuple(sorted(recorder.decoded_by or {self._worker}, key=lambda each: each.pid)),
             flow_run=self._flow_run,
             started_at=times.began,
             ended_at=times.ended,
@@ -158,14 +161,16 @@ class ShardClassifier:
 class _Recorder:
     """Notes who decoded the batches that it passes on, and how long that and getting at them took."""
 
-    def __init__(self, batches: Batches, timer: StageTimer) -> None:
+    def __init__(self, batches: BatchSource, timer: StageTimer) -> None:
         self._batches = batches
         self._timer = timer
-        self.decoders = set[Worker]()
+        self.decoded_by = set[Worker]()
 
-    def batches(self, references: pa.Table, decoder: ExactDecoder, rows: int, watch: Stopwatch) -> Iterator[pa.Table]:
+    def batches(
+        self, references: pa.Table, decoder: ExactDecoder, batch_size: int, watch: Stopwatch
+    ) -> Iterator[pa.Table]:
         """As `batching.image_batches`."""
-        batches = self._batches(references, decoder, rows, watch)
+        batches = self._batches(references, decoder, batch_size, watch)
         while True:
             with watch("input_wait"):  # making a batch here, its images' own stages aside, or waiting for others
                 batch = next(batches, None)
@@ -173,7 +178,7 @@ class _Recorder:
                 return
             metadata = batch.schema.metadata or {}
             if DECODED_BY in metadata:
-                self.decoders.add(Worker(**json.loads(metadata[DECODED_BY])))
+                self.decoded_by.add(Worker(**json.loads(metadata[DECODED_BY])))
             if DECODING_TIMES in metadata:
                 self._timer.add_remote(**json.loads(metadata[DECODING_TIMES]))
             yield batch

@@ -43,7 +43,7 @@ class Receipt(BaseModel):
     second_pass: int  # rows that the first pass did not decide
     decoded_again: int  # those of them that were decoded again
     worker: Worker
-    decoders: tuple[Worker, ...]
+    decoded_by: tuple[Worker, ...]
     flow_run: str | None
     started_at: datetime
     ended_at: datetime

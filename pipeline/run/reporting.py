@@ -157,7 +157,9 @@ def _account(account: Account | None) -> list[str]:
         return [NOT_MEASURED]
     *_, busy, explanation = accounting.lines(account)
     rows = [(name, f"{stage.share:.1%}", _rate(stage)) for name, stage in account.stages.items()]
-    rows += [(f"{name}, on the cores", f"{stage.share:.1%}", _rate(stage)) for name, stage in account.decoders.items()]
+    rows += [
+        (f"{name}, on the cores", f"{stage.share:.1%}", _rate(stage)) for name, stage in account.decoding_stages.items()
+    ]
     head = ("stage", "share of the workers' time", "images/s of this stage alone, in one worker")
     return [f"{explanation} {busy}", "", *table(head, rows)]
 

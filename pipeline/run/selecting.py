@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import durable, schema, storage
-from pipeline.errors import ErrorStage
+from pipeline.errors import TRANSIENT
 from pipeline.images.decoding import content_hash
 from pipeline.images.listing import Listing
 from pipeline.job import Job
@@ -23,7 +23,6 @@ from pipeline.run.sql import quoted
 
 MEMORY_LIMIT = "1GB"
 CLOCK_TICK_US = 2_000_000  # a file changed this shortly before it was read may change again within a tick of its clock
-TRANSIENT = tuple(stage.value for stage in ErrorStage if stage.is_transient)
 
 
 class Selection:

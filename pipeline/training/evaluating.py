@@ -18,7 +18,7 @@ from pipeline.errors import EngineError, RequestError, RunError
 from pipeline.job import Options
 from pipeline.model import devices, engines
 from pipeline.model.bundle import Bundle
-from pipeline.model.cascade import joined
+from pipeline.model.cascade import Cascade, joined
 from pipeline.model.inference import Inference
 from pipeline.model.probabilities import to_probabilities
 from pipeline.timing import Stopwatch
@@ -87,7 +87,7 @@ def classify(bundle: Bundle, paths: Sequence[str], options: Options) -> Classifi
     engines.check(bundle, options)
     inference = Inference.choose(bundle, options, device)
     inference.prepare(bundle)
-    cascade = inference.assemble(bundle, options, device, threads=len(os.sched_getaffinity(0)))
+    cascade = Cascade(bundle, inference, options, device=device, threads=len(os.sched_getaffinity(0)))
     found = [storage.entry(path)[:4] for path in paths]
     references = pa.table(
         [pa.array(column, field.type) for column, field in zip(zip(*found, strict=True), schema.LISTING, strict=True)],

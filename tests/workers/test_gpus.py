@@ -142,8 +142,8 @@ def test_one_actor_per_gpu_and_decode_tasks_with_none(
     assert len(actors) == 2, "both actors made parts"
     assert sorted(gpus for _, gpus in actors) == [("0",), ("1",)]
     for receipt in receipts:
-        assert receipt.decoders
-        for decoder in receipt.decoders:
+        assert receipt.decoded_by
+        for decoder in receipt.decoded_by:
             assert decoder.kind == "ray" and decoder.accelerators == ()
             assert decoder.pid != receipt.worker.pid
     assert max(log.most_open for log in logs(output)) == SHARDS_AT_ONCE == 2
@@ -152,7 +152,7 @@ def test_one_actor_per_gpu_and_decode_tasks_with_none(
     assert account.gpus is not None
     assert account.gpus.number == account.workers == account.cores.number == 2
     assert account.images == 400
-    assert {"read", "decode", "resample"} <= set(account.decoders), "the decoders' time comes with their batches"
+    assert {"read", "decode", "resample"} <= set(account.decoding_stages), "the decoders' time comes with their batches"
     assert "input_wait" in account.stages
     assert not {"read", "decode"} & set(account.stages)
     assert account.gpus.images_per_second > 0
@@ -172,7 +172,7 @@ def test_what_decode_tasks_leave_is_decoded_where_the_network_is(tiny_bundle: Pa
     account = Account.model_validate_json(done.stdout)
     assert account.stages["decode"].seconds > 0
     assert "decode" not in Account.model_validate_json(beside.stdout).stages
-    assert {"read", "decode"} <= set(account.decoders), "the cores read and hash"
+    assert {"read", "decode"} <= set(account.decoding_stages), "the cores read and hash"
     found, expected = (dict(rows(where)) for where in (output, usual))
     assert found.keys() == expected.keys()
     assert sum(found[path] != expected[path] for path in found) <= 4, "a rounding off, and the network is a random one"

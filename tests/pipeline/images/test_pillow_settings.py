@@ -74,3 +74,19 @@ def test_the_last_of_several_threads_puts_them_back(monkeypatch: pytest.MonkeyPa
     leave.set()
     thread.join()
     assert Image.MAX_IMAGE_PIXELS == 12345
+
+
+def test_a_warning_that_was_shown_once_is_not_shown_again_for_every_image() -> None:
+    code = """
+import io, warnings
+from PIL import Image
+from pipeline.images.decoding import open_image
+
+buffer = io.BytesIO()
+Image.new("L", (8, 8)).save(buffer, "PNG")
+for _ in range(3):
+    open_image(buffer.getvalue())
+    warnings.warn("the user's own")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.count("the user's own") == 1

@@ -14,7 +14,8 @@ from pipeline.images.preprocessing import Pixels
 from pipeline.job import EngineName, Options
 from pipeline.model import bundle
 from pipeline.model.cascade import Cascade, joined
-from pipeline.model.engine import EngineOutput, EngineSpec
+from pipeline.model.engine import Engine, EngineOutput, EngineSpec
+from pipeline.model.inference import Inference
 from pipeline.model.precision import EXACT, CascadeSettings, Margins, Pass, cascade_settings
 from pipeline.timing import Stopwatch
 from tests.batches import references
@@ -47,6 +48,11 @@ class Shading:
         return EngineOutput(logits, None)
 
 
+def cascade_of(model: Path, chosen: CascadeSettings, build: Callable[[EngineSpec], Engine], **options) -> Cascade:
+    inference = Inference(cascade=chosen, features=False, batch_size=8, top_k=2)
+    return Cascade(bundle.load(model), inference, Options(**options), device="cpu", threads=1, build=build)
+
+
 def classified(folder: Path, model: Path, chosen: CascadeSettings, seen: Callable[[], None] = lambda: None, **options):
     engines: list[Shading] = []
 
@@ -54,7 +60,7 @@ def classified(folder: Path, model: Path, chosen: CascadeSettings, seen: Callabl
         engines.append(Shading(spec, 90, seen))
         return engines[-1]
 
-    cascade = Cascade(bundle.load(model), chosen, built, options=Options(**options), top_k=2)
+    cascade = cascade_of(model, chosen, built, **options)
     tables = list(cascade.classify(references(folder), 8, Stopwatch()))
     return tables, engines
 
@@ -90,7 +96,7 @@ def test_a_file_that_changes_between_the_passes_keeps_the_answer_of_the_bytes_th
     def built(spec: EngineSpec) -> Shading:
         return Shading(spec, 256, change)
 
-    cascade = Cascade(bundle.load(tiny_bundle), within(0.4, 0.4), built, options=Options(), top_k=2)
+    cascade = cascade_of(tiny_bundle, within(0.4, 0.4), built)
     found = joined(list(cascade.classify(references(folder), 8, Stopwatch())))
     rows = found.predictions.to_pylist()
     assert {Path(row["path"]).name: passes for row, passes in zip(rows, found.passes, strict=True)} == {
@@ -113,9 +119,7 @@ def test_a_second_pass_that_a_transient_error_fails_leaves_the_first_answer(tiny
                 batch = batch.set_column(batch.column_names.index("error_stage"), "error_stage", stage)
             yield batch
 
-    cascade = Cascade(
-        bundle.load(tiny_bundle), within(0.4, 0.4), lambda spec: Shading(spec, 256), options=Options(), top_k=2
-    )
+    cascade = cascade_of(tiny_bundle, within(0.4, 0.4), lambda spec: Shading(spec, 256))
     found = joined(list(cascade.classify(references(folder), 8, Stopwatch(), batches)))
     assert found.predictions["status"].to_pylist() == ["ok"] * 6
     assert (found.passes == 2).all()

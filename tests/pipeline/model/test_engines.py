@@ -87,7 +87,7 @@ print(engine(np.zeros((6, *model.preprocessing.shape), np.uint8)).logits.shape, 
 def test_the_engine_is_chosen_by_the_device() -> None:
     assert engines.choose(EngineName.AUTO, "cpu") == "openvino"
     assert engines.choose(EngineName.AUTO, "cuda") == "torch"
-    with pytest.raises(RequestError, match="openvino: it runs on cpu only, not on cuda"):
+    with pytest.raises(RequestError, match="openvino does not run on cuda; use --device cpu"):
         engines.choose(EngineName.OPENVINO, "cuda")
 
 

@@ -31,7 +31,7 @@ def attempt(folder: RunFolder, shard: Shard, number: int) -> Path:
         second_pass=0,
         decoded_again=0,
         worker=this_process("inline"),
-        decoders=(),
+        decoded_by=(),
         flow_run=None,
         started_at=datetime.now(UTC),
         ended_at=datetime.now(UTC),

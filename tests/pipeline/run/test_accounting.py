@@ -101,7 +101,7 @@ def receipt_of(number: int, rows: int) -> Receipt:
         attempt=1,
         **counts,
         worker=worker,
-        decoders=(),
+        decoded_by=(),
         flow_run=None,
         started_at=NOON,
         ended_at=NOON,
@@ -129,7 +129,7 @@ def test_gpus_that_wait_are_limited_by_what_the_cores_do_most() -> None:
     assert (account.cores.number, account.gpus.number) == (8, 2)
     assert (account.cores.busy, account.gpus.busy) == (pytest.approx(74 / 80), pytest.approx(0.2))
     assert (account.cores.images_per_second, account.gpus.images_per_second) == (2.5, 10.0)
-    assert account.decoders["decode"].share == pytest.approx(60 / 80)
+    assert account.decoding_stages["decode"].share == pytest.approx(60 / 80)
 
 
 def test_gpus_that_decode_are_limited_by_that() -> None:

@@ -29,7 +29,7 @@ FOOTER = {
 }
 RECEIPT = {
     *("run", "shard", "attempt", "rows", "ok", "abstained", "error", "second_pass", "decoded_again", "worker"),
-    *("decoders", "flow_run", "started_at", "ended_at", "seconds", "cpu_seconds", "peak_memory"),
+    *("decoded_by", "flow_run", "started_at", "ended_at", "seconds", "cpu_seconds", "peak_memory"),
 }
 WORKER = {"kind", "host", "pid", "actor", "accelerators"}
 INFERENCE = {"cascade", "features", "batch_size", "top_k"}
@@ -46,7 +46,7 @@ METRICS = {
     *("images_per_second", "peak_memory_driver", "peak_memory_worker", "account"),
 }
 ACCOUNT = {
-    *("images", "seconds", "workers", "cores", "gpus", "stages", "decoders", "busy", "second_pass_share"),
+    *("images", "seconds", "workers", "cores", "gpus", "stages", "decoding_stages", "busy", "second_pass_share"),
     *("bottleneck", "explanation"),
 }
 STAGES = {
