@@ -19,8 +19,8 @@ RESULTS: list[dict[str, Any]] = []
 END_SECONDS = 200  # within which every run ends, on a busy machine too
 WENT_ON = 0.0  # seconds to recover, where the run did so itself
 PLAIN = ("-m", "flows.cli")
-# The driver's own Ray with two GPUs that it is only told of: then tasks decode, in processes of their own.
-TOLD_OF_GPUS = (
+# The driver's own Ray with two logical GPUs that are not there: then tasks decode, in processes of their own.
+LOGICAL_GPUS = (
     "-c",
     "import ray; ray.init(address='local', num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False);"
     "from flows.cli import main; main()",

@@ -115,7 +115,7 @@ def test_poison_on_ray(images, oracle, tmp_path) -> None:
 
 
 def test_poison_in_the_decode_tasks_of_a_gpus_classifier(tmp_path) -> None:
-    """The GPU is one that Ray is only told of: its decode tasks are what dies here."""
+    """The GPU is a logical one, which is not there: its decode tasks are what dies here."""
     images = tmp_path / "images"
     images.mkdir()
     for number in range(12):

@@ -51,5 +51,5 @@ def test_kill_what_is_prefects(victim: str, moment: str, up: Up, faulty: FaultyR
         wait_until(faulty.published, 120, "the run to be published", up.log)
     faulty.compare(f"SIGKILL of Prefect's {victim}", moment, WENT_ON)
     assert f"Starting a {'Prefect server' if victim == 'server' else victim}" in up.command("up").stderr
-    if up.state_of(flow_run) not in FINAL:  # nobody told the new server; it would hold the deployment's one place
+    if up.state_of(flow_run) not in FINAL:  # the new server does not know; it would hold the deployment's one place
         up.api(f"flow_runs/{flow_run}/set_state", state={"type": "CRASHED", "name": "Crashed"})

@@ -2,7 +2,7 @@
 
 Whoever gets to the boundary is held there, by the hook, while the victim is killed: the driver from the plan to the
 publishing, a worker in an attempt. Decode workers are processes of their own only where there are GPUs, so there the
-driver's own Ray is told of two.
+driver's own Ray has two logical ones.
 """
 
 import random
@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tests.faults.boundaries import BOUNDARIES
-from tests.faults.faulty_run import END_SECONDS, PLAIN, TOLD_OF_GPUS, WENT_ON, FaultyRun
+from tests.faults.faulty_run import END_SECONDS, LOGICAL_GPUS, PLAIN, WENT_ON, FaultyRun
 from tests.processes import below, is_alive, wait_until
 
 pytestmark = pytest.mark.faults
@@ -39,7 +39,7 @@ def cells() -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize(("victim", "moment"), list(cells()))
 def test_kill_while_the_boundary_is_held(victim: str, moment: str, faulty: FaultyRun) -> None:
     faulty.script(**MOMENTS[moment], action="PAUSE", times=1)
-    program = TOLD_OF_GPUS if victim == "decode worker" else PLAIN
+    program = LOGICAL_GPUS if victim == "decode worker" else PLAIN
     running = faulty.start("--workers", "ray", program=program)
     driver = psutil.Process(running.pid)
     wait_until(faulty.reached, 120, f"somebody to get {moment}")

@@ -16,7 +16,7 @@ def shardseer(folder: Path, *path: Path) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "shardseer", "--version"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         cwd=folder,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))},
     )

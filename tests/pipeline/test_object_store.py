@@ -57,7 +57,7 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     finally:
         patch.undo()
         server.kill()  # its data goes with the test
-        server.wait(timeout=30)
+        server.wait(timeout=120)
 
 
 def _fill(address: str, images: Path) -> None:
@@ -110,5 +110,5 @@ def test_what_cannot_be_reached_is_told(bucket: str, tiny_bundle: Path, tmp_path
 
 def test_a_vanished_object_is_an_error_of_reading(bucket: str) -> None:
     with pytest.raises(OSError):
-        storage.read(f"{bucket}/deep/er/gone.jpg")
-    assert storage.entry(f"{bucket}/deep/er/gone.jpg").error
+        storage.read(f"{bucket}/deep/er/missing.jpg")
+    assert storage.entry(f"{bucket}/deep/er/missing.jpg").error

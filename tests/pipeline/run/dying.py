@@ -8,7 +8,7 @@ from unittest import mock
 
 
 class DeadError(BaseException):
-    """The process would be gone."""
+    """The process has died."""
 
 
 @contextmanager

@@ -79,7 +79,7 @@ def test_errors_of_the_world_are_tried_again_those_of_the_bytes_are_not(
     images, output = crops(3), tmp_path / "out"
     (images / "bad.jpg").write_text("no image")
     (images / "dangling.jpg").symlink_to(tmp_path / "nowhere")
-    settle_all(images)
+    make_old(images)
     assert classify(images, output, tiny_bundle).error == 2
     assert classify(images, output, tiny_bundle).rows == 1, "only the dangling link"
     assert classify(images, output, tiny_bundle, retry_errors=True).rows == 2
@@ -87,12 +87,6 @@ def test_errors_of_the_world_are_tried_again_those_of_the_bytes_are_not(
     os.utime(tmp_path / "nowhere", (1_700_000_000, 1_700_000_000))
     assert classify(images, output, tiny_bundle).ok == 1
     assert classify(images, output, tiny_bundle) is None
-
-
-def settle_all(folder: Path) -> None:
-    for path in folder.iterdir():
-        if not path.is_symlink():
-            os.utime(path, (1_700_000_000, 1_700_000_000))
 
 
 def test_current_shows_what_the_newest_listing_found(crops: Crops, tiny_bundle: Path, tmp_path: Path) -> None:
