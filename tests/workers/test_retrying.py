@@ -22,7 +22,7 @@ from pipeline.run import publishing
 from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan
 from pipeline.run.progress_marker import ProgressMarker
-from pipeline.run.retrying import ATTEMPTS
+from pipeline.run.retrying import MAX_ATTEMPTS
 from pipeline.run.sharding import Shard
 from workers.executor import Executor
 from workers.inline_executor import InlineExecutor
@@ -121,9 +121,9 @@ def test_what_may_go_away_is_tried_again_and_costs_nobody_else_an_attempt(
 
 @pytest.mark.parametrize("error", ["disk full", "device lost"])
 def test_what_does_not_go_away_ends_the_run_after_bounded_attempts(error: str, executor: Executor, plan: Plan) -> None:
-    with pytest.raises(RunError, match=rf"\(64 images\) failed {ATTEMPTS} times\. The last time"):
+    with pytest.raises(RunError, match=rf"\(64 images\) failed {MAX_ATTEMPTS} times\. The last time"):
         classify(executor, plan, {1: [error] * 9})
-    assert made(plan)[0][1] == ATTEMPTS
+    assert made(plan)[0][1] == MAX_ATTEMPTS
 
 
 @pytest.mark.parametrize(
@@ -152,6 +152,6 @@ def test_an_actor_that_dies_costs_its_shard_one_attempt_and_isolates_the_next(pl
 @pytest.mark.usefixtures("ray_session")
 def test_a_shard_that_kills_every_actor_ends_the_run(plan: Plan) -> None:
     executor = RayExecutor(2, on_gpu=False, actor=ScriptedClassifier)
-    with pytest.raises(RunError, match=f"failed {ATTEMPTS} times"):
+    with pytest.raises(RunError, match=f"failed {MAX_ATTEMPTS} times"):
         classify(executor, plan, {1: ["killed"] * 9})
-    assert made(plan)[0][1] == ATTEMPTS
+    assert made(plan)[0][1] == MAX_ATTEMPTS
