@@ -64,7 +64,7 @@ def gpu_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
                 subprocess.Popen(list(map(str, command)), stdout=log, stderr=log, env={**os.environ, **environment})
             )
         head = psutil.Process(heads[-1].pid)
-        wait_until(lambda: below(head, "raylet/raylet ") and listens(port), 120, "the cluster")
+        wait_until(lambda: below(head, "raylet/raylet ") and listens(port), 200, "the cluster")
         return f"127.0.0.1:{port}", head
 
     yield start

@@ -34,11 +34,11 @@ def test_kill_at_a_random_moment(victim: str, seed: int, faulty: FaultyRun) -> N
     faulty.script(**BOUNDARIES["after staging"] | {"nth": moment}, action="PAUSE", times=1)
     running = faulty.start("--workers", "ray")
     driver = psutil.Process(running.pid)
-    assert wait_until(faulty.reached, 120, f"{moment} parts") == [driver.pid]
+    assert wait_until(faulty.reached, 200, f"{moment} parts") == [driver.pid]
     actors = {process.pid for process in below(driver, ACTOR)}
     target = chance.choice(below(driver, victim))
     target.kill()
-    wait_until(lambda: not is_alive(target), 60, f"{victim} to die")
+    wait_until(lambda: not is_alive(target), 200, f"{victim} to die")
     assert len(faulty.staged()) == moment
     faulty.release()
     code = running.wait(timeout=END_SECONDS)
@@ -56,7 +56,7 @@ def test_kill_the_driver_at_a_random_moment(seed: int, faulty: FaultyRun) -> Non
     moment = random.Random(seed).randrange(1, 6)
     faulty.script(**BOUNDARIES["after staging"] | {"nth": moment}, action="PAUSE", times=1)
     running = faulty.start("--workers", "ray")
-    wait_until(faulty.reached, 120, f"{moment} parts")
+    wait_until(faulty.reached, 200, f"{moment} parts")
     running.kill()
     assert running.wait() == -signal.SIGKILL
     assert not faulty.published()
@@ -88,10 +88,10 @@ def test_kill_on_a_cluster_with_gpus(
     fault = faulty.script(**BOUNDARIES[moment] | {"nth": 1}, action="PAUSE", times=1)
     address, _ = gpu_cluster(**faulty.environment)
     running = faulty.start("--ray-address", address)
-    (pid,) = wait_until(fault.reached, 120, victim)
+    (pid,) = wait_until(fault.reached, 200, victim)
     assert victim in cmdline(pid)
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not cmdline(pid), 60, f"{victim} to die")
+    wait_until(lambda: not cmdline(pid), 200, f"{victim} to die")
     assert not faulty.published()
     code = running.wait(timeout=END_SECONDS)
     assert code == 0, faulty.said.read_text()

@@ -187,7 +187,7 @@ def test_a_stopped_actor_is_replaced(images, oracle, tmp_path) -> None:
             cwd=ROOT,
             stderr=stderr,
         )
-    (stopped,) = wait_until(pause.reached, 120, "an actor with a written part")
+    (stopped,) = wait_until(pause.reached, 200, "an actor with a written part")
     os.kill(stopped, signal.SIGSTOP)
     pause.release()
     try:

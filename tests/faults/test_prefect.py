@@ -38,17 +38,17 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 def test_kill_what_is_prefects(victim: str, moment: str, up: Up, faulty: FaultyRun) -> None:
     up.suffer(faulty.script(**MOMENTS[moment], action="PAUSE", times=1))
     flow_run = up.start(faulty.images, faulty.output, faulty.model)
-    wait_until(faulty.reached, 120, f"the driver to get {moment}", up.log)
+    wait_until(faulty.reached, 200, f"the driver to get {moment}", up.log)
     assert faulty.reached() == [up.driver(flow_run)]
     assert bool(faulty.published()) == (moment == "after publishing")
     (target,) = [pid for pid in up.processes() if f" {victim} start " in cmdline(pid)]
     os.kill(target, signal.SIGKILL)
-    wait_until(lambda: not cmdline(target), 60, f"the {victim} to die")
+    wait_until(lambda: not cmdline(target), 200, f"the {victim} to die")
     faulty.release()
     if victim == "worker":
         assert up.end_of(flow_run) == "COMPLETED"  # the run is a process of its own
     else:
-        wait_until(faulty.published, 120, "the run to be published", up.log)
+        wait_until(faulty.published, 200, "the run to be published", up.log)
     faulty.compare(f"SIGKILL of Prefect's {victim}", moment, WENT_ON)
     assert f"Starting a {'Prefect server' if victim == 'server' else victim}" in up.command("up").stderr
     if up.state_of(flow_run) not in FINAL:  # the new server does not know; it would hold the deployment's one place

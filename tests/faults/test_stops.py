@@ -34,7 +34,7 @@ def test_every_actor_is_stopped_past_the_watchdog(faulty: FaultyRun) -> None:
     faulty.script(call="pipeline.images.decoding.decode", when="after", nth=30, action="PAUSE")
     running = faulty.start("--workers", "ray", *WATCHDOG)
     driver = psutil.Process(running.pid)
-    wait_until(lambda: len(below(driver, ACTOR)) == len(faulty.reached()) > 0, 120, "every actor in its shard")
+    wait_until(lambda: len(below(driver, ACTOR)) == len(faulty.reached()) > 0, 200, "every actor in its shard")
     actors = faulty.reached()
     in_flight = [marker.stem for marker in faulty.output.glob("runs/*/attempts/*.in-progress")]
     assert len(in_flight) == len(actors)
@@ -62,7 +62,7 @@ def test_one_actor_is_stopped_and_what_it_left_does_not_surface(
     fault = faulty.script(**BOUNDARIES[moment] | {"nth": 1}, action="PAUSE", times=1)
     address, head = gpu_cluster(**faulty.environment)
     running = faulty.start("--ray-address", address, "--stall-seconds", "3")
-    (pid,) = wait_until(fault.reached, 120, "an actor with a written part")
+    (pid,) = wait_until(fault.reached, 200, "an actor with a written part")
     stopped = psutil.Process(pid)
     assert stopped in below(head, ACTOR)
     stopped.suspend()
@@ -85,12 +85,12 @@ def test_the_driver_is_stopped_for_longer_than_the_watchdog(faulty: FaultyRun) -
     """The time in which it was stopped itself is not held against the workers."""
     faulty.script(**BOUNDARIES["after staging"], action="PAUSE", times=1)
     running = faulty.start("--workers", "ray", *WATCHDOG)
-    wait_until(faulty.reached, 120, "the driver between two shards")
+    wait_until(faulty.reached, 200, "the driver between two shards")
     assert faulty.reached() == [running.pid]
     os.kill(running.pid, signal.SIGSTOP)
     until = time.monotonic() + WATCHDOG_SECONDS + 2
     faulty.release()
-    wait_until(lambda: time.monotonic() > until, 60, "the watchdog's time to be over")
+    wait_until(lambda: time.monotonic() > until, 200, "the watchdog's time to be over")
     assert running.poll() is None
     assert not faulty.published()
     proceed(running.pid)

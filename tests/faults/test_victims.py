@@ -42,16 +42,16 @@ def test_kill_while_the_boundary_is_held(victim: str, moment: str, faulty: Fault
     program = LOGICAL_GPUS if victim == "decode worker" else PLAIN
     running = faulty.start("--workers", "ray", program=program)
     driver = psutil.Process(running.pid)
-    wait_until(faulty.reached, 120, f"somebody to get {moment}")
+    wait_until(faulty.reached, 200, f"somebody to get {moment}")
     held = psutil.Process(faulty.reached()[0])
     names = (IDLE,) if victim == "actor" and moment in BEFORE_ACTORS else PROCESSES[victim]
     found: list[psutil.Process] = []  # found together: decode workers begin and end tasks meanwhile, and change names
-    wait_until(lambda: any(found.extend(below(driver, name)) or found for name in names), 60, f"a {victim}")
+    wait_until(lambda: any(found.extend(below(driver, name)) or found for name in names), 200, f"a {victim}")
     target = held if held in found else random.Random(f"{victim} {moment}").choice(found)
     assert is_alive(target)
     assert bool(faulty.published()) == (moment == "after publishing")
     target.kill()
-    wait_until(lambda: not is_alive(target), 60, f"the {victim} to die")  # a child of the held driver stays a zombie
+    wait_until(lambda: not is_alive(target), 200, f"the {victim} to die")  # a child of the held driver stays a zombie
     faulty.release()
     code = running.wait(timeout=END_SECONDS)
     if code == 0:
@@ -70,7 +70,7 @@ def test_no_actor_lives_after_the_last_part(faulty: FaultyRun) -> None:
     """Why there are no cells for actors after it."""
     faulty.script(**MOMENTS["before the manifest"], action="PAUSE", times=1)
     running = faulty.start("--workers", "ray")
-    wait_until(faulty.reached, 120, "the driver before the manifest")
-    wait_until(lambda: not below(psutil.Process(running.pid), *PROCESSES["actor"]), 60, "the actors to end")
+    wait_until(faulty.reached, 200, "the driver before the manifest")
+    wait_until(lambda: not below(psutil.Process(running.pid), *PROCESSES["actor"]), 200, "the actors to end")
     faulty.release()
     assert running.wait(timeout=END_SECONDS) == 0

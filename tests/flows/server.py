@@ -88,7 +88,7 @@ class Up:
                     raise
                 return []
 
-        return wait_until(answer, 60, f"the server to answer {path}")[0]
+        return wait_until(answer, 200, f"the server to answer {path}")[0]
 
     def start(self, images: Path, output: Path, model: Path | None = None) -> str:
         """Ask for a run of the deployment on Ray; return the flow run's id."""

@@ -167,8 +167,9 @@ def test_interrupted_then_resumed(crops: Crops, tiny_bundle: Path, tmp_path: Pat
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite in the background has it ignored
     )
-    wait_until(lambda: pause.reached() or running.poll() is not None, 120, "two shards to be done")
+    wait_until(lambda: pause.reached() or running.poll() is not None, 200, "two shards to be done")
     assert pause.reached(), running.communicate()
     os.killpg(running.pid, signal.SIGINT)  # as a terminal does: the whole group
     _, said = running.communicate(timeout=120)

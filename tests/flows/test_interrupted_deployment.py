@@ -24,7 +24,7 @@ def paused_run(up: Up, images: Path, output: Path) -> tuple[str, ScriptedFault]:
     pause = ScriptedFault(output.parent, **BOUNDARIES["after staging"], action="PAUSE", times=1)
     up.suffer(pause)
     flow_run = up.start(images, output)
-    assert wait_until(pause.reached, 120, "the driver to stage two parts", up.log) == [up.driver(flow_run)]
+    assert wait_until(pause.reached, 200, "the driver to stage two parts", up.log) == [up.driver(flow_run)]
     up.suffer(None)
     assert len(staged(output)) == 2
     return flow_run, pause
@@ -49,7 +49,7 @@ def test_a_cancelled_run_is_cancelled_leaves_no_process_and_resumes(up: Up, many
     assert any("raylet" in line for line in alive(ours).values())
     assert up.prefect("flow-run", "cancel", flow_run).returncode == 0
     assert up.end_of(flow_run) == "CANCELLED", up.log()
-    wait_until(lambda: not alive(ours), 60, "its processes to end", lambda: str(alive(ours)))
+    wait_until(lambda: not alive(ours), 200, "its processes to end", lambda: str(alive(ours)))
     assert_resumes(up, many, output, run)
 
 
@@ -75,8 +75,8 @@ def test_a_killed_driver_costs_no_rows(up: Up, many: Path, tmp_path: Path) -> No
     os.kill(up.driver(flow_run), signal.SIGKILL)
     assert up.end_of(flow_run) == "CRASHED", up.log()
     held = {pid for pid, line in alive(ours).items() if not line.startswith(RAY_AGENTS)}
-    wait_until(lambda: not alive(held), 60, "the actors and the raylet to end", lambda: str(alive(held)))
-    wait_until(lambda: not alive(ours), 120, "Ray's agents to end", lambda: str(alive(ours)))
+    wait_until(lambda: not alive(held), 200, "the actors and the raylet to end", lambda: str(alive(held)))
+    wait_until(lambda: not alive(ours), 200, "Ray's agents to end", lambda: str(alive(ours)))
     assert_resumes(up, many, output, run)
 
 
@@ -86,7 +86,7 @@ def test_a_killed_worker_costs_no_rows(own_up: Up, many: Path, tmp_path: Path) -
     flow_run, pause = paused_run(own_up, many, output)
     (worker,) = [pid for pid in own_up.processes() if " worker start " in cmdline(pid)]
     os.kill(worker, signal.SIGKILL)
-    wait_until(lambda: not cmdline(worker), 60, "the worker to die")
+    wait_until(lambda: not cmdline(worker), 200, "the worker to die")
     pause.release()
     assert own_up.end_of(flow_run) == "COMPLETED"  # the run is a process of its own
     assert paths(output) == files(many)
@@ -102,11 +102,11 @@ def test_a_killed_server_costs_no_rows(own_up: Up, many: Path, tmp_path: Path) -
     (server,) = [pid for pid in own_up.processes() if " server start " in cmdline(pid)]
     ours = processes_of(flow_run)
     os.kill(server, signal.SIGKILL)
-    wait_until(lambda: not cmdline(server), 60, "the server to die")
+    wait_until(lambda: not cmdline(server), 200, "the server to die")
     pause.release()
-    wait_until(lambda: published(output), 120, "the run to be published without a server", own_up.log)
+    wait_until(lambda: published(output), 200, "the run to be published without a server", own_up.log)
     assert paths(output) == files(many)
-    wait_until(lambda: not alive(ours), 120, "its processes to end", lambda: str(alive(ours)))
+    wait_until(lambda: not alive(ours), 200, "its processes to end", lambda: str(alive(ours)))
     assert "Starting a Prefect server" in own_up.command("up").stderr
     assert own_up.end_of(own_up.start(many, output)) == "COMPLETED", own_up.log()
     assert paths(output) == files(many)

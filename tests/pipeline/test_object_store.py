@@ -79,7 +79,7 @@ def _fill(address: str, images: Path) -> None:
             return False
         return True
 
-    wait_until(bucket_made, 120, "the S3 server")
+    wait_until(bucket_made, 200, "the S3 server")
     store = storage._bucket("s3://pictures")
     for image in images.iterdir():
         obstore.put(store, f"deep/er/{image.name}", image.read_bytes())
@@ -94,7 +94,7 @@ def test_a_bucket_is_classified_once(bucket: str, tiny_bundle: Path, tmp_path: P
     listed = json.loads(shardseer("query", tmp_path / "out", "SELECT path FROM current", "--format", "json").stdout)
     assert {row["path"] for row in listed} >= {f"{bucket}/deep/er/000000.jpg", f"{bucket}/deep/er/bad.jpg"}
     written = max(storage.entry(row["path"]).modified_us for row in listed)  # by the store's clock
-    wait_until(lambda: time.time() - written / 1e6 > TRUSTED_SECONDS, 60, "the objects to be old enough")
+    wait_until(lambda: time.time() - written / 1e6 > TRUSTED_SECONDS, 200, "the objects to be old enough")
     assert shardseer("classify", f"{bucket}/deep", "-o", tmp_path / "out", "-m", tiny_bundle).returncode == 0
     again = shardseer("classify", f"{bucket}/deep", "-o", tmp_path / "out", "-m", tiny_bundle)
     assert "Nothing new" in again.stderr

@@ -6,7 +6,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ class Stalling:
                 threading.Event().wait()  # for ever
             if stalling:
                 self.again.touch()
-            wait_until(lambda: marker.heartbeat() or self.again.exists(), 60, "the stalling one's second attempt")
+            wait_until(lambda: marker.heartbeat() or self.again.exists(), 200, "the stalling one's second attempt")
         return self.folder.path / shard.id
 
 ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
@@ -117,15 +118,19 @@ def logs(output: Path) -> list[ActorLog]:
     return [ActorLog(file) for file in output.glob("runs/*/logs/classifier-*.log")]
 
 
-def paused(images: Path, output: Path, model: Path) -> tuple[subprocess.Popen[str], ScriptedFault]:
+@contextmanager
+def paused(images: Path, output: Path, model: Path) -> Iterator[tuple[subprocess.Popen[str], ScriptedFault]]:
     """A run both of whose actors wait with two shards each, before they name a part."""
     pause = ScriptedFault(output.parent, **BOUNDARIES["before the part's rename"] | {"nth": 1}, action="PAUSE")
     started = command(images, output, model)
     started["env"] |= pause.environment
     running = subprocess.Popen(**started, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    wait_until(lambda: len(pause.reached()) == 2 * SHARDS_AT_ONCE, 120, "both actors to have two parts to name")
-    assert len(set(pause.reached())) == 2
-    return running, pause
+    try:
+        wait_until(lambda: len(pause.reached()) == 2 * SHARDS_AT_ONCE, 200, "both actors to have two parts to name")
+        assert len(set(pause.reached())) == 2
+        yield running, pause
+    finally:
+        running.kill()
 
 
 def test_one_actor_per_gpu_and_decode_tasks_with_none(
@@ -133,9 +138,9 @@ def test_one_actor_per_gpu_and_decode_tasks_with_none(
 ) -> None:
     images, output = crops(399), tmp_path / "out"
     (images / "bad.jpg").write_text("no image")
-    running, pause = paused(images, output, tiny_bundle)
-    pause.release()
-    printed, said = running.communicate(timeout=200)
+    with paused(images, output, tiny_bundle) as (running, pause):
+        pause.release()
+        printed, said = running.communicate(timeout=200)
     assert running.returncode == 0, said
     receipts = [read_receipt(part) for part in output.glob("predictions/*/*/*.parquet")]
     actors = {(receipt.worker.actor, receipt.worker.accelerators) for receipt in receipts}
@@ -184,12 +189,12 @@ def test_both_shards_of_a_killed_actor_are_tried_again(
     """It is killed when it works at two shards and has named none of their parts."""
     images, output = crops(399), tmp_path / "out"
     (images / "bad.jpg").write_text("no image")
-    running, pause = paused(images, output, tiny_bundle)
-    pid = pause.reached()[0]
-    (victim,) = [log for log in logs(output) if log.pid == pid]
-    os.kill(pid, signal.SIGKILL)
-    pause.release()
-    _, said = running.communicate(timeout=200)
+    with paused(images, output, tiny_bundle) as (running, pause):
+        pid = pause.reached()[0]
+        (victim,) = [log for log in logs(output) if log.pid == pid]
+        os.kill(pid, signal.SIGKILL)
+        pause.release()
+        _, said = running.communicate(timeout=200)
     assert running.returncode == 0, said
     assert len(victim.open) == SHARDS_AT_ONCE
     receipts = [read_receipt(part) for part in output.glob("predictions/*/*/*.parquet")]

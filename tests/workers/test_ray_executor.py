@@ -42,7 +42,7 @@ def test_a_killed_actor_costs_no_row(crops: Crops, tiny_bundle: Path, tmp_path: 
         parts = RayExecutor(1, on_gpu=False).classify(plan, publishing.unstaged_shards(folder), None)
         first = publishing.accept(folder, *next(parts)).worker
         os.kill(first.pid, signal.SIGKILL)
-        wait_until(lambda: not cmdline(first.pid), 60, "the actor to die")
+        wait_until(lambda: not cmdline(first.pid), 200, "the actor to die")
         others = [publishing.accept(folder, shard, part) for shard, part in parts]
         run.classify()
         run.publish()

@@ -140,11 +140,11 @@ def test_of_two_runs_at_once_the_second_waits_and_both_end_well(
             return subprocess.Popen([*command, "--workers", "inline"], cwd=ROOT, env=variables, stderr=said)
 
     first = start("first", **pause.environment)
-    wait_until(pause.reached, 120, "the first run to stage two parts")
+    wait_until(pause.reached, 200, "the first run to stage two parts")
     second = start("second")
-    wait_until(lambda: "Another run writes" in (tmp_path / "second").read_text(), 120, "the second run to wait")
+    wait_until(lambda: "Another run writes" in (tmp_path / "second").read_text(), 200, "the second run to wait")
     pause.release()
-    codes = [process.wait(timeout=120) for process in (first, second)]
+    codes = [process.wait(timeout=200) for process in (first, second)]
     said = (tmp_path / "second").read_text()
     assert codes == [0, 0], said + (tmp_path / "first").read_text()
     assert f'"pid": {first.pid}' in said, "it says for whom it waits"
