@@ -44,7 +44,7 @@ class Bundle(BaseModel):
 
     @property
     def is_logistic(self) -> bool:
-        """Two classes told apart by one logistic output p: the second class has p, the first 1 − p."""
+        """Two classes and one logistic output p: the second class has p, the first 1 − p."""
         return self.outputs == 1
 
     @cached_property
