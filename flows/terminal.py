@@ -63,7 +63,7 @@ def progress_bar() -> Iterator[TerminalEvents]:
 
 
 def show_summary(summary: Summary) -> None:
-    """The closing lines of a run: counts, errors by cause, speed, and what held it back."""
+    """The closing lines of a run: counts, errors by cause, speed, and the bottleneck."""
     message(
         f"{summary.rows:,} images: {summary.ok:,} ok, {summary.abstained:,} abstained, {summary.error:,} errors; "
         f"{summary.images_per_second:,} images/s by {summary.workers} worker(s), {summary.worker_kind}, "

@@ -22,7 +22,7 @@ IMAGES = 512
 FAULTS = {100: b"poison: abort", 256: b"poison: loop", 400: b"poison: swell"}
 REASONS = {
     "0100.jpg": ("decode", "the decoder died of SIGABRT"),
-    "0256.jpg": ("timeout", "no pixel after 2 s"),
+    "0256.jpg": ("timeout", "timed out after 2 s"),
     "0400.jpg": ("decode", "needed more than"),
 }
 ONE_SHARD = "from pipeline.run import sharding; sharding.MIN_SHARD_IMAGES = 512; from flows.cli import main; main()"

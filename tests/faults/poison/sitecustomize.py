@@ -75,7 +75,7 @@ class _Finder:
     """Arms what it names when that is about to be imported: most processes never pay for it."""
 
     def __init__(self):
-        self._faults = {"pipeline.images.decoding": _arm, "pipeline.images.batching": _arm_engine}
+        self._faults = {"pipeline.images.decoding": _arm, "pipeline.model.engines": _arm_engine}
 
     def find_spec(self, name, path=None, target=None):
         if arm := self._faults.pop(name, None):
