@@ -172,15 +172,15 @@ def test_advice_depends_on_what_was_asked_for() -> None:
     exact = RunConditions(size=1, on_gpu=False, precision="exact", engine="torch")
     decoding, classifying = (account_of(exact, times_of({name: 10.0})).explanation for name in ("decode", "classify"))
     assert "--precision auto" in decoding
-    assert "--precision auto" in classifying and "OpenVINO" in classifying
+    assert "--precision auto" in classifying and "--engine openvino" in classifying
     best = exact._replace(precision="fast", engine="openvino")
     for name in ("decode", "classify"):
         sentence = account_of(best, times_of({name: 10.0})).explanation
-        assert "--precision" not in sentence and "OpenVINO" not in sentence
+        assert "--precision" not in sentence and "--engine" not in sentence
 
 
 def test_nothing_measured_is_no_account() -> None:
-    assert AccountBuilder().close(NOON, {"classify": 1.0}, GPUS) is None
+    assert AccountBuilder().account(NOON, {"classify": 1.0}, GPUS) is None
 
 
 def test_people_see_rates_busy_shares_and_the_sentence() -> None:
