@@ -131,7 +131,7 @@ def last_line(printed: str, _output: Path) -> Loop:
 
 def summary(printed: str, _output: Path) -> Loop:
     """Shardseer's summary, with the steady state read from its parts."""
-    found = json.loads(printed)
+    (found,) = json.loads(printed)["runs"]
     rate = steady(Path(found["output"])) or found["images_per_second"]
     return Loop(found["rows"], found["rows"] / rate, found)
 

@@ -81,7 +81,7 @@ def classify(images: Path, output: Path, model: Path, workers: str = "ray") -> W
         messages.seek(0)
         if process.returncode != 0:
             raise SystemExit(messages.read())
-        return Watched(seconds, json.load(printed), samples)
+        return Watched(seconds, next(iter(json.load(printed)["runs"]), None), samples)
 
 
 def _samples(process: "subprocess.Popen[str]", output: Path) -> Iterator[Sample]:

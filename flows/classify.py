@@ -22,14 +22,15 @@ from pipeline.events import Events
 from pipeline.job import Job, Options
 from pipeline.run.plan import Plan
 from pipeline.run.reporting import Summary, markdown
+from pipeline.run.result import Result
 
 PROGRESS_EVERY = 2.0  # seconds between updates of the progress artifact
 LAST_PROGRESS = 5.0  # seconds that a run waits at its end for the last update
 
 
 @flow(name="classify-images", flow_run_name="{images}", validate_parameters=True)
-def classify_images(images: str, output: str, model: str | None = None, options: Options = Options()) -> Summary | None:
-    """Classify a directory of images into Parquet.
+def classify_images(images: str, output: str, model: str | None = None, options: Options = Options()) -> Result:
+    """Classify a directory of images into Parquet: the unfinished run of the same request first, then what is new.
 
     Args:
         images: A directory, one image, or a text or Parquet list of paths; local or a URI (s3://…).
@@ -40,12 +41,15 @@ def classify_images(images: str, output: str, model: str | None = None, options:
     try:
         job = Job.of(images, output, model, options)
         with _PrefectEvents() as events, Run(job, events, flow_run=flow_run.get_id()) as run:
-            if plan(run) is None:
+            while plan(run) is not None:
+                classify(run)
+                publish(run)
+                report(run)
+                if not run.is_more:
+                    break
+            if not run.result.runs:
                 _show(f"Nothing new in `{job.images}`: every image is classified already.")
-                return None
-            classify(run)
-            publish(run)
-            return report(run)
+            return run.result
     except RequestError as error:
         _show(f"The request was wrong: {error}")
         raise

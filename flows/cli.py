@@ -14,10 +14,10 @@ from flows.exit_codes import exit_codes
 from flows.options import AsFlow, Model, options_from
 from flows.prefect_api import api_is_configured, no_telemetry
 from flows.terminal import message
-from pipeline.errors import RequestError
+from pipeline.errors import RequestError, RunError
 from pipeline.images.pillow_settings import ignore_remarks
 from pipeline.job import Job, Options
-from pipeline.run.reporting import Summary
+from pipeline.run.result import Result, published_before
 from pipeline.without_pandas import leave_pandas_out
 
 app = typer.Typer(
@@ -64,24 +64,40 @@ def classify(
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")] = False,
 ) -> None:
     """Classify every image of IMAGES that is not classified yet."""
-    job = Job.of(images, output, model, options)
+    asked = Result(images=images, output=output)
+    try:
+        job = Job.of(images, output, model, options)
+        asked = Result.of(job)
+        result = _estimated(job) if dry_run else _classified(job, as_flow or api_is_configured())
+    except (RequestError, RunError) as error:
+        if as_json:
+            print((published_before(error) or asked).failed(str(error)).model_dump_json(indent=2))
+        raise
+    if as_json:
+        print(result.model_dump_json(indent=2))
+    elif not dry_run:
+        _close(job, result)
+
+
+def _estimated(job: Job) -> Result:
+    from flows import estimate
+
+    result = estimate.estimate(job)
+    message(estimate.sentences(result))
+    return result
+
+
+def _classified(job: Job, as_flow: bool) -> Result:
+    if as_flow:
+        return _through_prefect(job)
     from flows import phases
 
-    if dry_run:
-        from flows.estimate import estimate
-
-        message(estimate(job))
-        return
-    if as_flow or api_is_configured():
-        summary = _through_prefect(job)
-    else:
-        message("No Prefect API is configured: running directly (--prefect runs it as a flow).")
-        with terminal.progress_bar() as events:
-            summary = phases.run_directly(job, events)
-    _close(job, summary, as_json)
+    message("No Prefect API is configured: running directly (--prefect runs it as a flow).")
+    with terminal.progress_bar() as events:
+        return phases.run_directly(job, events)
 
 
-def _through_prefect(job: Job) -> Summary | None:
+def _through_prefect(job: Job) -> Result:
     """Run the flow here, and read its state back from the API."""
     no_telemetry()
     from flows import phases
@@ -99,17 +115,14 @@ def _through_prefect(job: Job) -> Summary | None:
     with get_client(sync_client=True) as client:
         stored = client.read_flow_run(flow_run)
         message(f"Prefect flow run {stored.name} ({stored.id}): {stored.state_name}")
-    summary: Summary | None = state.result()
-    return summary
+    result: Result = state.result()
+    return result
 
 
-def _close(job: Job, summary: Summary | None, as_json: bool) -> None:
-    if as_json:
-        print("null" if summary is None else summary.model_dump_json(indent=2))
-        return
+def _close(job: Job, result: Result) -> None:
     from pipeline.run import querying
 
-    if summary is not None:
+    for summary in result.runs:
         terminal.show_summary(summary)
     terminal.show_current(querying.connect(job.output), job.output, job.images)
 

@@ -10,6 +10,7 @@ from pipeline.model.bundle import Bundle
 from pipeline.model.cascade import Cascade
 from pipeline.model.inference import Inference
 from pipeline.run import planning
+from pipeline.run.result import Estimate, Result
 from pipeline.run.selecting import Selection
 from pipeline.run.sharding import shard_size
 from pipeline.timing import Stopwatch
@@ -18,24 +19,41 @@ from workers.executor import open_executor
 SAMPLE = 32  # images classified to time the rest; spread evenly over the work
 
 
-def estimate(job: Job) -> str:
-    """Say what classifying would do, from a real listing and a timed sample. Writes nothing to the output."""
+def estimate(job: Job) -> Result:
+    """What classifying would do, from a real listing and a timed sample. Writes nothing to the output."""
     bundle = phases.check(job)
     with tempfile.TemporaryDirectory() as scratch:
         selection = planning.select(job, bundle, Path(scratch))
+        result = Result.of(job).with_listing(selection.found, selection.found - selection.eligible)
         if selection.images == 0:
-            return f"Nothing new: all {selection.found:,} images are classified already."
+            return result
         with open_executor(job.options, selection.images) as executor:
-            size, on_gpu = executor.size, executor.device == "cuda"
-        shards = -(-selection.images // shard_size(selection.images, size))
+            size, device = executor.size, executor.device
         rate = _images_per_second(job, bundle, selection)
-    seconds = selection.images / (rate * size)
-    known = selection.found - selection.eligible
+    found = Estimate(
+        images=selection.images,
+        bytes=selection.bytes,
+        shards=-(-selection.images // shard_size(selection.images, size)),
+        workers=size,
+        device=device,
+        sample=min(SAMPLE, selection.images),
+        images_per_second=round(rate, 1),
+        seconds=round(selection.images / (rate * size), 1),
+    )
+    return result.model_copy(update={"estimate": found})
+
+
+def sentences(result: Result) -> str:
+    """An estimate for people."""
+    found = result.estimate
+    if found is None:
+        return f"Nothing new: all {result.found:,} images are classified already."
+    on_gpu = found.device == "cuda"
     return (
-        f"{selection.images:,} images to classify ({known:,} of {selection.found:,} are known) in {shards:,} shards, "
-        f"{selection.bytes / 1e6:,.1f} MB.\n"
-        f"About {_duration(seconds)} with {size} worker(s){' on GPUs' if on_gpu else ''}, from a sample of "
-        f"{min(SAMPLE, selection.images)} images at {rate:,.0f} images/s on one core."
+        f"{found.images:,} images to classify ({result.known:,} of {result.found:,} are known) in {found.shards:,} "
+        f"shards, {found.bytes / 1e6:,.1f} MB.\n"
+        f"About {_duration(found.seconds)} with {found.workers} worker(s){' on GPUs' if on_gpu else ''}, from a sample "
+        f"of {found.sample} images at {found.images_per_second:,.0f} images/s on one core."
         + (" GPUs are faster than this estimate." if on_gpu else "")
     )
 

@@ -1,4 +1,8 @@
-"""One run of a job, phase by phase: plan, classify, publish, report. Plain functions, with or without Prefect."""
+"""The runs of a job, phase by phase: plan, classify, publish, report. Plain functions, with or without Prefect.
+
+A command continues the unfinished run of its request first. That run's listing is as old as its plan, so a second run
+follows it in the same command, of what is new since.
+"""
 
 from contextlib import AbstractContextManager, ExitStack, closing
 from datetime import UTC, datetime
@@ -17,9 +21,11 @@ from pipeline.run.folder import RunFolder
 from pipeline.run.parts import take_stage_times
 from pipeline.run.plan import Plan
 from pipeline.run.reporting import Summary
+from pipeline.run.result import Result, attach
+from pipeline.run.selecting import Earlier
 from pipeline.run.worker import peak_memory
 from pipeline.timing import Stopwatch
-from workers.executor import Executor, check_executor, open_executor
+from workers.executor import Executor, check_executor, open_executor, runs_inline
 
 
 def check(job: Job) -> Bundle:
@@ -35,7 +41,10 @@ def check(job: Job) -> Bundle:
 
 
 class Run(AbstractContextManager["Run"]):
-    """A run while it happens: holds the output's lock and the executor until it is left."""
+    """A job while it is worked on: holds the output's lock and the executor until it is left.
+
+    The phases are called in turn, again while there `is_more`: plan, classify, publish, report.
+    """
 
     def __init__(self, job: Job, events: Events, flow_run: str | None = None) -> None:
         """`events` hears sentences for people, and images done and in all; `flow_run` goes into the provenance."""
@@ -48,18 +57,33 @@ class Run(AbstractContextManager["Run"]):
         self._began: datetime  # classifying
         self._folder: RunFolder
         self._plan: Plan
+        self._executors = self._held.enter_context(ExitStack())
         self._executor: Executor | None = None
+        self._is_inline = False
         self._resumed = 0
+        self._earlier: Earlier | None = None  # the run that this command continued
+        self.result = Result.of(job)
 
-    def __exit__(self, *error: type[BaseException] | BaseException | TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if error is not None:
+            attach(error, self.result)
         self._held.close()
+
+    @property
+    def is_more(self) -> bool:
+        """Whether another run may follow the one that was reported, of what is new since it was planned."""
+        limit = self._job.options.limit
+        return self._earlier is not None and (limit is None or self._earlier.images < limit)
 
     def plan(self) -> Plan | None:
         """Continue the unfinished run of this request, or plan a new one; None where nothing is new."""
+        self._timed, self._account_builder = Stopwatch(), AccountBuilder()
         with self._timed("plan"):
             bundle = check(self._job)
-            self._held.enter_context(outputs.locked(self._job.output, self._events))
-            unfinished = self._unfinished(bundle)
+            unfinished = None
+            if self._earlier is None:
+                self._held.enter_context(outputs.locked(self._job.output, self._events))
+                unfinished = self._unfinished(bundle)
             plan = self._plan_anew(bundle) if unfinished is None else self._resume(unfinished)
         if plan is not None:
             self._plan = plan
@@ -98,7 +122,18 @@ class Run(AbstractContextManager["Run"]):
         )
         reporting.write_report(self._folder, summary)
         publishing.remove_leftovers(self._folder)
+        self.result = self.result.with_run(summary)
         return summary
+
+    def every_phase(self) -> Result:
+        """Everything that there is to do, in this process."""
+        while self.plan() is not None:
+            self.classify()
+            self.publish()
+            self.report()
+            if not self.is_more:
+                break
+        return self.result
 
     def _account(self, seconds: dict[str, float]) -> Account | None:
         if self._executor is None:
@@ -136,6 +171,7 @@ class Run(AbstractContextManager["Run"]):
         plan = plan.model_copy(update={"job": plan.job.model_copy(update={"options": options})})
         left = publishing.unstaged_shards(folder)
         self._folder = folder
+        self._earlier = Earlier(folder.run, plan.counts.images)
         self._events.message(
             f"Continuing run {folder.run}: {plan.shards - len(left)} of {plan.shards} shards are done."
         )
@@ -147,9 +183,13 @@ class Run(AbstractContextManager["Run"]):
         return plan
 
     def _plan_anew(self, bundle: Bundle) -> Plan | None:
-        job, folder = self._job, outputs.new_run(self._job.output)
+        job, folder, earlier = self._job, outputs.new_run(self._job.output), self._earlier
+        if earlier is not None:
+            self._events.message(f"Run {earlier.run} was planned by an earlier command: looking for what is new since.")
         folder.create()
-        selection = planning.select(job, bundle, folder.path)
+        self._earlier, self._resumed = None, 0
+        selection = planning.select(job, bundle, folder.path, earlier)
+        self.result = self.result.with_listing(selection.found, selection.found - selection.eligible)
         if missing := selection.write_missing(folder.run):
             self._events.message(f"{missing:,} files of earlier runs are missing; `current` no longer shows them.")
         if selection.images == 0:
@@ -171,17 +211,17 @@ class Run(AbstractContextManager["Run"]):
         return plan
 
     def _open_executor(self, images: int) -> Executor:
-        if self._executor is None:
+        """The executor for so many images: the one of the run before where it would be chosen again."""
+        is_inline = runs_inline(self._job.options, images)
+        if self._executor is None or is_inline != self._is_inline:
             with self._timed("start"):
-                self._executor = self._held.enter_context(open_executor(self._job.options, images))
+                self._executors.close()
+                self._executor = self._executors.enter_context(open_executor(self._job.options, images))
+                self._is_inline = is_inline
         return self._executor
 
 
-def run_directly(job: Job, events: Events) -> Summary | None:
-    """All phases in this process without Prefect; None where nothing was new."""
+def run_directly(job: Job, events: Events) -> Result:
+    """All phases in this process without Prefect."""
     with Run(job, events) as run:
-        if run.plan() is None:
-            return None
-        run.classify()
-        run.publish()
-        return run.report()
+        return run.every_phase()

@@ -63,7 +63,10 @@ class Options(BaseModel):
         default=False, description="Read every known file again, and classify those whose bytes changed unseen."
     )
     max_error_rate: float | None = Field(
-        default=None, ge=0, le=1, description="Do not publish a run in which more than this share (0–1) are errors."
+        default=None,
+        ge=0,
+        le=1,
+        description="Do not publish a run in which more than this share (0–1) are errors that are new.",
     )
     all_files: bool = Field(default=False, description="Try every file, whatever its name.")
     include: tuple[str, ...] = Field(default=(), description="Only files that match one of these globs.")

@@ -11,9 +11,16 @@ from pipeline.run.reporting import Summary
 
 
 def classify(images: Path, output: Path, model: Path, **options: object) -> Summary | None:
-    """A whole run, inline unless the options say otherwise; None where nothing is new."""
+    """A command, inline unless the options say otherwise: its only run; None where nothing is new."""
+    runs = published(images, output, model, **options)
+    assert len(runs) <= 1
+    return runs[0] if runs else None
+
+
+def published(images: Path, output: Path, model: Path, **options: object) -> tuple[Summary, ...]:
+    """The runs of a command, inline unless the options say otherwise."""
     job = Job.of(str(images), str(output), str(model), {"workers": "inline", **options})
-    return phases.run_directly(job, Events())
+    return phases.run_directly(job, Events()).runs
 
 
 def started(images: Path, output: Path, model: Path, shards: int, **options: object) -> RunFolder:

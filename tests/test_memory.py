@@ -12,7 +12,7 @@ ALLOWED = 100 << 20  # bytes
 def peaks(images: Path, output: Path, model: Path) -> tuple[int, int]:
     done = shardseer("classify", images, "-o", output, "-m", model, "--workers", "ray", "--json")
     assert done.returncode == 0, done.stderr
-    summary = json.loads(done.stdout)
+    (summary,) = json.loads(done.stdout)["runs"]
     return summary["peak_memory_driver"], summary["peak_memory_worker"]
 
 

@@ -44,12 +44,17 @@ def import_ahead(options: Options) -> None:
         threading.Thread(target=importlib.import_module, args=("workers.ray_executor",), daemon=True).start()
 
 
-def open_executor(options: Options, images: int) -> AbstractContextManager[Executor]:
-    """The executor for `--workers`; `auto` stays in this process for a few hundred images. Raises `RequestError`."""
-    inline = options.workers == "inline" or (
+def runs_inline(options: Options, images: int) -> bool:
+    """Whether so many images are classified in this process rather than on Ray."""
+    return options.workers == "inline" or (
         options.workers == "auto" and images <= INLINE_UP_TO and options.ray_address is None
     )
+
+
+def open_executor(options: Options, images: int) -> AbstractContextManager[Executor]:
+    """The executor for `--workers`; `auto` stays in this process for a few hundred images. Raises `RequestError`."""
     # Ray takes a second to import: only where it is used.
+    inline = runs_inline(options, images)
     module = importlib.import_module("workers.inline_executor" if inline else "workers.ray_executor")
     opened: AbstractContextManager[Executor] = module.open_executor(options)
     return opened

@@ -11,7 +11,7 @@ from pipeline.model.inference import Inference
 from pipeline.run import outputs
 from pipeline.run.folder import LISTING, RunFolder
 from pipeline.run.plan import Counts, Plan
-from pipeline.run.selecting import Selection
+from pipeline.run.selecting import Earlier, Selection
 from pipeline.run.sharding import shard_size, write_shards
 
 
@@ -23,11 +23,11 @@ def unfinished(job: Job, key: str) -> RunFolder | None:
     return None
 
 
-def select(job: Job, bundle: Bundle, folder: Path) -> Selection:
-    """List the input into `folder`, and leave out what is classified already."""
+def select(job: Job, bundle: Bundle, folder: Path, earlier: Earlier | None = None) -> Selection:
+    """List the input into `folder`, and leave out what is classified already; `earlier` is as `Selection` has it."""
     skipped = listing.write_listing(job, folder / LISTING)
     name = model_name(bundle, model_key(bundle, job.options))
-    return Selection(job, folder / LISTING, folder, name, dict(skipped.most_common()))
+    return Selection(job, folder / LISTING, folder, name, dict(skipped.most_common()), earlier)
 
 
 def make_plan(folder: RunFolder, job: Job, bundle: Bundle, selection: Selection, *, workers: int, device: str) -> Plan:

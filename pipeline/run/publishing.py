@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow.parquet as pq
 
 from pipeline import durable, schema
@@ -18,7 +19,8 @@ from pipeline.run.format import FORMAT, check_format
 from pipeline.run.parts import Receipt, read_receipt
 from pipeline.run.plan import Plan
 from pipeline.run.sharding import Shard, read_shards
-from pipeline.run.sql import files
+from pipeline.run.sql import any_rows, files, parquet
+from pipeline.run.sql import rows as sql_rows
 
 
 def part_name(shard: Shard) -> str:
@@ -58,7 +60,8 @@ def decide(folder: RunFolder, plan: Plan, max_error_rate: float | None) -> None:
     """Count what is staged and write the manifest.
 
     Raises `RunError` with the numbers where rows are missing, or where too many are errors: then the run is *refused*,
-    its results stay staged, and it is not resumed.
+    its results stay staged, and it is not resumed. Images whose newest published row is an error of the same stage are
+    left out of the rate: they would refuse every later run in which little is new.
     """
     receipts = [_staged_receipt(folder, shard) for shard in read_shards(folder.shards)]
     rows = {name: sum(getattr(receipt, name) for receipt in receipts) for name in ("rows", "ok", "abstained", "error")}
@@ -68,18 +71,40 @@ def decide(folder: RunFolder, plan: Plan, max_error_rate: float | None) -> None:
             f"{len(receipts)} parts were staged. Nothing was published; please report this with {folder.path}."
         )
     if max_error_rate is not None and rows["error"] > max_error_rate * rows["rows"]:
-        _refuse(folder, plan, rows, max_error_rate)
+        repeated = _repeated_errors(folder)
+        if rows["error"] - repeated > max_error_rate * (rows["rows"] - repeated):
+            _refuse(folder, plan, rows, repeated, max_error_rate)
     parts = [receipt.model_dump(mode="json") for receipt in receipts]
     manifest = {"format": FORMAT, "run": folder.run, "model": plan.model_name, **rows, "parts": parts}
     durable.write_text(folder.manifest, json.dumps(manifest, indent=1))
 
 
-def _refuse(folder: RunFolder, plan: Plan, rows: dict[str, int], max_error_rate: float) -> None:
-    durable.write_text(folder.refused, json.dumps({"format": FORMAT, **rows, "max_error_rate": max_error_rate}))
+def _repeated_errors(folder: RunFolder) -> int:
+    """How many of the staged error rows repeat the error stage of their image's newest published row."""
+    if not any_rows(folder.output):
+        return 0
+    ((number,),) = duckdb.execute(
+        f"""
+        WITH failed AS (
+            SELECT path, error_stage FROM {parquet(folder.staged, "*.parquet")} WHERE status = 'error'
+        ), before AS (
+            SELECT path, max_by(status, run) AS status, max_by(error_stage, run) AS error_stage
+            FROM ({sql_rows(folder.output)}) SEMI JOIN failed USING (path) GROUP BY path
+        )
+        SELECT count(*) FROM failed JOIN before USING (path, error_stage) WHERE before.status = 'error'
+        """
+    ).fetchall()
+    return int(number)
+
+
+def _refuse(folder: RunFolder, plan: Plan, rows: dict[str, int], repeated: int, max_error_rate: float) -> None:
+    counted = {"format": FORMAT, **rows, "repeated_errors": repeated, "max_error_rate": max_error_rate}
+    durable.write_text(folder.refused, json.dumps(counted))
     output, staged = plan.job.output, files(folder.staged, "*.parquet")
+    without = f" ({repeated} more repeat the error of an earlier run)" if repeated else ""
     raise RunError(
-        f"Run {folder.run} is refused: {rows['error']} of {rows['rows']} images ended as errors, more than "
-        f"--max-error-rate {max_error_rate} allows. Nothing was published. List them with\n"
+        f"Run {folder.run} is refused: {rows['error'] - repeated} of {rows['rows'] - repeated} images ended as errors"
+        f"{without}, more than --max-error-rate {max_error_rate} allows. Nothing was published. List them with\n"
         f'  duckdb -c "SELECT error_stage, error, count(*) FROM {staged} GROUP BY ALL"\n'
         f"and publish them anyway with\n  shardseer publish {output} --run {folder.run}"
     )

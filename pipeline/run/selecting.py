@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -25,6 +26,13 @@ MEMORY_LIMIT = "1GB"
 CLOCK_TICK_US = 2_000_000  # a file changed this shortly before it was read may change again within a tick of its clock
 
 
+class Earlier(NamedTuple):
+    """The run that the same command continued and published before this one, and how many images that run has."""
+
+    run: str
+    images: int
+
+
 class Selection:
     """The listed files that are left to classify, in a database that spills to the folder `scratch`.
 
@@ -32,9 +40,21 @@ class Selection:
     `bytes` in all, are left after `--limit`. `skipped` counts what the listing left out, by kind.
     """
 
-    def __init__(self, job: Job, listing_file: Path, scratch: Path, model: str, skipped: dict[str, int]) -> None:
-        """`model` is the value of the `model` partition whose rows can be up to date."""
+    def __init__(
+        self,
+        job: Job,
+        listing_file: Path,
+        scratch: Path,
+        model: str,
+        skipped: dict[str, int],
+        earlier: Earlier | None = None,
+    ) -> None:
+        """`model` is the value of the `model` partition whose rows can be up to date.
+
+        What `earlier` classified is not tried again whatever came of it, and counts towards `--limit`.
+        """
         self._job = job
+        self._earlier = earlier
         self.skipped = skipped
         self._database = duckdb.connect()
         self._run(f"SET memory_limit='{MEMORY_LIMIT}'; SET preserve_insertion_order=false")
@@ -47,8 +67,13 @@ class Selection:
             self._leave_out_up_to_date(model)
         self.found = self._number("SELECT count(*) FROM listed")
         self.eligible = self._number("SELECT count(*) FROM eligible")
-        self.images = min(self.eligible, job.options.limit or self.eligible)
+        self.images = min(self.eligible, self.eligible if self._limit is None else self._limit)
         self.bytes = self._number(f"SELECT sum(size_bytes) FROM ({self._chosen()})")
+
+    @property
+    def _limit(self) -> int | None:
+        limit = self._job.options.limit
+        return limit if limit is None or self._earlier is None else limit - self._earlier.images
 
     def references(self) -> Iterator[pa.RecordBatch]:
         """The references (`schema.LISTING`) to classify, sorted by path, streamed."""
@@ -84,17 +109,19 @@ class Selection:
         return number
 
     def _chosen(self) -> str:
-        limit = f"LIMIT {self._job.options.limit}" if self._job.options.limit else ""
+        limit = "" if self._limit is None else f"LIMIT {self._limit}"
         return f"SELECT {_NAMES} FROM eligible ORDER BY path {limit}"
 
     def _leave_out_up_to_date(self, model: str) -> None:
         """Take out of `eligible` the files whose newest published row is up to date.
 
         A row is up to date if the file still has its size and modified time, that time was not too close to the
-        reading (no image of a run is read before the time in the run's id), the row is no error that may go away, and
-        the file was there in every listing since.
+        reading (no image of a run is read before the time in the run's id), the row is no error that may go away (or
+        this very command made it), and the file was there in every listing since.
         """
         lasting = "false" if self._job.options.retry_errors else f"row.error_stage NOT IN {TRANSIENT!r}"
+        # An image that could not be examined or read has no size in its row: the same command does not try it again.
+        tried = "false" if self._earlier is None else f"row.run = {quoted(self._earlier.run)} AND row.status = 'error'"
         # The largest column by far, and compared only where bytes are.
         known = "content_hash" if self._job.options.verify_content else "content_hash := NULL::VARCHAR"
         self._run(
@@ -110,10 +137,13 @@ class Selection:
             CREATE TABLE up_to_date AS
             SELECT listed.path, row.content_hash AS content_hash
             FROM newest JOIN listed USING (path) LEFT JOIN missing USING (path)
-            WHERE listed.size_bytes = row.size_bytes AND listed.modified_at = row.modified_at
-              AND epoch_us(row.modified_at) + {CLOCK_TICK_US}
-                  < epoch_us(strptime(substr(row.run, 2, 21), '{outputs.RUN_STAMP}'))
-              AND (row.status <> 'error' OR {lasting})
+            WHERE (
+                  {tried} AND row.size_bytes IS NULL
+                  OR listed.size_bytes = row.size_bytes AND listed.modified_at = row.modified_at
+                  AND epoch_us(row.modified_at) + {CLOCK_TICK_US}
+                      < epoch_us(strptime(substr(row.run, 2, 21), '{outputs.RUN_STAMP}'))
+                  AND (row.status <> 'error' OR {lasting} OR {tried})
+              )
               AND (missing.run IS NULL OR missing.run < row.run)
             """
         )

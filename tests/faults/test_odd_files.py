@@ -109,7 +109,7 @@ def test_2000_odd_files_are_2000_rows(tmp_path) -> None:
         timeout=240,
     )
     assert done.returncode == 0, done.stderr
-    summary = json.loads(done.stdout)
+    (summary,) = json.loads(done.stdout)["runs"]
     rows = [row for part in output.glob("predictions/*/*/*.parquet") for row in pq.read_table(part).to_pylist()]
     assert len(rows) == len({row["path"] for row in rows}) == summary["rows"] == FILES
     assert {Path(row["path"]).name for row in rows} == {path.name for path in images.iterdir()}

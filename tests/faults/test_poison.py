@@ -76,7 +76,7 @@ def images(tmp_path_factory) -> Path:
 def oracle(images, tmp_path_factory) -> dict[str, dict]:
     output = tmp_path_factory.mktemp("oracle") / "out"
     done = classify(images, output, "--workers", "inline", poisoned=False)
-    assert json.loads(done.stdout)["ok"] == IMAGES
+    assert json.loads(done.stdout)["runs"][0]["ok"] == IMAGES
     return rows(output)
 
 
@@ -108,7 +108,7 @@ def no_process_left(output: Path) -> bool:
 def test_poison_on_ray(images, oracle, tmp_path) -> None:
     done = classify(images, tmp_path / "out", "--workers", "ray", poisoned=True)
     assert done.returncode == 0, done.stderr
-    summary = json.loads(done.stdout)
+    (summary,) = json.loads(done.stdout)["runs"]
     assert (summary["shards"], summary["ok"], summary["error"]) == (1, IMAGES - 3, 3)
     check(tmp_path / "out", oracle)
     assert no_process_left(tmp_path / "out")

@@ -1,6 +1,7 @@
 """The whole way: real photographs, the default network, Prefect's temporary server, Ray actors, Parquet."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
@@ -8,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.processes import shardseer
+from tests.running import started
 
 
 @pytest.fixture(scope="module")
@@ -54,5 +56,21 @@ def test_every_column_is_in_every_part(run: tuple[Path, str]) -> None:
 def test_the_second_run_finds_nothing_new(run: tuple[Path, str], photographs: Path) -> None:
     again = shardseer("classify", photographs, "-o", run[0], "--json")
     assert again.returncode == 0
-    assert again.stdout.strip() == "null"
+    assert json.loads(again.stdout)["runs"] == []
     assert "Nothing new" in again.stderr
+
+
+def test_a_flow_run_that_continues_a_run_goes_on_with_what_is_new(
+    crops: Callable[..., Path], tiny_bundle: Path, tmp_path: Path
+) -> None:
+    images, output = crops(70), tmp_path / "out"
+    folder = started(images, output, tiny_bundle, shards=1)
+    (images / "new.jpg").write_bytes(next(images.glob("*.jpg")).read_bytes())
+    done = shardseer("classify", images, "-o", output, "-m", tiny_bundle, "--prefect", "--json")
+    assert done.returncode == 0, done.stderr
+    first, second = json.loads(done.stdout)["runs"]
+    assert (first["run"], first["rows"], second["rows"]) == (folder.run, 70, 1)
+    receipts = [pq.read_metadata(part).metadata for part in output.glob("predictions/*/*/*.parquet")]
+    flow_runs = {receipt[b"shardseer.flow_run"] for receipt in receipts} - {b""}
+    assert len(flow_runs) == 1, "one flow run has both"
+    assert done.stderr.count("Prefect flow run") == 1

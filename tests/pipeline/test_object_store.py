@@ -89,7 +89,7 @@ def _fill(address: str, images: Path) -> None:
 def test_a_bucket_is_classified_once(bucket: str, tiny_bundle: Path, tmp_path: Path) -> None:
     done = shardseer("classify", f"{bucket}/deep", "-o", tmp_path / "out", "-m", tiny_bundle, "--json", **os.environ)
     assert done.returncode == 0, done.stderr
-    summary = json.loads(done.stdout)
+    (summary,) = json.loads(done.stdout)["runs"]
     assert (summary["ok"], summary["error"], summary["skipped"]) == (10, 1, {".txt": 1})
     listed = json.loads(shardseer("query", tmp_path / "out", "SELECT path FROM current", "--format", "json").stdout)
     assert {row["path"] for row in listed} >= {f"{bucket}/deep/er/000000.jpg", f"{bucket}/deep/er/bad.jpg"}

@@ -33,7 +33,7 @@ from pipeline.job import Job
 ray.init(address="local", num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False)
 images, output, model = sys.argv[1:]
 job = Job.of(images, output, model, {"workers": "ray", "gpu_decoding": "gpu-decoding" in output})
-summary = phases.run_directly(job, Events())
+(summary,) = phases.run_directly(job, Events()).runs
 assert summary.rows == 400 and summary.error == 1, summary
 print(summary.account.model_dump_json())
 """
