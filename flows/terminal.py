@@ -21,9 +21,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Column, Table
 from rich.text import Text
 
+from pipeline import storage
 from pipeline.errors import RequestError
 from pipeline.events import Events
-from pipeline.run import accounting
+from pipeline.run import accounting, sql
 from pipeline.run.reporting import Summary
 
 SHOWN_ROWS = 40
@@ -80,20 +81,20 @@ def show_summary(summary: Summary) -> None:
 
 def show_current(database: duckdb.DuckDBPyConnection, output: Path, images: str) -> None:
     """What is known of the images of one input: every row if they are few, else the most frequent classes."""
-    base = images.rstrip("/") + "/"
-    below = "path = $1 OR starts_with(path, $2)"
-    ((published,),) = database.execute(f"SELECT count(*) FROM predictions WHERE {below}", [images, base]).fetchall()
+    found = f"path = {sql.quoted(images)} OR {sql.below(images)}"
+    ((published,),) = database.execute(f"SELECT count(*) FROM predictions WHERE {found}").fetchall()
     rows = []
     if published <= MANY_ROWS:  # beyond it nobody reads a table, and `current` takes its time
         rows = database.execute(
-            f"SELECT path, coalesce(label, status), confidence FROM current WHERE {below} ORDER BY path LIMIT $3",
-            [images, base, SHOWN_ROWS + 1],
+            f"SELECT path, coalesce(label, status), confidence FROM current WHERE {found} ORDER BY path LIMIT $1",
+            [SHOWN_ROWS + 1],
         ).fetchall()
     if 0 < len(rows) <= SHOWN_ROWS:
         table = Table("image", "label", "confidence", title=Text(f"Images of {images}"), title_justify="left")
         for path, label, confidence in rows:
             certainty = "" if confidence is None else f"{confidence:.3f}"
-            table.add_row(Text(path.removeprefix(base)), Text(label), certainty)
+            shown = storage.as_text(storage.below(path, images) or path)
+            table.add_row(Text(shown), Text(label), certainty)
         out.print(table)
     out.print(f"\nParquet: {output / 'predictions'}", soft_wrap=True, highlight=False, markup=False)
     out.print(

@@ -78,10 +78,30 @@ def local_path(path: str) -> str | None:
     return None if is_uri(path) else path
 
 
-def stored_prefixes(folder: str) -> tuple[str, ...]:
-    """The ways in which stored paths below a folder begin: as it is, and escaped for names that are not UTF-8."""
+def below(path: str, root: str) -> str | None:
+    """The part of a stored path below a folder or URI, without a leading slash; None where it is not below it.
+
+    Whatever takes a stored path apart does it by this: names below a folder may be spelt in either way, plain or
+    escaped. A local name's bytes that are not UTF-8 are surrogates, as in `os`; `as_text` makes them fit to be stored.
+    """
+    name, base = local_path(path), local_path(root)
+    if name is None or base is None:
+        name, base = path, root
+    if not base.endswith("/"):
+        base += "/"
+    return name[len(base) :] if name.startswith(base) else None
+
+
+def as_text(name: str) -> str:
+    """A part of a local name as valid UTF-8: bytes that are not UTF-8 become `%E9`, all else stays."""
+    return "".join(f"%{ord(letter) - 0xDC00:02X}" if "\udc80" <= letter <= "\udcff" else letter for letter in name)
+
+
+def prefixes_below(folder: str) -> tuple[str, ...]:
+    """What stored paths below a folder begin with, for SQL: as it is, and escaped for names that are not UTF-8."""
     local = local_path(folder)
-    return (folder,) if local is None else (folder, "file://" + urllib.parse.quote(os.fsencode(local)))
+    spelt = (folder,) if local is None else (folder, "file://" + urllib.parse.quote(os.fsencode(local)))
+    return tuple(f"{start.rstrip('/')}/" for start in dict.fromkeys(spelt))
 
 
 # --- listing -------------------------------------------------------------------------------------------------------

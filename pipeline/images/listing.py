@@ -30,7 +30,6 @@ class Listing:
     def __init__(self, images: str, options: Options) -> None:
         self.skipped: Counter[str] = Counter()
         self._images = images
-        self._bases = storage.stored_prefixes(images)
         self._options = options
 
     def __iter__(self) -> Iterator[storage.Entry]:
@@ -51,7 +50,7 @@ class Listing:
 
     def why_skipped(self, path: str) -> str | None:
         """The kind under which a file is counted as skipped; None for one to classify."""
-        below = next((path.removeprefix(base) for base in self._bases if path.startswith(base)), path).lstrip("/")
+        below = storage.below(path, self._images) or path
         if not self._options.all_files:
             if below.startswith(".") or "/." in below:
                 return "hidden"

@@ -92,6 +92,7 @@ class Selection:
         """
         if not sql.any_rows(self._job.output):
             return 0
+        self._find_unlisted()
         if self._number(f"SELECT count(*) FROM ({self._newly_missing()})") == 0:
             return 0
         newly_missing = self._database.sql(self._newly_missing()).to_arrow_reader()
@@ -165,22 +166,27 @@ class Selection:
                     self._database.executemany("INSERT INTO changed VALUES (?)", changed)
         self._run("DELETE FROM up_to_date WHERE path IN (FROM changed)")
 
+    def _find_unlisted(self) -> None:
+        """Make `unlisted`, the beginnings of all paths below what could not be looked at."""
+        self._run("CREATE TABLE unlisted (prefix VARCHAR)")
+        cursor = self._database.cursor()  # of its own: one connection has one open result
+        for batch in cursor.sql("SELECT path FROM listed WHERE list_error IS NOT NULL").to_arrow_reader():
+            prefixes = [prefix for path in batch["path"].to_pylist() for prefix in storage.prefixes_below(path)]
+            chunk = pa.table({"prefix": pa.array(prefixes, pa.string())})
+            self._database.from_arrow(chunk).insert_into("unlisted")
+
     def _newly_missing(self) -> str:
         """SQL: published paths of this input that are not listed and not recorded as missing."""
-        bases = [quoted(base.rstrip("/") + "/") for base in storage.stored_prefixes(self._job.images)]
-        below = " OR ".join(f"starts_with(path, {base})" for base in bases)
         return f"""
             WITH earlier AS (
                 SELECT path, max(run) AS run
                 FROM ({sql.rows(self._job.output)})
-                WHERE {below} GROUP BY path
+                WHERE {sql.below(self._job.images)} GROUP BY path
             )
             SELECT earlier.path FROM earlier LEFT JOIN missing USING (path)
             WHERE (missing.run IS NULL OR missing.run < earlier.run)
               AND earlier.path NOT IN (SELECT path FROM listed)
-              AND NOT EXISTS (
-                  FROM listed WHERE list_error IS NOT NULL AND starts_with(earlier.path, listed.path || '/')
-              )
+              AND NOT EXISTS (FROM unlisted WHERE starts_with(earlier.path, unlisted.prefix))
             """
 
     def _run(self, statement: str) -> None:

@@ -3,12 +3,18 @@
 import re
 from pathlib import Path
 
+from pipeline import storage
 from pipeline.run.folder import earlier_missing_folder, missing_folder, predictions_folder
 
 
 def quoted(value: object) -> str:
     """A value as an SQL string."""
     return "'" + str(value).replace("'", "''") + "'"
+
+
+def below(folder: str) -> str:
+    """SQL for whether the column `path` lies below a folder or URI, in whichever way its name is spelt."""
+    return f"({' OR '.join(f'starts_with(path, {quoted(prefix)})' for prefix in storage.prefixes_below(folder))})"
 
 
 def files(folder: Path, pattern: str) -> str:

@@ -61,6 +61,37 @@ def test_a_folder_whose_name_is_not_utf8_is_walked(tmp_path) -> None:
     assert list(entries(storage.absolute(os.fsdecode(folder)))) == [path]
 
 
+@pytest.mark.parametrize(
+    ("path", "root", "expected"),
+    [
+        ("/in/dark/x.png", "/in", "dark/x.png"),
+        ("/in/dark/x.png", "/in/", "dark/x.png"),
+        ("/x.png", "/", "x.png"),
+        ("file:///in/dark/caf%E9.png", "/in", "dark/caf\udce9.png"),
+        ("file:///in%20%C3%A9/a%25.png%FF", "/in é", "a%.png\udcff"),
+        ("file:///in/%FF/a%20b.png", "file:///in/%FF", "a b.png"),
+        ("file:///%FF.png", "/", "\udcff.png"),
+        ("s3://bucket/in/a%20b.png", "s3://bucket/in", "a%20b.png"),
+        ("/in2/x.png", "/in", None),
+        ("file:///in2/%FF", "/in", None),
+        ("/in", "/in", None),
+        ("s3://bucket/x.png", "/in", None),
+        ("/in/x.png", "s3://bucket", None),
+    ],
+)
+def test_the_part_of_a_path_below_a_folder(path: str, root: str, expected: str | None) -> None:
+    assert storage.below(path, root) == expected
+    is_below = any(path.startswith(prefix) for prefix in storage.prefixes_below(root))
+    assert is_below == (expected is not None), "SQL finds the same ones"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("é %41", "é %41"), ("caf\udce9", "caf%E9"), ("\udcff\udc80/x", "%FF%80/x")]
+)
+def test_a_part_of_a_name_as_text(name: str, text: str) -> None:
+    assert storage.as_text(name) == text
+
+
 def test_links_that_loop_end_and_are_told(tmp_path) -> None:
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "x.jpg").write_bytes(b"x")

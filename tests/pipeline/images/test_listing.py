@@ -64,6 +64,19 @@ def test_include_and_exclude(folder, target) -> None:
     assert skipped["excluded"] == 1
 
 
+def test_names_that_are_not_utf8_follow_the_same_rules(tmp_path, target) -> None:
+    for name in (b"a/caf\xe9 1.jpg", b"b/caf\xe9 2.jpg", b"caf\xe9.txt", b".\xff.jpg", b"\xff/.hidden/x.jpg"):
+        place = tmp_path / os.fsdecode(name)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(b"x")
+    rows, skipped = listed(tmp_path, target)
+    assert names(rows) == ["caf%E9%201.jpg", "caf%E9%202.jpg"]
+    assert skipped == {".txt": 1, "hidden": 2}
+    assert len(listed(tmp_path, target, include=("a/*",))[0]) == 1
+    assert len(listed(tmp_path, target, exclude=("caf* 2.jpg",))[0]) == 1
+    assert len(listed(tmp_path, target, include=("caf\udce9*",))[0]) == 2
+
+
 @pytest.mark.timeout(30)
 def test_what_cannot_be_looked_at_is_a_row_with_its_reason(tmp_path, target) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")

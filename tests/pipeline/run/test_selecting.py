@@ -115,6 +115,7 @@ def test_a_folder_that_cannot_be_read_hides_nothing(
 ) -> None:
     images, output = crops(2), tmp_path / "out"
     make_crops(images / "sub", 3)
+    os.rename(images / "sub" / "000002.jpg", os.fsencode(images) + b"/sub/caf\xe9.jpg")  # noqa: PTH104  a name of bytes
     make_old(images)
     classify(images, output, tiny_bundle)
     shutil.move(images / "sub", tmp_path / "away")
