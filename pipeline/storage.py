@@ -1,8 +1,8 @@
 """Where images lie, on disks and in object stores: names, listing, reading.
 
-Local files go through `os`, whose names are bytes and which can fsync; URIs go through obstore. A path is a string
-everywhere above this file: an absolute path, a URI, or, where a local name is not UTF-8, a percent-escaped
-`file://` URI that leads back to the exact bytes of the name.
+Local files go through `os`, whose names are bytes and which can fsync; URIs go through `object_store`. A path is a
+string everywhere above this file: an absolute path, a URI, or, where a local name is not UTF-8, a percent-escaped
+`file://` URI that leads back to the exact bytes of the name. Which is which does not depend on the locale.
 """
 
 import errno
@@ -10,24 +10,28 @@ import os
 import stat
 import urllib.parse
 from collections.abc import Iterator
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from pipeline import object_store
 
 URI_SCHEMES = ("s3://", "gs://", "az://", "abfs://", "http://", "https://")
 READ_BYTES = 1 << 26  # asked for at once where a file does not come whole
+# File systems keep times that no calendar has: the nearest that all readers can show, in any time zone, is stored.
+EARLIEST_US = -62_135_510_400_000_000  # 0001-01-02
+LATEST_US = 253_402_128_000_000_000  # 9999-12-30
 
 
 class Entry(NamedTuple):
     """One file found: `modified_us` in microseconds since 1970, floored; `error` where it could not be examined.
 
-    `is_folder` marks a folder that could not be read, the only kind of folder that is an entry.
+    `may_be_folder` marks what could not be looked at and may be a folder, with images below it.
     """
 
     path: str
     size: int | None
     modified_us: int | None
     error: str | None = None
-    is_folder: bool = False
+    may_be_folder: bool = False
 
 
 class Content(NamedTuple):
@@ -57,25 +61,28 @@ def absolute(path: str, base: str | os.PathLike[str] = "") -> str:
     """
     if is_uri(path):
         return path.rstrip("/")
-    local = local_path(path)
-    assert local is not None
-    return text_of(os.path.abspath(os.path.join(base, os.path.expanduser(local))))
+    place = os.path.abspath(os.path.join(os.fsencode(base), os.path.expanduser(_name(path))))
+    return _stored(b"/" + place.lstrip(b"/"))  # POSIX lets `//` be another root; on Linux it is none
 
 
-def text_of(name: str) -> str:
+def _name(path: str) -> bytes:
+    """The name of a local file for the system: the bytes that its stored path stands for, whatever the locale."""
+    if path.startswith("file://"):
+        return urllib.parse.unquote_to_bytes(path.removeprefix("file://").removeprefix("localhost"))
+    return path.encode(errors="surrogateescape")
+
+
+def _stored(name: bytes) -> str:
     """A local name as valid UTF-8: itself, or a percent-escaped `file://` URI where its bytes are not UTF-8."""
     try:
-        name.encode()
-    except UnicodeEncodeError:  # the surrogates that Python puts in place of undecodable bytes
-        return "file://" + urllib.parse.quote(os.fsencode(name))
-    return name
+        return name.decode()
+    except UnicodeDecodeError:
+        return "file://" + urllib.parse.quote(name)
 
 
 def local_path(path: str) -> str | None:
-    """The name to open for a stored path; None for a URI of an object store."""
-    if path.startswith("file://"):
-        return os.fsdecode(urllib.parse.unquote_to_bytes(path.removeprefix("file://")))
-    return None if is_uri(path) else path
+    """The name with which `os` and `Path` find a stored path; None for a URI of an object store."""
+    return None if is_uri(path) else os.fsdecode(_name(path))
 
 
 def below(path: str, root: str) -> str | None:
@@ -84,12 +91,14 @@ def below(path: str, root: str) -> str | None:
     Whatever takes a stored path apart does it by this: names below a folder may be spelt in either way, plain or
     escaped. A local name's bytes that are not UTF-8 are surrogates, as in `os`; `as_text` makes them fit to be stored.
     """
-    name, base = local_path(path), local_path(root)
-    if name is None or base is None:
-        name, base = path, root
+    name, base = _in_one_spelling(path), _in_one_spelling(root)
     if not base.endswith("/"):
         base += "/"
     return name[len(base) :] if name.startswith(base) else None
+
+
+def _in_one_spelling(path: str) -> str:
+    return _name(path).decode(errors="surrogateescape") if path.startswith("file://") else path
 
 
 def as_text(name: str) -> str:
@@ -99,8 +108,7 @@ def as_text(name: str) -> str:
 
 def prefixes_below(folder: str) -> tuple[str, ...]:
     """What stored paths below a folder begin with, for SQL: as it is, and escaped for names that are not UTF-8."""
-    local = local_path(folder)
-    spelt = (folder,) if local is None else (folder, "file://" + urllib.parse.quote(os.fsencode(local)))
+    spelt = (folder,) if is_uri(folder) else (folder, "file://" + urllib.parse.quote(_name(folder)))
     return tuple(f"{start.rstrip('/')}/" for start in dict.fromkeys(spelt))
 
 
@@ -113,38 +121,66 @@ def walk(root: str) -> Iterator[Entry]:
     Linked folders are followed unless they lead back to a folder above them. What cannot be examined (a folder
     without permission, a dangling or looping link, a pipe) is an entry with an `error`, so that nothing vanishes.
     """
-    local = local_path(root)
-    return _walk_store(root) if local is None else _walk_folder(local, ())
+    return _walk_store(root) if is_uri(root) else _walk_folder(_name(root))
 
 
-def _walk_folder(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[Entry]:
-    try:
-        status = os.stat(folder)
-        identity = (status.st_dev, status.st_ino)
-        if identity in above:
+class _Above(NamedTuple):
+    """The folders above a folder, nearest first, as device and inode."""
+
+    identity: tuple[int, int]
+    above: "_Above | None"
+
+
+def _walk_folder(root: bytes) -> Iterator[Entry]:
+    waiting: list[tuple[bytes, _Above | None]] = [(root, None)]  # no recursion: folders nest deeper than Python's calls
+    while waiting:
+        folder, above = waiting.pop()
+        try:
+            status = os.stat(folder)
+            identity = (status.st_dev, status.st_ino)
+            _check_not_above(identity, above)
+            scan = os.scandir(folder)
+        except OSError as error:
+            yield Entry(_stored(folder), None, None, cause(error), may_be_folder=True)
+            continue
+        with scan:
+            for found in scan:
+                if (entry := _found(found)) is None:
+                    waiting.append((found.path, _Above(identity, above)))
+                else:
+                    yield entry
+
+
+def _check_not_above(identity: tuple[int, int], above: _Above | None) -> None:
+    while above is not None:
+        if above.identity == identity:
             raise OSError(errno.ELOOP, "link leads back to a folder above it")
-        scan = os.scandir(folder)
+        above = above.above
+
+
+def _found(found: os.DirEntry[bytes]) -> Entry | None:
+    """What lies in a folder as an entry; None for a folder."""
+    try:
+        return None if found.is_dir() else _entry(found.path, found.stat())
     except OSError as error:
-        yield Entry(text_of(folder), None, None, cause(error), is_folder=True)
-        return
-    folders = []
-    with scan:
-        for found in scan:
-            try:
-                if found.is_dir():
-                    folders.append(found.path)
-                    continue
-                yield _entry(found.path, found.stat())
-            except OSError as error:
-                yield Entry(text_of(found.path), None, None, cause(error))
-    for below in folders:
-        yield from _walk_folder(below, (*above, identity))
+        return Entry(_stored(found.path), None, None, cause(error), _may_be_folder(found))
 
 
-def _entry(path: str, status: os.stat_result) -> Entry:
+def _may_be_folder(found: os.DirEntry[bytes]) -> bool:
+    try:
+        return not found.is_file(follow_symlinks=False)
+    except OSError:
+        return True
+
+
+def _entry(path: bytes, status: os.stat_result) -> Entry:
     if not stat.S_ISREG(status.st_mode):
-        return Entry(text_of(path), None, None, f"not a regular file but {_kind(status.st_mode)}")
-    return Entry(text_of(path), status.st_size, status.st_mtime_ns // 1000)
+        return Entry(_stored(path), None, None, f"not a regular file but {_kind(status.st_mode)}")
+    return Entry(_stored(path), status.st_size, _microseconds(status.st_mtime_ns))
+
+
+def _microseconds(nanoseconds: int) -> int:
+    return min(max(nanoseconds // 1000, EARLIEST_US), LATEST_US)
 
 
 def _kind(mode: int) -> str:
@@ -154,48 +190,18 @@ def _kind(mode: int) -> str:
 
 def entry(path: str) -> Entry:
     """Examine one file. Never raises for the file's own faults: they are the entry's `error`."""
-    local = local_path(path)
     try:
-        if local is not None:
-            return _entry(local, os.stat(local))
-        store, key = _open_store(path)
-        import obstore
-
-        return _object_entry(path, obstore.head(store, key))
+        return Entry(*object_store.examined(path)) if is_uri(path) else _entry(_name(path), os.stat(_name(path)))
     except Exception as error:  # noqa: BLE001  see _walk_store
         return Entry(path, None, None, cause(error))
 
 
 def _walk_store(root: str) -> Iterator[Entry]:
-    import obstore
-
-    store, prefix = _open_store(root)
-    base = root.removesuffix(prefix).rstrip("/")
     try:
-        for chunk in obstore.list(store, prefix=prefix or None):
-            for item in chunk:
-                yield _object_entry(f"{base}/{item['path']}", item)
+        for found in object_store.listed(root):
+            yield Entry(*found)
     except Exception as error:  # obstore's errors have no common base but Exception
         raise OSError(f"cannot list {root}: {cause(error)}") from error
-
-
-def _object_entry(path: str, meta: Any) -> Entry:
-    return Entry(path, int(meta["size"]), int(meta["last_modified"].timestamp() * 1_000_000))
-
-
-@lru_cache(maxsize=16)
-def _bucket(url: str) -> Any:
-    from obstore.store import from_url
-
-    plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
-    return from_url(url, client_options={"allow_http": True} if plain else {})
-
-
-def _open_store(uri: str) -> tuple[Any, str]:
-    """The store of a URI's bucket, with credentials from the environment, and the key inside it."""
-    scheme, _, rest = uri.partition("://")  # no URL parser: # and ? are letters of a key
-    bucket, _, key = rest.partition("/")
-    return _bucket(f"{scheme}://{bucket}"), key
 
 
 # --- reading -------------------------------------------------------------------------------------------------------
@@ -206,11 +212,10 @@ def read(path: str) -> Content:
 
     The identity is taken from the open file before and after: what is hashed and decoded is what was read.
     """
-    local = local_path(path)
-    if local is None:
+    if is_uri(path):
         return _read_object(path)
     # Without O_NONBLOCK, opening a pipe that took a file's place since the listing waits for ever.
-    descriptor = os.open(local, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    descriptor = os.open(_name(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         before = os.fstat(descriptor)
         if not stat.S_ISREG(before.st_mode):
@@ -221,7 +226,7 @@ def read(path: str) -> Content:
         os.close(descriptor)
     if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size) or len(data) != after.st_size:
         raise ChangedWhileReadingError(errno.EAGAIN, "changed while it was read")
-    return Content(data, after.st_size, after.st_mtime_ns // 1000)
+    return Content(data, after.st_size, _microseconds(after.st_mtime_ns))
 
 
 def _read_open(descriptor: int, size: int) -> bytes:
@@ -237,15 +242,11 @@ def _read_open(descriptor: int, size: int) -> bytes:
 
 
 def _read_object(uri: str) -> Content:
-    import obstore
-
-    store, key = _open_store(uri)
     try:
-        result = obstore.get(store, key)
-        meta, data = result.meta, bytes(result.bytes())
+        data, found = object_store.read(uri)
     except Exception as error:  # see _walk_store
         raise OSError(cause(error)) from error
-    return Content(data, len(data), int(meta["last_modified"].timestamp() * 1_000_000))
+    return Content(data, len(data), found.modified_us)
 
 
 def cause(error: BaseException) -> str:

@@ -6,6 +6,7 @@ All set work (anti-joins, sorting) is DuckDB's, which spills to disk: memory doe
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import durable, schema, storage
-from pipeline.errors import TRANSIENT
+from pipeline.errors import TRANSIENT, ErrorStage
 from pipeline.images.decoding import content_hash
 from pipeline.images.listing import Listing
 from pipeline.job import Job
@@ -102,7 +103,8 @@ class Selection:
         durable.make_folder(target.parent)
         with durable.atomic(target) as temporary, pq.ParquetWriter(temporary, schema.MISSING) as writer:
             for batch in newly_missing:
-                paths = [path for path in batch["path"].to_pylist() if listing.why_skipped(path) is None]
+                found = zip(batch["path"].to_pylist(), batch["may_be_folder"].to_pylist(), strict=True)
+                paths = [path for path, may_be_folder in found if listing.why_skipped(path, may_be_folder) is None]
                 number += len(paths)
                 writer.write_table(pa.table({"path": paths, "run": [run] * len(paths)}, schema=schema.MISSING))
         if number == 0:
@@ -118,13 +120,18 @@ class Selection:
 
         A row is up to date if the file still has its size and modified time, that time was not too close to the
         reading (no image of a run is read before the time in the run's id), the row is no error that may go away (or
-        this very command made it), and the file was there in every listing since.
+        this very command made it), and the file was there in every listing since. A time that is still to come, or
+        none, says nothing of when the file changed, and would never do so: there equal content settles it.
         """
         lasting = "false" if self._job.options.retry_errors else f"row.error_stage NOT IN {TRANSIENT!r}"
         # An image that could not be examined or read has no size in its row: the same command does not try it again.
         tried = "false" if self._earlier is None else f"row.run = {quoted(self._earlier.run)} AND row.status = 'error'"
+        now = int(datetime.now(UTC).timestamp() * 1_000_000)
+        says_nothing = f"epoch_us(listed.modified_at) NOT BETWEEN {storage.EARLIEST_US + 1} AND {now}"
+        unsettled = self._number(f"SELECT count(*) FROM listed WHERE {says_nothing}")
+        verify = self._job.options.verify_content or unsettled > 0
         # The largest column by far, and compared only where bytes are.
-        known = "content_hash" if self._job.options.verify_content else "content_hash := NULL::VARCHAR"
+        known = "content_hash" if verify else "content_hash := NULL::VARCHAR"
         self._run(
             f"""
             CREATE VIEW newest AS
@@ -133,32 +140,33 @@ class Selection:
             FROM ({sql.rows(self._job.output, model)}) GROUP BY path
             """
         )
+        read_at = f"epoch_us(strptime(substr(row.run, 2, 21), '{outputs.RUN_STAMP}'))"
         self._run(
             f"""
             CREATE TABLE up_to_date AS
-            SELECT listed.path, row.content_hash AS content_hash
+            SELECT listed.path, row.content_hash AS content_hash, {says_nothing} AND NOT ({tried}) AS by_content
             FROM newest JOIN listed USING (path) LEFT JOIN missing USING (path)
             WHERE (
                   {tried} AND row.size_bytes IS NULL
                   OR listed.size_bytes = row.size_bytes AND listed.modified_at = row.modified_at
-                  AND epoch_us(row.modified_at) + {CLOCK_TICK_US}
-                      < epoch_us(strptime(substr(row.run, 2, 21), '{outputs.RUN_STAMP}'))
+                  AND (by_content OR epoch_us(row.modified_at) + {CLOCK_TICK_US} < {read_at})
                   AND (row.status <> 'error' OR {lasting} OR {tried})
               )
               AND (missing.run IS NULL OR missing.run < row.run)
             """
         )
-        if self._job.options.verify_content:
+        if verify:
             self._keep_changed_content()
         self._run("CREATE TABLE left_over AS FROM listed ANTI JOIN up_to_date USING (path)")
         self._run("CREATE OR REPLACE VIEW eligible AS FROM left_over")
 
     def _keep_changed_content(self) -> None:
-        """Read every up-to-date file, several at a time; one whose bytes changed is no longer up to date."""
+        """Read the up-to-date files that no time settles, or all, several at a time: those whose bytes changed go."""
+        which = "" if self._job.options.verify_content else "WHERE by_content"
         self._run("CREATE TABLE changed (path VARCHAR)")
         cursor = self._database.cursor()  # of its own: one connection has one open result
         with ThreadPoolExecutor(os.cpu_count()) as readers:
-            for batch in cursor.sql("FROM up_to_date").to_arrow_reader(1024):
+            for batch in cursor.sql(f"FROM up_to_date {which}").to_arrow_reader(1024):
                 paths, hashes = batch["path"].to_pylist(), batch["content_hash"].to_pylist()
                 now = readers.map(_hash_now, paths)
                 changed = [[path] for path, old, new in zip(paths, hashes, now, strict=True) if old != new]
@@ -176,14 +184,18 @@ class Selection:
             self._database.from_arrow(chunk).insert_into("unlisted")
 
     def _newly_missing(self) -> str:
-        """SQL: published paths of this input that are not listed and not recorded as missing."""
+        """SQL: published paths of this input that are not listed and not recorded as missing.
+
+        What could not be looked at when it was listed may have been a folder, whose name follows no rule for files.
+        """
         return f"""
             WITH earlier AS (
-                SELECT path, max(run) AS run
+                SELECT path, max(run) AS run,
+                    max_by(coalesce(error_stage, ''), run) = '{ErrorStage.LIST}' AS may_be_folder
                 FROM ({sql.rows(self._job.output)})
-                WHERE {sql.below(self._job.images)} GROUP BY path
+                WHERE {sql.below(self._job.images)} OR path = {quoted(self._job.images)} GROUP BY path
             )
-            SELECT earlier.path FROM earlier LEFT JOIN missing USING (path)
+            SELECT earlier.path, may_be_folder FROM earlier LEFT JOIN missing USING (path)
             WHERE (missing.run IS NULL OR missing.run < earlier.run)
               AND earlier.path NOT IN (SELECT path FROM listed)
               AND NOT EXISTS (FROM unlisted WHERE starts_with(earlier.path, unlisted.prefix))

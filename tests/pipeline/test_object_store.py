@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import storage
+from pipeline import object_store, storage
 from tests.images import make_crops
 from tests.processes import free_port, shardseer, wait_until
 
@@ -74,13 +74,13 @@ def _fill(address: str, images: Path) -> None:
                 allow_bucket_creation=True,
             )
             server.create_dir("pictures")
-            obstore.put(storage._bucket("s3://pictures"), "deep/notes.txt", b"no image")
+            obstore.put(object_store.bucket("s3://pictures"), "deep/notes.txt", b"no image")
         except (OSError, obstore.exceptions.BaseError):  # the server starts
             return False
         return True
 
     wait_until(bucket_made, 200, "the S3 server")
-    store = storage._bucket("s3://pictures")
+    store = object_store.bucket("s3://pictures")
     for image in images.iterdir():
         obstore.put(store, f"deep/er/{image.name}", image.read_bytes())
     obstore.put(store, "deep/er/bad.jpg", b"no image")

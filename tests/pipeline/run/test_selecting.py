@@ -2,15 +2,27 @@
 
 import os
 import shutil
-from collections.abc import Callable
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from flows import phases
+from pipeline.events import Events
+from pipeline.job import Job
+from pipeline.run import querying
 from tests.images import make_crops, make_old
 from tests.running import classify, rows
 
 Crops = Callable[..., Path]
+
+
+@pytest.fixture
+def memory_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield Path(folder)
 
 
 def test_only_new_and_changed_files_are_classified(crops: Crops, tiny_bundle: Path, tmp_path: Path) -> None:
@@ -132,3 +144,84 @@ def test_a_limit_takes_the_next_images_each_time(limit: int, crops: Crops, tiny_
         assert classify(images, output, tiny_bundle, limit=limit).rows == limit
         assert len(rows(output)) == done
     assert classify(images, output, tiny_bundle, limit=limit) is None
+
+
+DAY = 24 * 60 * 60
+SECONDS = {  # of modified times, as clocks, cameras and archives leave them
+    "zero": 0,
+    "before 1970": -DAY,
+    "FAT's first day": 315_532_800,
+    "zip's last": 4_354_819_198,
+    "next year": int(time.time()) + 365 * DAY,
+    "beyond 32 bits": 2**31 + DAY,
+    "year 10000": 253_402_300_800,
+    "beyond int64 microseconds": 10**13,
+    "before the year 1": -(10**11),
+    "before int64 microseconds": -(10**13),
+}
+
+
+@pytest.mark.parametrize("seconds", SECONDS.values(), ids=SECONDS)
+def test_any_modified_time_settles_and_is_readable(seconds: int, tiny_bundle: Path, memory_folder: Path) -> None:
+    """On a file system in memory, which keeps any 64-bit number of seconds."""
+    images, output = make_crops(memory_folder / "images", 2), memory_folder / "out"
+    make_old(images)
+    odd = images / "000001.jpg"
+    os.utime(odd, (seconds, seconds))
+    assert odd.stat().st_mtime == seconds
+    assert classify(images, output, tiny_bundle).ok == 2
+    assert classify(images, output, tiny_bundle) is None
+    assert classify(images, output, tiny_bundle) is None
+    ((_, modified),) = (
+        querying.connect(output).execute(f"SELECT path, modified_at FROM current WHERE path = '{odd}'").fetchall()
+    )
+    if 0 <= seconds < 2**32:
+        assert modified.timestamp() == seconds
+
+
+@pytest.mark.parametrize("seconds", [int(time.time()) + 365 * DAY, 10**13, -(10**13)])
+def test_content_that_changed_under_a_time_that_says_nothing_is_classified(
+    seconds: int, tiny_bundle: Path, memory_folder: Path
+) -> None:
+    images, output = make_crops(memory_folder / "images", 2), memory_folder / "out"
+    make_old(images)
+    odd = images / "000001.jpg"
+    os.utime(odd, (seconds, seconds))
+    classify(images, output, tiny_bundle)
+    data = bytearray(odd.read_bytes())
+    data[-40] ^= 0xFF
+    odd.write_bytes(data)
+    os.utime(odd, (seconds, seconds))
+    assert classify(images, output, tiny_bundle).rows == 1
+    assert classify(images, output, tiny_bundle) is None
+
+
+def test_one_folder_however_its_name_is_written(crops: Crops, tiny_bundle: Path, tmp_path: Path) -> None:
+    images, output = crops(2), tmp_path / "out"
+    assert classify(images, output, tiny_bundle).rows == 2
+    for spelling in (
+        f"/{images}",
+        f"//{images}/",
+        f"{images}/../images/.",
+        f"file://{images}",
+        f"file://localhost{images}",
+    ):
+        job = Job.of(spelling, f"/{output}", str(tiny_bundle), {"workers": "inline"})
+        assert job.images == str(images)
+        assert phases.run_directly(job, Events()) is None
+
+
+def test_a_linked_disk_that_is_away_hides_nothing_and_its_row_goes_when_it_is_back(
+    crops: Crops, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    images, output = crops(2), tmp_path / "out"
+    crops(3, name="disk")
+    (images / "away").symlink_to(tmp_path / "disk")
+    assert classify(images, output, tiny_bundle).rows == 5
+    (tmp_path / "disk").rename(tmp_path / "unplugged")
+    assert classify(images, output, tiny_bundle).error == 1
+    assert len(rows(output, "current")) == 6
+    (tmp_path / "unplugged").rename(tmp_path / "disk")
+    assert classify(images, output, tiny_bundle) is None
+    assert str(images / "away") not in dict(rows(output, "current"))
+    assert len(rows(output, "current")) == 5

@@ -1,0 +1,104 @@
+"""A list of paths as a file, streamed: a path a line, or the column `path` of a CSV or Parquet table.
+
+Text may be in UTF-8, or begin with the mark of another Unicode encoding, as Windows writes it. Bytes that are not UTF-8
+are taken as they are: they may be a file's name.
+"""
+
+import codecs
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import storage
+from pipeline.errors import RequestError
+
+TEXTS = (".txt", ".lst", ".list")
+TABLES = {".csv": ",", ".tsv": "\t"}
+SUFFIXES = (*TEXTS, *TABLES, ".parquet")
+CHUNK = 65_536  # paths held at once
+MARKS = {  # the longest first: UTF-16's begins UTF-32's
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+SHOWN = 8  # columns named in a sentence
+
+
+def is_list(file: Path) -> bool:
+    """Whether a file is taken for a list of paths: by its suffix."""
+    return file.suffix.lower() in SUFFIXES
+
+
+def paths(file: Path) -> Iterator[str]:
+    """The paths in a list, relative ones from the list's own folder. Raises `RequestError` for no usable list."""
+    suffix = file.suffix.lower()
+    reader = _parquet_paths if suffix == ".parquet" else _text_paths if suffix in TEXTS else _table_paths
+    base = storage.absolute(str(file.parent))
+    for path in reader(file):
+        if "\0" in path:
+            raise RequestError(f"{file} is no list of paths: it has zero bytes. Save it as text in UTF-8.")
+        yield storage.absolute(path, storage.local_path(base) or "")
+
+
+def _text_paths(file: Path) -> Iterator[str]:
+    with _opened(file) as lines:
+        for line in _decoded(file, lines):
+            path = line.rstrip("\r\n")
+            if path.strip():
+                yield path
+
+
+def _table_paths(file: Path) -> Iterator[str]:
+    with _opened(file, newline="") as lines:
+        rows = csv.reader(_decoded(file, lines), delimiter=TABLES[file.suffix.lower()])
+        try:
+            place = _place(file, next(rows, []))
+            for row in rows:
+                if len(row) > place and row[place].strip():
+                    yield row[place]
+        except csv.Error as error:
+            raise RequestError(f"{file}, line {rows.line_num}: {error}. Give a table with a column `path`.") from None
+
+
+def _opened(file: Path, newline: str | None = None) -> TextIO:
+    with file.open("rb") as start:
+        begins = start.read(4)
+    encoding = next((name for mark, name in MARKS.items() if begins.startswith(mark)), "utf-8")
+    errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
+    return file.open(encoding=encoding, errors=errors, newline=newline)
+
+
+def _decoded(file: Path, lines: TextIO) -> Iterator[str]:
+    try:
+        yield from lines
+    except UnicodeError as error:
+        raise RequestError(f"{file} is no text: {error}. Save the list as text in UTF-8.") from None
+
+
+def _place(file: Path, columns: list[str]) -> int:
+    """Which of a table's columns is `path`, in any case."""
+    names = [column.strip().lower() for column in columns]
+    if "path" in names:
+        return names.index("path")
+    shown = ", ".join(columns[:SHOWN]) + (", …" if len(columns) > SHOWN else "")
+    has = f"its first line has {shown}" if columns else "it is empty"
+    raise RequestError(f"{file} has no column `path`; {has}. Name the column with the images' paths so.")
+
+
+def _parquet_paths(file: Path) -> Iterator[str]:
+    try:
+        with pq.ParquetFile(file) as table:
+            column = table.schema_arrow.names[_place(file, table.schema_arrow.names)]
+            kind = table.schema_arrow.field(column).type
+            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+                raise RequestError(f"The column `{column}` of {file} must hold strings, not {kind}.")
+            for batch in table.iter_batches(CHUNK, columns=[column]):
+                yield from (path for path in batch.column(0).to_pylist() if path and path.strip())
+    except pa.ArrowInvalid as error:
+        raise RequestError(f"{file} is not a Parquet file: {error}") from None
