@@ -5,6 +5,8 @@ Both are frozen and validated when they are made, so that nothing downstream che
 
 import hashlib
 import json
+import os
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
@@ -69,8 +71,14 @@ class Options(BaseModel):
         description="Do not publish a run in which more than this share (0–1) are errors that are new.",
     )
     all_files: bool = Field(default=False, description="Try every file, whatever its name.")
-    include: tuple[str, ...] = Field(default=(), description="Only files that match one of these globs.")
-    exclude: tuple[str, ...] = Field(default=(), description="No files that match one of these globs.")
+    include: tuple[str, ...] = Field(
+        default=(),
+        description="Only files that match one of these globs: one without a slash is held against the file's name, "
+        "one with it against the path below IMAGES (below a list's folder), one that begins with it against all of it.",
+    )
+    exclude: tuple[str, ...] = Field(
+        default=(), description="No files that match one of these globs; as for --include."
+    )
     limit: int | None = Field(default=None, ge=1, description="At most this many images in this run, in path order.")
     max_pixels: int = Field(
         default=100_000_000, ge=1, description="Refuse images with more pixels than this before decoding them."
@@ -117,6 +125,8 @@ class Job(BaseModel):
         cls, images: str, output: str, model: str | None = None, options: Options | dict[str, Any] | None = None
     ) -> "Job":
         """Build a job from what a user typed. Raises `RequestError` with a sentence where it cannot be."""
+        _check_name("IMAGES", images)
+        _check_name("--output", output)
         chosen = options if isinstance(options, Options) else Options.of(**options or {})
         if storage.is_uri(output):
             raise RequestError(
@@ -126,6 +136,11 @@ class Job(BaseModel):
         source, target = storage.absolute(images), Path(storage.absolute(output))
         if not target.is_absolute():
             raise RequestError(f"The output's name is not UTF-8 ({target}); readers could not open it. Choose another.")
+        if os.fsencode(target) != storage.absolute(output).encode():
+            raise RequestError(
+                f"Python takes file names for {sys.getfilesystemencoding()} here, Parquet's readers for UTF-8: they "
+                f"would not agree on {target}. Set PYTHONUTF8=1, or a UTF-8 locale."
+            )
         local_source = storage.local_path(source)
         if local_source is not None and Path(local_source).is_dir():
             real_source, real_target = Path(local_source).resolve(), target.resolve()
@@ -146,6 +161,18 @@ class Job(BaseModel):
         )
         content = {"images": self.images, "model": model_key, **asked}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _check_name(what: str, name: str) -> None:
+    """See that a path was given that can be one. Raises `RequestError`."""
+    if not name.strip():
+        raise RequestError(f"{what} is empty: name a folder. (Is a variable unset that it was to come from?)")
+    if "\0" in name:
+        raise RequestError(f"{what} {name!r} has a zero byte, which no path can have.")
+    try:
+        name.encode(errors="surrogateescape")
+    except UnicodeEncodeError:
+        raise RequestError(f"{what} {name!r} has characters that are none, so no file can be called so.") from None
 
 
 def validation_message(error: ValidationError) -> str:

@@ -27,6 +27,7 @@ MARKS = {  # the longest first: UTF-16's begins UTF-32's
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+BEGINNING = 4096  # bytes in which a file that is no text shows it
 SHOWN = 8  # columns named in a sentence
 
 
@@ -39,19 +40,26 @@ def paths(file: Path) -> Iterator[str]:
     """The paths in a list, relative ones from the list's own folder. Raises `RequestError` for no usable list."""
     suffix = file.suffix.lower()
     reader = _parquet_paths if suffix == ".parquet" else _text_paths if suffix in TEXTS else _table_paths
-    base = storage.absolute(str(file.parent))
     for path in reader(file):
         if "\0" in path:
-            raise RequestError(f"{file} is no list of paths: it has zero bytes. Save it as text in UTF-8.")
-        yield storage.absolute(path, storage.local_path(base) or "")
+            raise _no_text(file)
+        yield storage.absolute(path, file.parent)
 
 
 def _text_paths(file: Path) -> Iterator[str]:
+    """A path a line. Blanks around it and lines that begin with # are dropped, unless a file is called just so."""
     with _opened(file) as lines:
         for line in _decoded(file, lines):
             path = line.rstrip("\r\n")
-            if path.strip():
+            bare = path.strip()
+            if bare and (bare != path or bare.startswith("#")) and not _exists(path, file.parent):
+                path = "" if bare.startswith("#") else bare
+            if bare and path:
                 yield path
+
+
+def _exists(path: str, base: Path) -> bool:
+    return storage.entry(storage.absolute(path, base)).error is None
 
 
 def _table_paths(file: Path) -> Iterator[str]:
@@ -68,10 +76,16 @@ def _table_paths(file: Path) -> Iterator[str]:
 
 def _opened(file: Path, newline: str | None = None) -> TextIO:
     with file.open("rb") as start:
-        begins = start.read(4)
+        begins = start.read(BEGINNING)
     encoding = next((name for mark, name in MARKS.items() if begins.startswith(mark)), "utf-8")
+    if encoding.startswith("utf-8") and b"\0" in begins:
+        raise _no_text(file)
     errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
     return file.open(encoding=encoding, errors=errors, newline=newline)
+
+
+def _no_text(file: Path) -> RequestError:
+    return RequestError(f"{file} is no list of paths: it has zero bytes. Save it as text in UTF-8.")
 
 
 def _decoded(file: Path, lines: TextIO) -> Iterator[str]:

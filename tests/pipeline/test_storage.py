@@ -1,5 +1,6 @@
 """The seam to disks: whatever lies in a folder is an entry, and what is read is one whole version of a file."""
 
+import json
 import os
 import socket
 import stat
@@ -7,11 +8,28 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pipeline import durable, storage
+
+LOCALES = {
+    "Latin-1": {"LC_ALL": "en_US"},
+    "C": {"LC_ALL": "C"},
+    "POSIX": {"LC_ALL": "POSIX"},
+    "C, and nothing done about it": {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+    "none": {},
+}
+
+
+@pytest.fixture(scope="module")
+def latin1(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the locale en_US, whose encoding is Latin-1, for LOCPATH."""
+    folder = tmp_path_factory.mktemp("locales")
+    subprocess.run(["localedef", "-i", "en_US", "-f", "ISO-8859-1", folder / "en_US"], check=True)
+    return folder
 
 
 def entries(root: Path | str) -> dict[str, storage.Entry]:
@@ -103,6 +121,72 @@ def test_links_that_loop_end_and_are_told(tmp_path) -> None:
     assert "leads back" in found[str(tmp_path / "deep/up")].error
     assert "symbolic links" in found[str(tmp_path / "self.jpg")].error
     assert "No such file" in found[str(tmp_path / "dangling.jpg")].error
+
+
+def test_folders_nest_deeper_than_python_calls(deep: Path) -> None:
+    """And deeper than a path may be long: what lies beyond is an error, and nothing stops."""
+    folder = os.open(deep, os.O_RDONLY)
+    for level in range(1500):
+        os.mkdir("d" * (1 if level < 1200 else 100), dir_fd=folder)
+        if level == 1100:
+            os.close(os.open("x.jpg", os.O_CREAT, dir_fd=folder))
+        below = os.open("d" * (1 if level < 1200 else 100), os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = below
+    os.close(folder)
+    found = list(storage.walk(str(deep)))
+    assert [entry.error is None for entry in found if entry.path.endswith("x.jpg")] == [True]
+    (beyond,) = (entry for entry in found if entry.error is not None)
+    assert "too long" in str(beyond.error) and beyond.may_be_folder
+    assert storage.below(beyond.path, str(deep)) is not None
+
+
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path
+    subprocess.run(["rm", "-rf", *tmp_path.iterdir()], check=True)  # what Python itself could not remove
+
+
+def test_what_cannot_be_looked_at_may_be_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "disk").symlink_to("/media/unplugged")
+    (tmp_path / "loop").symlink_to("loop")
+    os.mkfifo(tmp_path / "pipe")
+    assert {Path(path).name: entry.may_be_folder for path, entry in entries(tmp_path).items()} == {
+        "disk": True,
+        "loop": True,
+        "pipe": False,
+    }
+
+
+NAMES = ("é.png".encode(), b"caf\xe9.png", "写真 😀.png".encode())
+SHOW_WALK = """
+import json, os, sys
+from pipeline import storage
+root = storage.absolute(sys.argv[1])
+found = [entry.path for entry in storage.walk(root)]
+for path in found:
+    assert storage.read(path).data == b"x" and storage.entry(path).size == 1
+    assert open(storage.local_path(path), "rb").read() == b"x"
+print(json.dumps([sys.getfilesystemencoding(), sorted(found)]))
+"""
+
+
+@pytest.mark.parametrize("environment", LOCALES.values(), ids=LOCALES)
+def test_names_are_bytes_whatever_the_locale(tmp_path: Path, latin1: Path, environment: dict[str, str]) -> None:
+    for name in NAMES:
+        with open(os.fsencode(tmp_path) + b"/" + name, "wb") as file:
+            file.write(b"x")
+    plain = {key: value for key, value in os.environ.items() if not key.startswith(("LC_", "LANG", "PYTHONUTF8"))}
+    shown = subprocess.run(
+        [sys.executable, "-c", SHOW_WALK, str(tmp_path)],
+        env={**plain, "LOCPATH": str(latin1), "PYTHONPATH": str(Path(storage.__file__).parents[1]), **environment},
+        capture_output=True,
+        check=True,
+    ).stdout
+    encoding, found = json.loads(shown)
+    undone = "ascii" if "PYTHONUTF8" in environment else "utf-8"
+    assert encoding == ("iso8859-1" if environment.get("LC_ALL") == "en_US" else undone)
+    assert found == sorted(storage.absolute(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)) for name in NAMES)
 
 
 def test_a_linked_file_or_folder_keeps_the_name_of_the_link(tmp_path) -> None:

@@ -1,6 +1,7 @@
 """Which files are images, what is counted as skipped, and that nothing in a folder stops or escapes the listing."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import RequestError
-from pipeline.images import listing
+from pipeline.images import listing, lists
 from pipeline.job import Job, Options
 
 
@@ -134,3 +135,149 @@ def test_an_input_without_an_image_is_the_users_mistake(tmp_path) -> None:
         listing.check_input(Job.of(str(tmp_path / "in"), str(tmp_path / "out")))
     with pytest.raises(RequestError, match="does not exist"):
         listing.check_input(Job.of(str(tmp_path / "nowhere"), str(tmp_path / "out")))
+
+
+LISTS = {
+    "plain.txt": b"a.jpg\nsub/b.jpg\n",
+    "dos.lst": b"a.jpg\r\nsub/b.jpg\r\n\r\n",
+    "blanks.txt": b"  a.jpg  \n\n\t\nsub/b.jpg \t\n",
+    "comments.txt": b"# what to classify\na.jpg\n#sub/c.jpg\nsub/b.jpg",
+    "bom.txt": b"\xef\xbb\xbfa.jpg\nsub/b.jpg",
+    "little.txt": "a.jpg\r\nsub/b.jpg\r\n".encode("utf-16"),
+    "big.txt": b"\xfe\xff" + "a.jpg\nsub/b.jpg".encode("utf-16-be"),
+    "wide.txt": "a.jpg\nsub/b.jpg".encode("utf-32"),
+    "table.csv": b'label,path\nant,a.jpg\nbee,"sub/b.jpg"\n,\n',
+    "Excel.CSV": "Path\r\na.jpg\r\nsub/b.jpg\r\n".encode("utf-16"),
+    "tabs.tsv": b"path\tlabel\na.jpg\tant\nsub/b.jpg\tbee\n",
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_lists_in_every_way_that_programs_write_them(name: str, pictures: Path, target: Path) -> None:
+    (pictures / name).write_bytes(LISTS[name])
+    rows, skipped = listed(pictures / name, target)
+    assert [row["path"] for row in rows] == [str(pictures / "a.jpg"), str(pictures / "sub/b.jpg")]
+    assert [row["list_error"] for row in rows] == [None, None] and skipped == {}
+
+
+def test_a_line_is_first_of_all_a_files_name(tmp_path: Path, target: Path) -> None:
+    for name in ("#1.jpg", " a.jpg ", "a.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "list.txt").write_text("#1.jpg\n a.jpg \n#2.jpg\na.jpg\t\n")
+    assert names(listed(tmp_path / "list.txt", target)[0]) == [" a.jpg ", "#1.jpg", "a.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, ["a.jpg", "b.jpg", "notes", "z.jpg"]),
+        ({"exclude": ("b*",)}, ["a.jpg", "notes", "z.jpg"]),
+        ({"include": ("*.jpg",)}, ["a.jpg", "b.jpg", "z.jpg"]),
+        ({"include": ("*.jpg",), "exclude": ("a.*",)}, ["b.jpg", "z.jpg"]),
+        ({"exclude": ("sub/*",)}, ["a.jpg", "notes", "z.jpg"]),
+        ({"include": ("*/other/*",)}, ["z.jpg"]),
+        ({"exclude": ("{other}/*",)}, ["a.jpg", "b.jpg", "notes"]),
+        ({"include": ("{own}/*.jpg",)}, ["a.jpg", "b.jpg"]),
+    ],
+)
+def test_lists_obey_include_and_exclude(options: dict, expected: list[str], pictures: Path, target: Path) -> None:
+    """Held against the name, the path below the list's folder, or, with a leading slash, the whole path."""
+    other = pictures.with_name("other")
+    other.mkdir()
+    for place in (other / "z.jpg", pictures / "notes"):
+        place.write_bytes(b"x")
+    (pictures / "list.txt").write_text(f"a.jpg\nsub/b.jpg\nnotes\n{other}/z.jpg\n")
+    chosen = {name: tuple(glob.format(own=pictures, other=other) for glob in globs) for name, globs in options.items()}
+    rows, skipped = listed(pictures / "list.txt", target, **chosen)
+    assert names(rows) == expected
+    assert sum(skipped.values()) == 4 - len(expected)
+
+
+def test_a_whole_path_as_a_glob_and_a_single_image(pictures: Path, target: Path) -> None:
+    assert names(listed(pictures, target, exclude=(f"{pictures}/sub/*",))[0]) == ["a.jpg"]
+    assert listed(pictures / "a.jpg", target, exclude=("*.jpg",)) == ([], {"excluded": 1})
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    for place in (folder / "a.jpg", folder / "sub" / "b.jpg"):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(b"x")
+    return folder
+
+
+REFUSED = {
+    "photos.zip": (b"PK\x03\x04", "is an archive: unpack it"),
+    "photos.tar": (b"\0" * 512, "is an archive: unpack it"),
+    "photos.tar.gz": (b"\x1f\x8b", "is an archive: unpack it"),
+    "report.pdf": (b"%PDF-1.4", "is no image in a format that is read, no folder, and no list"),
+    "nothing": (b"", "is no image in a format that is read, no folder, and no list"),
+    "empty.txt": (b"", "There is no image in"),
+    "blank.txt": (b" \n\n", "There is no image in"),
+    "binary.txt": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\n", "has zero bytes"),
+    "no-mark.txt": ("a.jpg\n".encode("utf-16-le"), "has zero bytes"),
+    "cut.txt": ("a.jpg".encode("utf-16")[:-1], "is no text"),
+    "empty.csv": (b"", "no column `path`; it is empty"),
+    "other.csv": (b"file,label\na.jpg,ant\n", "no column `path`; its first line has file, label"),
+    "wide.csv": (",".join(f"c{n}" for n in range(500)).encode(), "c7, …"),
+    "field.csv": (b"path\n" + b'"' + b"x" * 200_000, "field larger than"),
+    "fake.parquet": (b"PAR1", "is not a Parquet file"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_neither_folder_nor_image_nor_list_is_a_sentence(name: str, tmp_path: Path) -> None:
+    content, sentence = REFUSED[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(RequestError) as refused:
+        listing.check_input(Job.of(str(tmp_path / name), str(tmp_path / "out")))
+    assert sentence in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_an_image_of_any_name_and_a_folder_named_like_a_list(photographs: Path, tmp_path: Path, target: Path) -> None:
+    shutil.copy(photographs / "coffee.png", tmp_path / "coffee")
+    listing.check_input(Job.of(str(tmp_path / "coffee"), str(tmp_path / "out")))
+    (tmp_path / "x.txt").mkdir()
+    shutil.copy(photographs / "coffee.png", tmp_path / "x.txt")
+    assert names(listed(tmp_path / "x.txt", target)[0]) == ["coffee.png"]
+
+
+def test_a_long_list_streams(tmp_path: Path) -> None:
+    """Its first path comes before its last line was read."""
+    (tmp_path / "list.txt").write_text("a.jpg\n" * 200_000 + "\0\n")
+    paths = lists.paths(tmp_path / "list.txt")
+    assert next(paths) == str(tmp_path / "a.jpg")
+    with pytest.raises(RequestError):
+        for _ in paths:
+            pass
+
+
+def test_of_many_kinds_that_are_skipped_the_most_frequent_are_told(tmp_path: Path, target: Path) -> None:
+    for number in range(1500):
+        (tmp_path / f"x.{number:06}").touch()
+    for number in range(3):
+        (tmp_path / f"{number}.txt").touch()
+    (tmp_path / f"x.{'y' * 200}").touch()
+    (tmp_path / "a.jpg").touch()
+    _, skipped = listed(tmp_path, target)
+    assert len(skipped) <= listing.KINDS_REPORTED + 1
+    assert sum(skipped.values()) == 1504
+    assert all(len(kind) < 20 for kind in skipped)
+
+
+def test_folders_that_cannot_be_looked_at_follow_the_globs_only_where_all_below_would(tmp_path, target) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("disk", "2024.05", ".Trash"):
+        (tmp_path / "in" / name).symlink_to("/media/unplugged")
+    assert names(listed(tmp_path / "in", target)[0]) == ["2024.05", "disk"]
+    assert names(listed(tmp_path / "in", target, all_files=True)[0]) == [".Trash", "2024.05", "disk"]
+    assert names(listed(tmp_path / "in", target, include=("*.jpg",))[0]) == ["2024.05", "disk"]
+    assert names(listed(tmp_path / "in", target, exclude=("disk/*", "*.05"))[0]) == ["2024.05"]
+
+
+@pytest.mark.parametrize("name", ["", " ", "\t\n", "a\0b", "a\ud800"])
+def test_names_that_no_folder_can_have_are_refused(name: str, tmp_path: Path) -> None:
+    for images, output in ((name, str(tmp_path)), (str(tmp_path), name)):
+        with pytest.raises(RequestError):
+            Job.of(images, output)
