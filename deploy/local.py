@@ -16,6 +16,7 @@ from pathlib import Path
 
 from deploy import deployments, processes, server, settings, worker
 from deploy.settings import Up
+from flows import process
 
 
 def up() -> None:
@@ -84,6 +85,7 @@ def message(text: str) -> None:
 
 
 if __name__ == "__main__":
+    process.prepare()
     if sys.argv[1:] == ["up"]:
         up()
     elif sys.argv[1:] == ["down"]:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from flows import model_commands, run_commands, terminal
+from flows import model_commands, process, run_commands, terminal
 from flows.exit_codes import exit_codes
 from flows.options import AsFlow, Model, options_from
 from flows.prefect_api import api_is_configured, no_telemetry
@@ -160,6 +160,7 @@ model_commands.register(app)
 
 def main() -> None:
     """The console script."""
+    process.prepare()
     leave_pandas_out()
     ignore_remarks()
     app()

@@ -1,6 +1,7 @@
 """What the suite shares: a cache of its own, real photographs, small models, and one Ray cluster for the session."""
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +23,14 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory) -> None:
     home = tmp_path_factory.mktemp("home")
     os.environ["SHARDSEER_CACHE"] = str(home / "cache")
     os.environ["PREFECT_HOME"] = str(home / "prefect")
+
+
+@pytest.fixture(scope="session")
+def latin1(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the locale en_US, whose encoding is Latin-1, for LOCPATH."""
+    folder = tmp_path_factory.mktemp("locales")
+    subprocess.run(["localedef", "-i", "en_US", "-f", "ISO-8859-1", folder / "en_US"], check=True)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -24,14 +24,6 @@ LOCALES = {
 }
 
 
-@pytest.fixture(scope="module")
-def latin1(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the locale en_US, whose encoding is Latin-1, for LOCPATH."""
-    folder = tmp_path_factory.mktemp("locales")
-    subprocess.run(["localedef", "-i", "en_US", "-f", "ISO-8859-1", folder / "en_US"], check=True)
-    return folder
-
-
 def entries(root: Path | str) -> dict[str, storage.Entry]:
     found = list(storage.walk(str(root)))
     by_path = {entry.path: entry for entry in found}
