@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.errors import RequestError
+from pipeline.images.list_lines import path_of_line
 
 TEXTS = (".txt", ".lst", ".list")
 TABLES = {".csv": ",", ".tsv": "\t"}
@@ -47,19 +48,8 @@ def paths(file: Path) -> Iterator[str]:
 
 
 def _text_paths(file: Path) -> Iterator[str]:
-    """A path a line. Blanks around it and lines that begin with # are dropped, unless a file is called just so."""
     with _opened(file) as lines:
-        for line in _decoded(file, lines):
-            path = line.rstrip("\r\n")
-            bare = path.strip()
-            if bare and (bare != path or bare.startswith("#")) and not _exists(path, file.parent):
-                path = "" if bare.startswith("#") else bare
-            if bare and path:
-                yield path
-
-
-def _exists(path: str, base: Path) -> bool:
-    return storage.entry(storage.absolute(path, base)).error is None
+        yield from (path for line in _decoded(file, lines) if (path := path_of_line(line, file.parent)) is not None)
 
 
 def _table_paths(file: Path) -> Iterator[str]:
@@ -68,8 +58,9 @@ def _table_paths(file: Path) -> Iterator[str]:
         try:
             place = _place(file, next(rows, []))
             for row in rows:
-                if len(row) > place and row[place].strip():
-                    yield row[place]
+                path = path_of_line(row[place], file.parent) if len(row) > place else None
+                if path is not None:
+                    yield path
         except csv.Error as error:
             raise RequestError(f"{file}, line {rows.line_num}: {error}. Give a table with a column `path`.") from None
 
