@@ -17,6 +17,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from flows.phases import Run
+from pipeline.counting import counted
 from pipeline.errors import RequestError, RunError
 from pipeline.events import Events
 from pipeline.job import Job, Options
@@ -140,5 +141,5 @@ class _PrefectEvents(Events):
 def _advance(artifact: Any, percent: float, images: int) -> Any:
     """Make the artifact, or move the one that is there; return its id."""
     if artifact is None:
-        return create_progress_artifact(percent, key="classifying", description=f"{images:,} images")
+        return create_progress_artifact(percent, key="classifying", description=counted(images, "image"))
     return update_progress_artifact(artifact, percent)

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from flows import phases
+from pipeline.counting import counted
 from pipeline.job import Job
 from pipeline.model.bundle import Bundle
 from pipeline.model.cascade import Cascade
@@ -47,13 +48,13 @@ def sentences(result: Result) -> str:
     """An estimate for people."""
     found = result.estimate
     if found is None:
-        return f"Nothing new: all {result.found:,} images are classified already."
+        return f"Nothing new: {counted(result.found or 0, 'image')}, all classified already."
     on_gpu = found.device == "cuda"
     return (
-        f"{found.images:,} images to classify ({result.known:,} of {result.found:,} are known) in {found.shards:,} "
-        f"shards, {found.bytes / 1e6:,.1f} MB.\n"
-        f"About {_duration(found.seconds)} with {found.workers} worker(s){' on GPUs' if on_gpu else ''}, from a sample "
-        f"of {found.sample} images at {found.images_per_second:,.0f} images/s on one core."
+        f"{counted(found.images, 'image')} to classify ({result.known:,} of {result.found:,} known) in "
+        f"{counted(found.shards, 'shard')}, {found.bytes / 1e6:,.1f} MB.\n"
+        f"About {_duration(found.seconds)} with {counted(found.workers, 'worker')}{' on GPUs' if on_gpu else ''}, "
+        f"from a sample of {counted(found.sample, 'image')} at {found.images_per_second:,.0f} images/s on one core."
         + (" GPUs are faster than this estimate." if on_gpu else "")
     )
 

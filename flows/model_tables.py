@@ -3,6 +3,7 @@
 from rich.table import Table
 
 from flows.terminal import message, out
+from pipeline.counting import counted
 from pipeline.explain.describing import Description
 from pipeline.model.bundle import Bundle
 from pipeline.training.evaluating import Evaluation
@@ -15,7 +16,7 @@ def show_evaluation(found: Evaluation) -> None:
     """The figures of an evaluation: per class, the most frequent mistakes, and overall."""
     for remark in found.remarks:
         message(remark)
-    table = Table("class", title=f"{found.model} on {found.images:,} images", title_justify="left")
+    table = Table("class", title=f"{found.model} on {counted(found.images, 'image')}", title_justify="left")
     for name in ("images", "precision", "recall", "F1"):
         table.add_column(name, justify="right")
     for each in found.classes:

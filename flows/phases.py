@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, closing
 from datetime import UTC, datetime
 from types import TracebackType
 
+from pipeline.counting import counted
 from pipeline.errors import RequestError
 from pipeline.events import Events
 from pipeline.images import gpu_decoding, listing
@@ -173,7 +174,7 @@ class Run(AbstractContextManager["Run"]):
         self._folder = folder
         self._earlier = Earlier(folder.run, plan.counts.images)
         self._events.message(
-            f"Continuing run {folder.run}: {plan.shards - len(left)} of {plan.shards} shards are done."
+            f"Continuing run {folder.run}: {plan.shards - len(left)} of {counted(plan.shards, 'shard')} done."
         )
         if left:
             if options.gpu_decoding:  # the plan's, whatever is asked for now
@@ -191,10 +192,12 @@ class Run(AbstractContextManager["Run"]):
         selection = planning.select(job, bundle, folder.path, earlier)
         self.result = self.result.with_listing(selection.found, selection.found - selection.eligible)
         if missing := selection.write_missing(folder.run):
-            self._events.message(f"{missing:,} files of earlier runs are missing; `current` no longer shows them.")
+            self._events.message(
+                f"Missing since: {counted(missing, 'file')} of earlier runs, which `current` leaves out."
+            )
         if selection.images == 0:
             folder.discard()
-            self._events.message(f"Nothing new: all {selection.found:,} images are classified already.")
+            self._events.message(f"Nothing new: {counted(selection.found, 'image')}, all classified already.")
             return None
         self._folder = folder
         try:
@@ -207,7 +210,9 @@ class Run(AbstractContextManager["Run"]):
         plan.inference.prepare(bundle)
         cascade = plan.inference.cascade
         how = f"{cascade.engine} in {cascade.first.dtype}"
-        self._events.message(f"Run {plan.run}: {plan.counts.images:,} images in {plan.shards:,} shards, {how}.")
+        self._events.message(
+            f"Run {plan.run}: {counted(plan.counts.images, 'image')} in {counted(plan.shards, 'shard')}, {how}."
+        )
         return plan
 
     def _open_executor(self, images: int) -> Executor:

@@ -22,6 +22,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from pipeline import storage
+from pipeline.counting import counted
 from pipeline.errors import RequestError
 from pipeline.events import Events
 from pipeline.run import accounting, sql
@@ -66,12 +67,13 @@ def progress_bar() -> Iterator[TerminalEvents]:
 def show_summary(summary: Summary) -> None:
     """The closing lines of a run: counts, errors by cause, speed, and the bottleneck."""
     message(
-        f"{summary.rows:,} images: {summary.ok:,} ok, {summary.abstained:,} abstained, {summary.error:,} errors; "
-        f"{summary.images_per_second:,} images/s by {summary.workers} worker(s), {summary.worker_kind}, "
+        f"{counted(summary.rows, 'image')}: {summary.ok:,} ok, {summary.abstained:,} abstained, "
+        f"{counted(summary.error, 'error')}; "
+        f"{summary.images_per_second:,} images/s by {counted(summary.workers, 'worker')}, {summary.worker_kind}, "
         f"{summary.engine}."
     )
     if summary.skipped:
-        message("Skipped: " + ", ".join(f"{count} {kind}" for kind, count in summary.skipped.items()) + ".")
+        message("Skipped: " + ", ".join(f"{count:,} {kind}" for kind, count in summary.skipped.items()) + ".")
     for cause in summary.causes:
         message(f"  {cause.rows} × {cause.name}")
     if summary.account is not None:

@@ -4,6 +4,7 @@ import duckdb
 from pydantic import BaseModel, ConfigDict
 
 from pipeline import durable
+from pipeline.counting import counted
 from pipeline.markdown import code, table
 from pipeline.run import accounting
 from pipeline.run.accounting import Account, Stage
@@ -117,8 +118,8 @@ def markdown(summary: Summary) -> str:
     lines = [
         f"# Run {summary.run}",
         "",
-        f"{summary.rows:,} images of {code(summary.images)} classified by {code(summary.model)}: "
-        f"{summary.ok:,} ok, {summary.abstained:,} abstained, {summary.error:,} errors.",
+        f"{counted(summary.rows, 'image')} of {code(summary.images)} classified by {code(summary.model)}: "
+        f"{summary.ok:,} ok, {summary.abstained:,} abstained, {counted(summary.error, 'error')}.",
         "",
         *table(
             ("", ""),

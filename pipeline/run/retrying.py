@@ -8,6 +8,7 @@ import time
 from collections import Counter, deque
 from contextlib import suppress
 
+from pipeline.counting import counted
 from pipeline.errors import EngineError, RequestError, RunError
 from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan
@@ -36,8 +37,8 @@ def seconds_before_retry(shard: Shard, attempts: int, error: BaseException) -> f
     if attempts >= MAX_ATTEMPTS:
         reason = " ".join(str(error).split())[-400:]
         raise RunError(
-            f"Shard {shard.id} ({shard.images} images) failed {attempts} times. The last time: {reason}. "
-            "When that is mended, continue with the same command."
+            f"Shard {shard.id} ({counted(shard.images, 'image')}) failed {counted(attempts, 'time')}. The last time: "
+            f"{reason}. When that is mended, continue with the same command."
         )
     return PAUSE_SECONDS * 4.0 ** (attempts - 1) if isinstance(error, OSError) else 0.0
 

@@ -6,6 +6,7 @@ Only changes of a marker count, never its time: the clocks of nodes differ.
 import time
 from dataclasses import dataclass
 
+from pipeline.counting import counted
 from pipeline.errors import RunError
 from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan
@@ -87,6 +88,7 @@ class StallDetector:
         )
         waiting = waiting or "nothing, since no worker could be placed"
         return (
-            f"No worker made any progress for {self._options.watchdog_minutes:g} minutes (--watchdog-minutes). "
-            f"In flight: {waiting}. The finished shards are kept: the same command continues the run."
+            f"No worker made any progress for {counted(self._options.watchdog_minutes, 'minute')} "
+            f"(--watchdog-minutes). In flight: {waiting}. The finished shards are kept: the same command continues "
+            "the run."
         )

@@ -4,6 +4,7 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 
+from pipeline.counting import counted
 from pipeline.markdown import Markup, code, escaped, table
 from pipeline.model.bundle import Bundle
 from pipeline.training.evaluating import Evaluation
@@ -60,7 +61,7 @@ def _introduction(bundle: Bundle, recipe: Recipe, parameters: int) -> list[str]:
         "",
         f"# {escaped(bundle.name)}",
         "",
-        f"A convolutional network ({code(bundle.architecture)}, {parameters:,} parameters) that tells "
+        f"A convolutional network ({code(bundle.architecture)}, {counted(parameters, 'parameter')}) that tells "
         f"{len(bundle.labels)} classes apart, {origin} with Shardseer.",
         "",
         "```sh",
@@ -86,7 +87,7 @@ def _training(recipe: Recipe, fitted: Fitted) -> list[str]:
     return [
         "## How it was trained",
         "",
-        f"{len(fitted.history)} epochs, weights of epoch {fitted.best_epoch} (least validation loss). "
+        f"{counted(len(fitted.history), 'epoch')}, weights of epoch {fitted.best_epoch} (least validation loss). "
         + ("Classes were weighed by how rare they are." if fitted.class_weights else "Classes were not weighed."),
         "",
         "![learning curves](learning_curves.png)",
@@ -100,7 +101,7 @@ def _figures(found: Evaluation | None) -> list[str]:
     if found is None:
         return ["Not known: no test split was held out.", ""]
     return [
-        f"On {found.images:,} held-out images that nothing was fitted on:",
+        f"On {counted(found.images, 'held-out image')} that nothing was fitted on:",
         "",
         *table(
             ("", ""),

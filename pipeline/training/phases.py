@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import durable, storage
+from pipeline.counting import counted
 from pipeline.errors import RequestError
 from pipeline.events import Events
 from pipeline.job import Options
@@ -86,7 +87,9 @@ class Training:
         for remark in self._remarks:
             self._events.message(remark)
         sizes = ", ".join(f"{len(members):,} {name}" for name, members in self._splits.items())
-        self._events.message(f"{len(images.examples):,} images of {len(self._labels)} classes: {sizes}.")
+        self._events.message(
+            f"{counted(len(images.examples), 'image')} of {counted(len(self._labels), 'class')}: {sizes}."
+        )
 
     def is_done(self) -> bool:
         """Whether this very training was finished before. Raises `RequestError` where something else is in the way."""
@@ -122,7 +125,7 @@ class Training:
             validation=self._splits["validation"],
         )
         shape = f"{preprocessing.width}×{preprocessing.height}×{preprocessing.channels}"
-        self._events.message(f"Training {self._parameters:,} parameters on {shape}.")
+        self._events.message(f"Training {counted(self._parameters, 'parameter')} on {shape}.")
         self._fitted = trainer.fit(self._scratch / "checkpoint.pt", self._recipe.key(self._splits), self._events)
         durable.remove(self._made)
         bundles.save(trainer.net, self._made, self._labels)

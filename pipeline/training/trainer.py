@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from pipeline import durable, storage
+from pipeline.counting import counted
 from pipeline.errors import RequestError, RunError
 from pipeline.events import Events
 from pipeline.images.preprocessing import Preprocessing
@@ -95,7 +96,9 @@ class Trainer:
                 self._save(checkpoint, key)
                 events.message(self._line(done))
         if len(self._history) < self._recipe.epochs:
-            events.message(f"Stopped early: the validation loss has not fallen for {self._recipe.patience} epochs.")
+            events.message(
+                f"Stopped early: the validation loss has not fallen for {counted(self._recipe.patience, 'epoch')}."
+            )
         self.net.load_state_dict(self._best)
         self.net.to("cpu").eval()
         weights = self._weights
