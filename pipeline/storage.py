@@ -10,6 +10,7 @@ import os
 import stat
 import urllib.parse
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 from pipeline import object_store
@@ -46,7 +47,7 @@ class ChangedWhileReadingError(OSError):
     """The file was written to between opening and reading it; its bytes may be half old, half new."""
 
 
-# --- names ---------------------------------------------------------------------------------------------------------
+# --- names
 
 
 def is_uri(path: str) -> bool:
@@ -62,7 +63,7 @@ def absolute(path: str, base: str | os.PathLike[str] = "") -> str:
     if is_uri(path):
         return path.rstrip("/")
     place = os.path.abspath(os.path.join(os.fsencode(base), os.path.expanduser(_name(path))))
-    return _stored(b"/" + place.lstrip(b"/"))  # POSIX lets `//` be another root; on Linux it is none
+    return text_of(b"/" + place.lstrip(b"/"))  # POSIX lets `//` be another root; on Linux it is none
 
 
 def _name(path: str) -> bytes:
@@ -72,12 +73,12 @@ def _name(path: str) -> bytes:
     return path.encode(errors="surrogateescape")
 
 
-def _stored(name: bytes) -> str:
+def text_of(name: bytes | str) -> str:
     """A local name as valid UTF-8: itself, or a percent-escaped `file://` URI where its bytes are not UTF-8."""
     try:
-        return name.decode()
+        return os.fsencode(name).decode()
     except UnicodeDecodeError:
-        return "file://" + urllib.parse.quote(name)
+        return "file://" + urllib.parse.quote(os.fsencode(name))
 
 
 def local_path(path: str) -> str | None:
@@ -112,7 +113,7 @@ def prefixes_below(folder: str) -> tuple[str, ...]:
     return tuple(f"{start.rstrip('/')}/" for start in dict.fromkeys(spelt))
 
 
-# --- listing -------------------------------------------------------------------------------------------------------
+# --- listing
 
 
 def walk(root: str) -> Iterator[Entry]:
@@ -124,38 +125,38 @@ def walk(root: str) -> Iterator[Entry]:
     return _walk_store(root) if is_uri(root) else _walk_folder(_name(root))
 
 
-class _Above(NamedTuple):
-    """The folders above a folder, nearest first, as device and inode."""
+class _Folder(NamedTuple):
+    """A folder on the way to another one: its device and inode, and the folder above it."""
 
     identity: tuple[int, int]
-    above: "_Above | None"
+    above: "_Folder | None"
+
+    def is_or_is_below(self, identity: tuple[int, int]) -> bool:
+        folder: _Folder | None = self
+        while folder is not None and folder.identity != identity:
+            folder = folder.above
+        return folder is not None
 
 
 def _walk_folder(root: bytes) -> Iterator[Entry]:
-    waiting: list[tuple[bytes, _Above | None]] = [(root, None)]  # no recursion: folders nest deeper than Python's calls
+    waiting: list[tuple[bytes, _Folder | None]] = [(root, None)]  # no recursion: they nest deeper than Python's calls
     while waiting:
         folder, above = waiting.pop()
         try:
             status = os.stat(folder)
             identity = (status.st_dev, status.st_ino)
-            _check_not_above(identity, above)
+            if above is not None and above.is_or_is_below(identity):
+                raise OSError(errno.ELOOP, "link leads back to a folder above it")
             scan = os.scandir(folder)
         except OSError as error:
-            yield Entry(_stored(folder), None, None, cause(error), may_be_folder=True)
+            yield Entry(text_of(folder), None, None, cause(error), may_be_folder=True)
             continue
         with scan:
             for found in scan:
                 if (entry := _found(found)) is None:
-                    waiting.append((found.path, _Above(identity, above)))
+                    waiting.append((found.path, _Folder(identity, above)))
                 else:
                     yield entry
-
-
-def _check_not_above(identity: tuple[int, int], above: _Above | None) -> None:
-    while above is not None:
-        if above.identity == identity:
-            raise OSError(errno.ELOOP, "link leads back to a folder above it")
-        above = above.above
 
 
 def _found(found: os.DirEntry[bytes]) -> Entry | None:
@@ -163,20 +164,16 @@ def _found(found: os.DirEntry[bytes]) -> Entry | None:
     try:
         return None if found.is_dir() else _entry(found.path, found.stat())
     except OSError as error:
-        return Entry(_stored(found.path), None, None, cause(error), _may_be_folder(found))
-
-
-def _may_be_folder(found: os.DirEntry[bytes]) -> bool:
-    try:
-        return not found.is_file(follow_symlinks=False)
-    except OSError:
-        return True
+        may_be_folder = True
+        with suppress(OSError):
+            may_be_folder = not found.is_file(follow_symlinks=False)
+        return Entry(text_of(found.path), None, None, cause(error), may_be_folder)
 
 
 def _entry(path: bytes, status: os.stat_result) -> Entry:
     if not stat.S_ISREG(status.st_mode):
-        return Entry(_stored(path), None, None, f"not a regular file but {_kind(status.st_mode)}")
-    return Entry(_stored(path), status.st_size, _microseconds(status.st_mtime_ns))
+        return Entry(text_of(path), None, None, f"not a regular file but {_kind(status.st_mode)}")
+    return Entry(text_of(path), status.st_size, _microseconds(status.st_mtime_ns))
 
 
 def _microseconds(nanoseconds: int) -> int:
@@ -204,7 +201,7 @@ def _walk_store(root: str) -> Iterator[Entry]:
         raise OSError(f"cannot list {root}: {cause(error)}") from error
 
 
-# --- reading -------------------------------------------------------------------------------------------------------
+# --- reading
 
 
 def read(path: str) -> Content:

@@ -93,10 +93,10 @@ class Selection:
         """
         if not sql.any_rows(self._job.output):
             return 0
-        self._find_unlisted()
-        if self._number(f"SELECT count(*) FROM ({self._newly_missing()})") == 0:
+        self._find_newly_missing()
+        if self._number("SELECT count(*) FROM newly_missing") == 0:
             return 0
-        newly_missing = self._database.sql(self._newly_missing()).to_arrow_reader()
+        newly_missing = self._database.sql("FROM newly_missing").to_arrow_reader()
         listing = Listing(self._job.images, self._job.options)
         target = missing_folder(self._job.output) / f"{run}.parquet"
         number = 0
@@ -174,21 +174,14 @@ class Selection:
                     self._database.executemany("INSERT INTO changed VALUES (?)", changed)
         self._run("DELETE FROM up_to_date WHERE path IN (FROM changed)")
 
-    def _find_unlisted(self) -> None:
-        """Make `unlisted`, the beginnings of all paths below what could not be looked at."""
-        self._run("CREATE TABLE unlisted (prefix VARCHAR)")
-        cursor = self._database.cursor()  # of its own: one connection has one open result
-        for batch in cursor.sql("SELECT path FROM listed WHERE list_error IS NOT NULL").to_arrow_reader():
-            prefixes = [prefix for path in batch["path"].to_pylist() for prefix in storage.prefixes_below(path)]
-            chunk = pa.table({"prefix": pa.array(prefixes, pa.string())})
-            self._database.from_arrow(chunk).insert_into("unlisted")
-
-    def _newly_missing(self) -> str:
-        """SQL: published paths of this input that are not listed and not recorded as missing.
+    def _find_newly_missing(self) -> None:
+        """Make `newly_missing`: published paths of this input that are not listed and not recorded as missing.
 
         What could not be looked at when it was listed may have been a folder, whose name follows no rule for files.
         """
-        return f"""
+        self._run(
+            f"""
+            CREATE TABLE newly_missing AS
             WITH earlier AS (
                 SELECT path, max(run) AS run,
                     max_by(coalesce(error_stage, ''), run) = '{ErrorStage.LIST}' AS may_be_folder
@@ -196,10 +189,17 @@ class Selection:
                 WHERE {sql.below(self._job.images)} OR path = {quoted(self._job.images)} GROUP BY path
             )
             SELECT earlier.path, may_be_folder FROM earlier LEFT JOIN missing USING (path)
-            WHERE (missing.run IS NULL OR missing.run < earlier.run)
-              AND earlier.path NOT IN (SELECT path FROM listed)
-              AND NOT EXISTS (FROM unlisted WHERE starts_with(earlier.path, unlisted.prefix))
+            WHERE (missing.run IS NULL OR missing.run < earlier.run) AND earlier.path NOT IN (SELECT path FROM listed)
             """
+        )
+        self._run("CREATE TABLE unlisted (prefix VARCHAR)")
+        cursor = self._database.cursor()  # of its own: one connection has one open result
+        for batch in cursor.sql("SELECT path FROM listed WHERE list_error IS NOT NULL").to_arrow_reader():
+            prefixes = [prefix for path in batch["path"].to_pylist() for prefix in storage.prefixes_below(path)]
+            self._database.from_arrow(pa.table({"prefix": prefixes})).insert_into("unlisted")
+        self._run(
+            "DELETE FROM newly_missing WHERE EXISTS (FROM unlisted WHERE starts_with(newly_missing.path, prefix))"
+        )
 
     def _run(self, statement: str) -> None:
         self._database.execute(statement).fetchall()

@@ -82,6 +82,14 @@ def test_every_deployment_in_the_file_has_a_name_and_says_what_to_pull() -> None
     assert all(each["name"] and "pull" in each for each in deployments)
 
 
+def test_no_deployment_has_a_path_of_its_own_and_names_are_utf8_in_all() -> None:
+    """An empty text would be the current folder; the service that starts a worker may have any locale."""
+    for each in yaml.safe_load((ROOT / "deploy" / "prefect.yaml").read_text())["deployments"]:
+        named = {key: value for key, value in each["parameters"].items() if key in ("images", "labelled", "output")}
+        assert set(named.values()) <= {"{{ $IMAGES }}", "{{ $OUT }}"}
+        assert each["work_pool"]["job_variables"]["env"]["PYTHONUTF8"] == "1"
+
+
 def test_up_again_says_so_and_changes_nothing(up: Up) -> None:
     before = {pid for pid in up.processes() if " start " in cmdline(pid)}
     again = up.command("up")
