@@ -17,9 +17,8 @@ from pipeline import object_store
 
 URI_SCHEMES = ("s3://", "gs://", "az://", "abfs://", "http://", "https://")
 READ_BYTES = 1 << 26  # asked for at once where a file does not come whole
-# File systems keep times that no calendar has: the nearest that all readers can show, in any time zone, is stored.
-EARLIEST_US = -62_135_510_400_000_000  # 0001-01-02
-LATEST_US = 253_402_128_000_000_000  # 9999-12-30
+# 0001-01-02 and 9999-12-30: file systems keep times that no calendar has; the nearest that readers can show is stored.
+EARLIEST_US, LATEST_US = -62_135_510_400_000_000, 253_402_128_000_000_000
 
 
 class Entry(NamedTuple):
@@ -89,8 +88,8 @@ def local_path(path: str) -> str | None:
 def below(path: str, root: str) -> str | None:
     """The part of a stored path below a folder or URI, without a leading slash; None where it is not below it.
 
-    Whatever takes a stored path apart does it by this: names below a folder may be spelt in either way, plain or
-    escaped. A local name's bytes that are not UTF-8 are surrogates, as in `os`; `as_text` makes them fit to be stored.
+    Whatever takes a stored path apart does it by this: it may be spelt in either way. Bytes of a local name that are
+    not UTF-8 are surrogates, as in `os`; `as_text` makes them fit to be stored.
     """
     name, base = _in_one_spelling(path), _in_one_spelling(root)
     if not base.endswith("/"):
@@ -133,9 +132,9 @@ class _Folder(NamedTuple):
 
     def is_or_is_below(self, identity: tuple[int, int]) -> bool:
         folder: _Folder | None = self
-        while folder is not None and folder.identity != identity:
+        while folder and folder.identity != identity:
             folder = folder.above
-        return folder is not None
+        return bool(folder)
 
 
 def _walk_folder(root: bytes) -> Iterator[Entry]:
@@ -172,7 +171,7 @@ def _found(found: os.DirEntry[bytes]) -> Entry | None:
 
 def _entry(path: bytes, status: os.stat_result) -> Entry:
     if not stat.S_ISREG(status.st_mode):
-        return Entry(text_of(path), None, None, f"not a regular file but {_kind(status.st_mode)}")
+        return Entry(text_of(path), None, None, f"not a regular file but {_kind(stat.S_IFMT(status.st_mode))}")
     return Entry(text_of(path), status.st_size, _microseconds(status.st_mtime_ns))
 
 
@@ -181,8 +180,7 @@ def _microseconds(nanoseconds: int) -> int:
 
 
 def _kind(mode: int) -> str:
-    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
-    return kinds.get(stat.S_IFMT(mode), "a device")
+    return {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}.get(mode, "a device")
 
 
 def entry(path: str) -> Entry:
@@ -216,7 +214,7 @@ def read(path: str) -> Content:
     try:
         before = os.fstat(descriptor)
         if not stat.S_ISREG(before.st_mode):
-            raise OSError(errno.EINVAL, f"not a regular file but {_kind(before.st_mode)}")
+            raise OSError(errno.EINVAL, f"not a regular file but {_kind(stat.S_IFMT(before.st_mode))}")
         data = _read_open(descriptor, before.st_size)
         after = os.fstat(descriptor)
     finally:

@@ -208,7 +208,8 @@ def test_one_folder_however_its_name_is_written(crops: Crops, tiny_bundle: Path,
     ):
         job = Job.of(spelling, f"/{output}", str(tiny_bundle), {"workers": "inline"})
         assert job.images == str(images)
-        assert phases.run_directly(job, Events()) is None
+        result = phases.run_directly(job, Events())
+        assert (result.known, result.runs) == (2, ())
 
 
 def test_a_linked_disk_that_is_away_hides_nothing_and_its_row_goes_when_it_is_back(
