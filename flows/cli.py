@@ -54,7 +54,7 @@ def shardseer(
 @exit_codes
 @options_from(Options)
 def classify(
-    images: Annotated[str, typer.Argument(help="A directory, one image, or a .txt/.parquet list of paths.")],
+    images: Annotated[str, typer.Argument(help="A directory, one image, or a .txt/.csv/.parquet list of paths.")],
     output: Annotated[str, typer.Option("--output", "-o", help="The folder to write to.")],
     *,
     model: Model = None,
