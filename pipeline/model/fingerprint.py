@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 from contextlib import suppress
 
+from pipeline.counting import counted
 from pipeline.errors import RequestError
 from pipeline.job import Options
 from pipeline.model import bundle as bundles
@@ -29,7 +30,9 @@ def top_k_of(options: Options, bundle: Bundle) -> int:
     """How many classes each row names. Raises `RequestError` where more are asked for than there are."""
     classes = len(bundle.labels)
     if options.top_k is not None and options.top_k > classes:
-        raise RequestError(f"--top-k {options.top_k}: the model has {classes} classes; ask for at most {classes}.")
+        raise RequestError(
+            f"--top-k {options.top_k}: the model has {counted(classes, 'class')}; ask for at most {classes}."
+        )
     return options.top_k or min(5, classes)
 
 

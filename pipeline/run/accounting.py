@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict
 
+from pipeline.counting import counted
 from pipeline.run import bottleneck
 from pipeline.run.bottleneck import RunConditions, Seconds
 from pipeline.run.parts import Receipt
@@ -235,8 +236,7 @@ def lines(account: Account) -> list[str]:
 
 
 def _busy_line(what: str, units: Units) -> str:
-    many = f"{units.number:,} {what}{'s' * (units.number != 1)}"
-    return f"{many} busy {units.busy:.0%}, {units.images_per_second:,.1f} images/s per {what}"
+    return f"{counted(units.number, what)} busy {units.busy:.0%}, {units.images_per_second:,.1f} images/s per {what}"
 
 
 def _rates(stages: Mapping[str, Stage]) -> str:
