@@ -4,14 +4,13 @@ Exit codes: 0 done (also with error rows), 1 the run failed, 2 the request was w
 """
 
 import importlib.metadata
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from flows import model_commands, process, run_commands, terminal
 from flows.exit_codes import exit_codes
-from flows.options import AsFlow, Model, options_from
+from flows.options import AsFlow, Model, Output, options_from
 from flows.prefect_api import api_is_configured, no_telemetry
 from flows.terminal import message
 from pipeline.errors import RequestError, RunError
@@ -130,7 +129,7 @@ def _close(job: Job, result: Result) -> None:
 @app.command()
 @exit_codes
 def query(
-    output: Annotated[Path, typer.Argument(help="The output of classify.")],
+    output: Output,
     sql: Annotated[
         str,
         typer.Argument(help="SQL over the views `predictions` (all rows) and `current` (the newest)."),

@@ -9,6 +9,7 @@ A command takes the model as one argument; the command line shows a name, a type
 import functools
 import inspect
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -20,6 +21,15 @@ from pipeline.training.recipe import Recipe
 
 Model = Annotated[str | None, typer.Option("--model", "-m", help="A bundle folder or a timm model name.")]
 AsFlow = Annotated[bool, typer.Option("--prefect", help="Run as a Prefect flow even if no API is set up.")]
+
+
+def _named_folder(name: str) -> Path:
+    if not name.strip():
+        raise typer.BadParameter("it is empty: name a folder. (Is a variable unset that it was to come from?)")
+    return Path(name)
+
+
+Output = Annotated[Path, typer.Argument(help="The output of classify.", parser=_named_folder)]
 
 Command = Callable[..., None]
 Reader = Callable[[Any], Any]

@@ -7,6 +7,7 @@ import typer
 
 from flows import terminal
 from flows.exit_codes import exit_codes
+from flows.options import Output
 from flows.terminal import message
 from pipeline import durable
 from pipeline.errors import RequestError
@@ -14,8 +15,6 @@ from pipeline.run import cleaning, publishing, reporting
 from pipeline.run import outputs as run_folders
 from pipeline.run.folder import RunFolder
 from pipeline.run.worker import peak_memory
-
-Output = Annotated[Path, typer.Argument(help="The output of classify.")]
 
 
 def register(app: typer.Typer) -> None:

@@ -127,6 +127,8 @@ class Job(BaseModel):
         """Build a job from what a user typed. Raises `RequestError` with a sentence where it cannot be."""
         _check_name("IMAGES", images)
         _check_name("--output", output)
+        if model is not None:
+            _check_name("--model", model)
         chosen = options if isinstance(options, Options) else Options.of(**options or {})
         if storage.is_uri(output):
             raise RequestError(
@@ -166,7 +168,7 @@ class Job(BaseModel):
 def _check_name(what: str, name: str) -> None:
     """See that a path was given that can be one. Raises `RequestError`."""
     if not name.strip():
-        raise RequestError(f"{what} is empty: name a folder. (Is a variable unset that it was to come from?)")
+        raise RequestError(f"{what} is empty. (Is a variable unset that it was to come from?)")
     if "\0" in name:
         raise RequestError(f"{what} {name!r} has a zero byte, which no path can have.")
     try:

@@ -55,6 +55,14 @@ def test_no_character_stops_a_command(
         assert expected in shown
 
 
+@pytest.mark.parametrize("command", ["query", "runs", "clean", "report", "publish --run r"])
+def test_an_output_that_is_empty_is_not_the_current_folder(command: str, latin1: Path) -> None:
+    name, *more = command.split()
+    done = run(latin1, sys.executable, "-m", "flows.cli", name, " ", *more)
+    assert done.returncode == 2
+    assert "it is empty" in done.stderr.decode()
+
+
 def test_a_refusal_names_what_the_stream_cannot_carry(latin1: Path, tmp_path: Path) -> None:
     command = (sys.executable, "-m", "flows.cli", "classify", tmp_path / NAME, "-o", tmp_path / "out")
     done = run(latin1, *command, PYTHONIOENCODING="ascii", COLUMNS="1000")

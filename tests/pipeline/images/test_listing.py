@@ -278,6 +278,7 @@ def test_folders_that_cannot_be_looked_at_follow_the_globs_only_where_all_below_
 
 @pytest.mark.parametrize("name", ["", " ", "\t\n", "a\0b", "a\ud800"])
 def test_names_that_no_folder_can_have_are_refused(name: str, tmp_path: Path) -> None:
-    for images, output in ((name, str(tmp_path)), (str(tmp_path), name)):
+    images, output = str(tmp_path / "in"), str(tmp_path / "out")
+    for asked in ((name, output), (images, name), (images, output, name)):
         with pytest.raises(RequestError):
-            Job.of(images, output)
+            Job.of(*asked)
