@@ -7,6 +7,7 @@ are taken as they are: they may be a file's name.
 import codecs
 import csv
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
@@ -18,7 +19,8 @@ from pipeline.errors import RequestError
 from pipeline.images.list_lines import path_of_line
 
 TEXTS = (".txt", ".lst", ".list")
-TABLES = {".csv": ",", ".tsv": "\t"}
+TABLES = (".csv", ".tsv")
+DELIMITERS = ",;\t"  # a semicolon is what spreadsheets write where numbers have commas
 SUFFIXES = (*TEXTS, *TABLES, ".parquet")
 CHUNK = 65_536  # paths held at once
 MARKS = {  # the longest first: UTF-16's begins UTF-32's
@@ -54,7 +56,9 @@ def _text_paths(file: Path) -> Iterator[str]:
 
 def _table_paths(file: Path) -> Iterator[str]:
     with _opened(file, newline="") as lines:
-        rows = csv.reader(_decoded(file, lines), delimiter=TABLES[file.suffix.lower()])
+        decoded = _decoded(file, lines)
+        header = next((line for line in decoded if not line.startswith("#")), "")
+        rows = csv.reader(chain([header], decoded), delimiter=max(DELIMITERS, key=header.count))
         try:
             place = _place(file, next(rows, []))
             for row in rows:
@@ -92,7 +96,7 @@ def _place(file: Path, columns: list[str]) -> int:
     if "path" in names:
         return names.index("path")
     shown = ", ".join(columns[:SHOWN]) + (", …" if len(columns) > SHOWN else "")
-    has = f"its first line has {shown}" if columns else "it is empty"
+    has = f"it has {shown}" if columns else "it is empty"
     raise RequestError(f"{file} has no column `path`; {has}. Name the column with the images' paths so.")
 
 

@@ -148,6 +148,8 @@ LISTS = {
     "wide.txt": "a.jpg\nsub/b.jpg".encode("utf-32"),
     "table.csv": b'label,path\nant,a.jpg\nbee,"sub/b.jpg"\n,\n',
     "Excel.CSV": "Path\r\na.jpg\r\nsub/b.jpg\r\n".encode("utf-16"),
+    "semicolons.csv": b"# from a spreadsheet\nname;path\nan ant, sitting;a.jpg\na bee;sub/b.jpg\n",
+    "one-column.csv": b"path\na.jpg\nsub/b.jpg\n",
     "tabs.tsv": b"path\tlabel\na.jpg\tant\nsub/b.jpg\tbee\n",
 }
 
@@ -219,7 +221,7 @@ REFUSED = {
     "no-mark.txt": ("a.jpg\n".encode("utf-16-le"), "has zero bytes"),
     "cut.txt": ("a.jpg".encode("utf-16")[:-1], "is no text"),
     "empty.csv": (b"", "no column `path`; it is empty"),
-    "other.csv": (b"file,label\na.jpg,ant\n", "no column `path`; its first line has file, label"),
+    "other.csv": (b"file,label\na.jpg,ant\n", "no column `path`; it has file, label"),
     "wide.csv": (",".join(f"c{n}" for n in range(500)).encode(), "c7, …"),
     "field.csv": (b"path\n" + b'"' + b"x" * 200_000, "field larger than"),
     "fake.parquet": (b"PAR1", "is not a Parquet file"),
