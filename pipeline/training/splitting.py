@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from pipeline import durable
 from pipeline.errors import RequestError
-from pipeline.training.labelled import SPLITS, Example, Split, labels_of, some
+from pipeline.training.examples import Example
+from pipeline.training.labelled import SPLITS, Split, labels_of, some
 
 Splits = Mapping[Split, tuple[Example, ...]]
 SPLITS_FILE = "splits.parquet"
@@ -22,15 +23,17 @@ SPLITS_FILE = "splits.parquet"
 def split(examples: Sequence[Example], *, validation: float, test: float, seed: int) -> tuple[Splits, tuple[str, ...]]:
     """Cut every class into the three splits by content hash and seed; also remarks on what is missing where.
 
-    Splits that the user fixed stay; where there are any in `test`, the others go to training and validation only.
-    Raises `RequestError` where a class cannot be learned.
+    Splits that the user fixed stay; where there are any in `test`, the others go to training and validation only. Where
+    every split is fixed but none is for validation, validation is cut out of training. Raises `RequestError` where a
+    class cannot be learned.
     """
-    fixed_test = any(example.split == "test" for example in examples)
-    fixed_validation = any(example.split == "validation" for example in examples)
+    fixed = Counter(example.split for example in examples)
+    cut_training = not fixed[None] and not fixed["validation"]
+    fixed_test, fixed_validation = bool(fixed["test"]) or cut_training, bool(fixed["validation"])
     cut: dict[Split, list[Example]] = {name: [] for name in SPLITS}
     classes: defaultdict[str, list[Example]] = defaultdict(list)
     for example in examples:
-        if example.split is None:
+        if example.split is None or (cut_training and example.split == "train"):
             classes[example.label].append(example)
         else:
             cut[example.split].append(example)
@@ -42,6 +45,9 @@ def split(examples: Sequence[Example], *, validation: float, test: float, seed: 
         cut["validation"] += ordered[for_test : for_test + for_validation]
         cut["train"] += ordered[for_test + for_validation :]
     remarks = _check_splits(labels_of(examples), cut)
+    if cut_training:
+        held_back = f"{len(cut['validation']):,} of {fixed['train']:,} training images"
+        remarks = (f"No image is fixed for validation: {held_back} are held back for it.", *remarks)
     return {name: tuple(sorted(members)) for name, members in cut.items()}, remarks
 
 

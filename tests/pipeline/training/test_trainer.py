@@ -18,7 +18,7 @@ from pipeline.events import Events
 from pipeline.images.decoding import open_image
 from pipeline.job import Options
 from pipeline.model import bundle as bundles
-from pipeline.training import evaluating, labelled, phases, splitting
+from pipeline.training import evaluating, examples, labelled, phases, splitting
 from pipeline.training.recipe import Recipe
 from pipeline.training.trainer import class_weights
 from tests.processes import ROOT, shardseer
@@ -59,7 +59,7 @@ def test_killed_at_epoch_3_and_resumed_gives_the_same_weights(few_digits: Path, 
     assert "Continuing after epoch 3." in resumed.stderr
     weights = [bundles.load(tmp_path / name).weights_sha256 for name in ("whole", "killed")]
     assert weights[0] == weights[1]
-    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == ["killed", "whole"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "whole"], "no lock, nothing unfinished"
 
 
 def test_a_seed_decides_the_weights(few_digits: Path, tmp_path: Path):
@@ -84,7 +84,14 @@ def test_a_finished_training_is_not_done_again_nor_overwritten(few_digits: Path,
 def test_a_bundle_has_figures_pictures_and_a_card(digits_bundle: Path):
     names = {path.name for path in digits_bundle.iterdir()}
     pictures = {"learning_curves.png", "confusion_matrix.png", "reliability.png"}
-    assert names == pictures | {"config.json", "model.safetensors", "metrics.json", "splits.parquet", "README.md"}
+    assert names == pictures | {
+        "config.json",
+        "model.safetensors",
+        "metrics.json",
+        "splits.parquet",
+        "README.md",
+        "SHA256SUMS",
+    }
     for name in pictures:
         with Image.open(digits_bundle / name) as image:
             assert min(image.size) > 300
@@ -148,9 +155,9 @@ def test_two_classes_get_one_logistic_output(few_digits: Path, tmp_path: Path):
 
 
 def test_rare_classes_weigh_more_from_three_to_one():
-    def examples(few: int) -> list[labelled.Example]:
+    def examples(few: int) -> list[examples.Example]:
         counted = {"often": 30, "rare": few}
-        return [labelled.Example("", label, "", 1, 1, True) for label, many in counted.items() for _ in range(many)]
+        return [examples.Example("", label, "", 1, 1, True) for label, many in counted.items() for _ in range(many)]
 
     labels = ("often", "rare")
     assert class_weights(examples(15), labels, Recipe()) is None
@@ -207,4 +214,4 @@ def test_training_sees_pictures_upright(tmp_path: Path):
     exif[0x0112] = 6
     picture.save(tmp_path / "turned.jpg", exif=exif)
     assert open_image((tmp_path / "turned.jpg").read_bytes()).size == (40, 20)
-    assert labelled.picture(str(tmp_path / "turned.jpg"), "RGB", 10_000).size == (20, 40)
+    assert examples.picture(str(tmp_path / "turned.jpg"), "RGB", 10_000).size == (20, 40)
