@@ -39,7 +39,10 @@ def draw(found: Explanation, target: Path, title: str) -> None:
 
 def _subtitle(found: Explanation) -> str:
     bundle = found.bundle
-    sure = f"{bundle.labels[found.explained]}: {found.probabilities[found.explained]:.1%}"
+    answer = int(found.probabilities.argmax())
+    sure = f"{bundle.labels[answer]}: {found.probabilities[answer]:.1%}"
+    if found.explained != answer:  # asked for by `--label`
+        sure += f", and {bundle.labels[found.explained]}, which is explained: {found.probabilities[found.explained]:.1%}"
     calibrated = f"calibrated, T = {bundle.temperature:g}" if bundle.temperature else "not calibrated"
     return f"{bundle.name} ({bundle.architecture}) says {sure} ({calibrated}). Read from top to bottom."
 
