@@ -5,6 +5,7 @@ in case on a file system that does not tell them apart are all seen through.
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline import storage
@@ -36,6 +37,15 @@ def check_outside(output: Path, source: str, what: str = "input") -> None:
         f"The output {output} lies inside the {what} {source}, so the next run would find it there. "
         f"Choose an output outside the {what}."
     )
+
+
+def check_none_inside(sources: Iterable[str], output: Path) -> None:
+    """Raise `RequestError` where one of the files that were found as inputs lies in `output`: links below lead there."""
+    found = ((source, storage.local_path(source)) for source in sources)
+    folders = {Path(local).parent: source for source, local in found if local is not None}
+    inside = next((source for folder, source in folders.items() if lies_inside(folder, output)), None)
+    if inside is not None:
+        raise RequestError(f"The input {inside} lies inside the output {output}. Choose another output.")
 
 
 def _identity(path: Path) -> Identity | None:

@@ -42,7 +42,7 @@ def _subtitle(found: Explanation) -> str:
     answer = int(found.probabilities.argmax())
     sure = f"{bundle.labels[answer]}: {found.probabilities[answer]:.1%}"
     if found.explained != answer:  # asked for by `--label`
-        sure += f", and {bundle.labels[found.explained]}, which is explained: {found.probabilities[found.explained]:.1%}"
+        sure += f", and of {bundle.labels[found.explained]}, explained here: {found.probabilities[found.explained]:.1%}"
     calibrated = f"calibrated, T = {bundle.temperature:g}" if bundle.temperature else "not calibrated"
     return f"{bundle.name} ({bundle.architecture}) says {sure} ({calibrated}). Read from top to bottom."
 

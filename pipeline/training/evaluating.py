@@ -14,6 +14,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from pipeline import schema, storage
+from pipeline.counting import counted
 from pipeline.errors import EngineError, RequestError, RunError
 from pipeline.job import Options
 from pipeline.model import devices, engines
@@ -120,10 +121,10 @@ def evaluate(
         raise RequestError(_none_left(bundle, len(items), which))
     left_out = int((~kept).sum())
     why = "they are not in its test split" if which == "test" else "the model was trained or validated with them"
-    remarks = [f"Left out, because {why}: {left_out:,} of {len(items):,} images."] if left_out else []
+    remarks = [f"Left out, because {why}: {left_out:,} of {counted(len(items), 'image')}."] if left_out else []
     classes = _classes([item.label for item in items], bundle.labels)[kept]
-    counted = Classified(found.predictions.filter(pa.array(kept)), found.logits[kept], found.engine)
-    return _figures(bundle, counted, classes, left_out, remarks)
+    unseen = Classified(found.predictions.filter(pa.array(kept)), found.logits[kept], found.engine)
+    return _figures(bundle, unseen, classes, left_out, remarks)
 
 
 def _none_left(bundle: Bundle, images: int, which: Which) -> str:
@@ -156,8 +157,8 @@ def _figures(bundle: Bundle, found: Classified, classes: Classes, left_out: int,
         more = "…" if len(missing) > SHOWN else ""
         remarks.append(f"There is no image of {', '.join(missing[:SHOWN])}{more}: no figure says anything about that.")
     if not readable.all():
-        causes = Counter(cause for cause in predictions["error"].to_pylist() if cause)
-        remarks.append(f"{int((~readable).sum())} images cannot be read; most often: {causes.most_common(1)[0][0]}.")
+        ((cause, _),) = Counter(cause for cause in predictions["error"].to_pylist() if cause).most_common(1)
+        remarks.append(f"{counted(int((~readable).sum()), 'image')} cannot be read; most often: {cause}.")
     predicted = _classes([label for label in predictions["label"].to_pylist() if label is not None], bundle.labels)
     before = to_probabilities(logits[readable], 1.0)
     after = to_probabilities(logits[readable], bundle.temperature or 1.0)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from pipeline import storage
+from pipeline.counting import counted
 from pipeline.errors import ErrorStage, ImageError, RequestError
 from pipeline.images.decoding import content_hash, in_mode, open_image, upright
 from pipeline.training.labelled import Labelled, Split, some
@@ -47,11 +48,12 @@ def read(items: Sequence[Labelled], max_pixels: int) -> LabelledImages:
     unreadable = tuple((item.path, found) for item, found in both if isinstance(found, str))
     remarks = []
     if unreadable:
-        causes = [f"{path} ({cause})" for path, cause in unreadable]
-        remarks.append(f"{len(unreadable)} of {len(items)} images cannot be read and are left out: {some(causes)}.")
+        causes = some([f"{path} ({cause})" for path, cause in unreadable])
+        remarks.append(f"{len(unreadable):,} of {counted(len(items), 'image')} cannot be read, so left out: {causes}.")
     once = _once(examples)
     if len(once) < len(examples):
-        remarks.append(f"{len(examples) - len(once)} images repeat the content of another one and are left out.")
+        repeated = counted(len(examples) - len(once), "image")
+        remarks.append(f"Left out, because the same content is there more than once: {repeated}.")
     if not once:
         raise RequestError(f"None of the {len(items)} images can be read; the first: {unreadable[0][1]}.")
     return LabelledImages(tuple(once), unreadable, tuple(remarks))

@@ -151,7 +151,7 @@ def _split_named(folder: str) -> Split | None:
 def _check_none_is_loose(root: str, loose: Sequence[_Found], *, alone: bool) -> None:
     """Raise `RequestError` for images that lie in no class's folder, and for folders that cannot be looked at."""
     for each in loose:
-        if each.entry.error is not None and (each.entry.is_folder or each.parts == ("",)):
+        if each.entry.error is not None and (each.entry.may_be_folder or each.parts == ("",)):
             raise RequestError(f"{each.entry.path} cannot be read: {each.entry.error}.")
     if not loose:
         return

@@ -20,6 +20,7 @@ from pipeline.job import Options
 from pipeline.model import bundle as bundles
 from pipeline.model import devices
 from pipeline.model.bundle import Bundle
+from pipeline.nesting import check_none_inside
 from pipeline.training import calibrating, evaluating, examples, labelled, plotting, splitting
 from pipeline.training.evaluating import Evaluation
 from pipeline.training.model_card import model_card
@@ -62,6 +63,7 @@ class Training:
         """Read every labelled image, cut the splits, and see whether there is anything to do. Raises `RequestError`."""
         devices.device_for(self._recipe.device)
         items = labelled.listed(self._source)
+        check_none_inside((item.path for item in items), self._output)
         images = examples.read(items, self._recipe.max_pixels)
         self._labels = labelled.labels_of(images.examples)
         recipe = self._recipe

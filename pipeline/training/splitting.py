@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import durable
+from pipeline.counting import counted
 from pipeline.errors import RequestError
 from pipeline.training.examples import Example
 from pipeline.training.labelled import SPLITS, Split, labels_of, some
@@ -46,8 +47,8 @@ def split(examples: Sequence[Example], *, validation: float, test: float, seed: 
         cut["train"] += ordered[for_test + for_validation :]
     remarks = _check_splits(labels_of(examples), cut)
     if cut_training:
-        held_back = f"{len(cut['validation']):,} of {fixed['train']:,} training images"
-        remarks = (f"No image is fixed for validation: {held_back} are held back for it.", *remarks)
+        held_back = f"{len(cut['validation']):,} of {counted(fixed['train'], 'training image')}"
+        remarks = (f"No image is fixed for validation; held back for it: {held_back}.", *remarks)
     return {name: tuple(sorted(members)) for name, members in cut.items()}, remarks
 
 
@@ -62,8 +63,9 @@ def _check_splits(labels: Sequence[str], cut: dict[Split, list[Example]]) -> tup
     counts = {name: Counter(example.label for example in members) for name, members in cut.items()}
     single = [label for label in labels if sum(count[label] for count in counts.values()) == 1]
     if single:
+        have = "has" if len(single) == 1 else "have"
         raise RequestError(
-            f"{some([repr(label) for label in single])} has one example only: nothing would be left to validate with. "
+            f"{some([repr(label) for label in single])} {have} one example only, so nothing is left to validate with. "
             "Add examples (ten or more), or remove the class."
         )
     untrained = [label for label in labels if not counts["train"][label]]
@@ -71,10 +73,12 @@ def _check_splits(labels: Sequence[str], cut: dict[Split, list[Example]]) -> tup
         raise RequestError(f"No training example is left for {some(untrained)}; add examples or change the split.")
     if not cut["validation"]:
         raise RequestError("There are no validation images; they say when to stop. Raise --validation above 0.")
+    absent = {name: [label for label in labels if not counts[name][label]] for name in SPLITS[1:] if cut[name]}
     return tuple(
-        f"The {name} split has no example of {some(missing)}: its figures say nothing about that class."
-        for name in SPLITS[1:]
-        if cut[name] and (missing := [label for label in labels if not counts[name][label]])
+        f"The {name} split has no example of {some(missing)}: its figures say nothing about "
+        f"{'that class' if len(missing) == 1 else 'those classes'}."
+        for name, missing in absent.items()
+        if missing
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 from pipeline import storage
 from pipeline.errors import RequestError
 from pipeline.job import Job
-from pipeline.nesting import check_outside, lies_inside
+from pipeline.nesting import check_none_inside, check_outside, lies_inside
 
 
 @pytest.fixture
@@ -76,3 +76,11 @@ def test_classify_refuses_outputs_inside_its_images_and_its_model(places: Path) 
         with pytest.raises(RequestError, match="the model "):
             Job.of(str(places / "in" / "deep"), str(places / output), model)
     Job.of(str(places / "in" / "deep"), str(places), model)  # an input inside an output is none of its files
+
+
+def test_what_is_found_through_links_may_not_lie_in_the_output(places: Path) -> None:
+    found = [f"{places}/in/a.png", f"{places}/in/to-out/x.png", "s3://bucket/x.png"]
+    check_none_inside(found, places / "in" / "deep")
+    check_none_inside(found, places / "new")
+    with pytest.raises(RequestError, match=r"in/to-out/x.png lies inside the output"):
+        check_none_inside(found, places / "out")

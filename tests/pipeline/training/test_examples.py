@@ -30,7 +30,7 @@ def test_unreadable_and_repeated_images_are_left_out_in_words(tmp_path: Path):
     remarks = " ".join(images.remarks)
     assert "2 of 5 images cannot be read" in remarks
     assert "not an image in a format that is read" in remarks
-    assert "1 images repeat the content" in remarks
+    assert "the same content is there more than once: 1 image." in remarks
 
 
 def test_equal_bytes_with_two_labels_are_refused(tmp_path: Path):

@@ -63,7 +63,7 @@ def test_where_every_split_is_fixed_validation_comes_out_of_training():
     splits, remarks = splitting.split(fixed, validation=0.2, test=0.5, seed=0)
     assert {name: len(members) for name, members in splits.items()} == {"train": 16, "validation": 4, "test": 6}
     assert {(each.label, each.path) for each in splits["test"]} == {(x, f"/{x}/{n}") for x in "ab" for n in range(3)}
-    assert remarks == ("No image is fixed for validation: 4 of 20 training images are held back for it.",)
+    assert remarks == ("No image is fixed for validation; held back for it: 4 of 20 training images.",)
     alone, _ = splitting.split([each for each in fixed if each.split == "train"], validation=0.2, test=0.5, seed=0)
     assert (len(alone["train"]), len(alone["validation"]), len(alone["test"])) == (16, 4, 0)
 

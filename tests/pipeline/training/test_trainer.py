@@ -69,6 +69,32 @@ def test_a_seed_decides_the_weights(few_digits: Path, tmp_path: Path):
     assert weights[0] == weights[1] != weights[2]
 
 
+def test_a_checkpoint_is_of_one_order_of_classes(few_digits: Path, tmp_path: Path):
+    """Killed, and started where the classes come in another order, a network would answer with the wrong names."""
+    examples_of = {"train": (examples.Example("/a", "1", "sha256:a", 4, 4, True),), "validation": (), "test": ()}
+    keys = {Recipe().key(examples_of, labels) for labels in (("1", "01"), ("01", "1"), ("01", "1"))}
+    assert len(keys) == 2
+    for label, name in (("0", "1"), ("1", "01"), ("2", "02"), ("3", "2")):
+        shutil.copytree(few_digits / label, tmp_path / "in" / name)
+    for seed in "12":
+        done = shardseer("train", tmp_path / "in", "-o", tmp_path / seed, "--epochs", "1", PYTHONHASHSEED=seed)
+        assert done.returncode == 0, done.stderr
+        assert bundles.load(tmp_path / seed).labels == ("01", "1", "02", "2")
+
+
+def test_fresh_replaces_a_bundle_and_nothing_else(few_digits: Path, tmp_path: Path):
+    for seed in (1, 2):
+        phases.train(str(few_digits), str(tmp_path / "b"), Recipe(epochs=1, seed=seed), fresh=seed == 2)
+        checked = subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=tmp_path / "b", check=False)
+        assert checked.returncode == 0
+    (tmp_path / "b" / "notes.txt").write_text("mine")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()}
+    with pytest.raises(RequestError, match=r"holds notes.txt, which .* does not replace it"):
+        phases.train(str(few_digits), str(tmp_path / "b"), Recipe(epochs=1), fresh=True)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
 def test_a_finished_training_is_not_done_again_nor_overwritten(few_digits: Path, tmp_path: Path):
     train(few_digits, tmp_path / "b")
     before = (tmp_path / "b" / bundles.WEIGHTS).stat().st_mtime_ns
