@@ -7,7 +7,6 @@ shown there (progress, the closing artifact) is shown if it can be, and the file
 
 import contextvars
 import threading
-from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -16,6 +15,7 @@ from prefect.artifacts import create_markdown_artifact, create_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
+from flows.artifacts import if_possible
 from flows.phases import Run
 from pipeline.counting import counted
 from pipeline.errors import RequestError, RunError
@@ -87,16 +87,7 @@ def report(run: Run) -> Summary:
 
 def _show(text: str, description: str | None = None) -> None:
     """Show Markdown beside the flow run."""
-    _if_possible(create_markdown_artifact, text, key="classification", description=description)
-
-
-def _if_possible(show: Callable[..., Any], *what: Any, **named: Any) -> Any:
-    """Show something in Prefect; where that fails, the log says so and the run goes on."""
-    try:
-        return show(*what, **named)
-    except Exception as error:  # noqa: BLE001 – nothing but Prefect is called here, and no row depends on it
-        get_run_logger().warning("Prefect could not be reached (%s: %s); the run goes on.", type(error).__name__, error)
-        return None
+    if_possible(create_markdown_artifact, text, key="classification", description=description)
 
 
 class _PrefectEvents(Events):
@@ -134,7 +125,7 @@ class _PrefectEvents(Events):
         while not self._ended.is_set() or shown != self._now:
             if shown != self._now:
                 shown = done, total = self._now
-                artifact = _if_possible(_advance, artifact, 100 * done / max(total, 1), total) or artifact
+                artifact = if_possible(_advance, artifact, 100 * done / max(total, 1), total) or artifact
             self._ended.wait(PROGRESS_EVERY)
 
 

@@ -10,6 +10,7 @@ from flows.exit_codes import exit_codes
 from flows.options import AsFlow, Model, options_from
 from flows.prefect_api import api_is_configured, no_telemetry
 from flows.terminal import TerminalEvents, message, out
+from pipeline import storage
 from pipeline.errors import RequestError
 from pipeline.job import Options
 from pipeline.training.recipe import Recipe
@@ -58,15 +59,26 @@ def train(
 
         message("No Prefect API is configured: running directly (--prefect runs it as a flow).")
         found = phases.train(labelled, output, recipe, events=TerminalEvents(), fresh=fresh)
+    if found is None and as_json:  # it was done before
+        from pipeline.training import evaluation_files
+
+        found = evaluation_files.stored_with(output)
     _close(found, as_json)
 
 
+def _check_named(**given: str | None) -> None:
+    """Refuse what is given but empty, as by a shell's variable that is not set: it would be the current folder."""
+    for name, value in given.items():
+        if value is not None and not value.strip():
+            raise RequestError(f"{name.replace('_', '-')} is empty. Is a variable not set?")
+
+
 def _close(found: "Evaluation | None", as_json: bool) -> None:
-    """Show the figures; None is a training that had ended before."""
+    """Show the figures; none are an empty object."""
     from flows.model_tables import show_evaluation
 
     if as_json:
-        print("null" if found is None else found.model_dump_json(indent=1))
+        print("{}" if found is None else found.model_dump_json(indent=1))
     elif found is not None:
         show_evaluation(found)
 
@@ -82,23 +94,26 @@ def evaluate(
     ] = "unseen",
     options: Options,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A folder for metrics.json and the pictures.")
+        str | None, typer.Option("--output", "-o", help="A folder for metrics.json and the pictures.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say how good a bundle is on LABELLED images, and how far its confidence can be believed."""
-    from pipeline import durable
     from pipeline.model import resolving
-    from pipeline.training import evaluating, plotting
+    from pipeline.training import evaluating, evaluation_files
     from pipeline.training import labelled as labelling
 
-    found = evaluating.evaluate(resolving.resolve(bundle), labelling.listed(labelled), which=split, options=options)
-    if output is not None:
-        durable.make_folder(output.absolute())
-        durable.write_text(output / "metrics.json", found.model_dump_json(indent=1))
-        plotting.confusion_matrix(found, output / "confusion_matrix.png")
-        plotting.reliability_diagram(found, output / "reliability.png")
-        message(f"Figures and pictures: {output}")
+    _check_named(BUNDLE=bundle, LABELLED=labelled, __output=output)
+    model = resolving.resolve(bundle)
+    labelling.check_source(labelled)
+    folder = None if output is None else evaluation_files.folder_for(output, model, labelled)
+    items = labelling.listed(labelled)
+    for remark in labelling.said_of_splits(labelled, items):
+        message(remark)
+    found = evaluating.evaluate(model, items, which=split, options=options)
+    if folder is not None:
+        evaluation_files.write(found, folder)
+        message(f"Figures and pictures: {folder}")
     _close(found, as_json)
 
 
@@ -108,24 +123,23 @@ def explain(
     *,
     model: Model = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The PNG to write. Default: NAME.explained.png, here.")
+        str | None, typer.Option("--output", "-o", help="The PNG to write. Default: NAME.explained.png, here.")
     ] = None,
     label: Annotated[str | None, typer.Option(help="The class to explain. Default: the most probable one.")] = None,
     options: Options,
 ) -> None:
     """Draw what the network sees in IMAGE, from the pixels to the answer, with a heat map of what spoke for it."""
-    from pipeline.explain import drawing, explaining
+    from pipeline.explain import drawing, explaining, picture_file
     from pipeline.model import resolving
 
+    _check_named(IMAGE=image, __model=model, __output=output)
     bundle = resolving.resolve(model)
-    target = output or Path(f"{Path(image).stem}.explained.png")
-    if not target.absolute().parent.is_dir():
-        raise RequestError(f"--output {target}: there is no folder {target.absolute().parent}.")
+    target = picture_file.target_for(output, image, bundle)
     found = explaining.explain(bundle, explaining.pixels_of(bundle, image, options.max_pixels), label)
-    drawing.draw(found, target, title=Path(image).name)
+    drawing.draw(found, target, title=storage.as_text(Path(storage.local_path(image) or image).name))
     for place in found.probabilities.argsort()[::-1][:5]:
         out.print(f"{found.probabilities[place]:.3f}  {bundle.labels[place]}", highlight=False, markup=False)
-    message(f"Picture: {target}")
+    message(f"Picture: {storage.as_text(str(target))}")
 
 
 def describe(
@@ -137,5 +151,6 @@ def describe(
     from pipeline.explain import describing
     from pipeline.model import resolving
 
+    _check_named(MODEL=model)
     bundle = resolving.resolve(model)
     show_layers(bundle, describing.describe(bundle, depth))

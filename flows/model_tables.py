@@ -10,6 +10,7 @@ from pipeline.training.evaluating import Evaluation
 from pipeline.training.model_card import share
 
 SHOWN_MISTAKES = 5
+SIMILAR = 1.1  # up to how many times as many are about as many
 
 
 def show_evaluation(found: Evaluation) -> None:
@@ -27,9 +28,9 @@ def show_evaluation(found: Evaluation) -> None:
         out.print(f"  {count} × {label} taken for {answer}", highlight=False, markup=False)
     answered = f", {found.coverage:.1%} answered" if found.abstained else ""
     out.print(f"accuracy           {found.accuracy:.4f}{answered}", highlight=False)
+    fitted = "" if found.temperature == 1 else f" ({found.calibration_error_before:.4f} at 1)"
     out.print(
-        f"calibration error  {found.calibration_error_after:.4f} at temperature {found.temperature:g} "
-        f"({found.calibration_error_before:.4f} at 1)",
+        f"calibration error  {found.calibration_error_after:.4f} at temperature {found.temperature:g}{fitted}",
         highlight=False,
     )
 
@@ -66,7 +67,21 @@ def show_layers(bundle: Bundle, found: Description) -> None:
     table.add_section()
     table.add_row("all", "", f"{found.outputs}", f"{found.parameters:,}", f"{found.multiply_adds:,}", "100.0%")
     hidden, parameters, products = found.mlp
-    times = parameters / found.parameters
     table.add_row(f"MLP, {hidden:,} hidden", "", f"{found.outputs}", f"{parameters:,}", f"{products:,}", "")
     out.print(table)
-    out.print(f"The MLP has {times:.2g} times the parameters: it shares no weights between places.", highlight=False)
+    out.print(mlp_sentence(found), highlight=False)
+
+
+def mlp_sentence(found: Description) -> str:
+    """How the MLP's parameters compare with the network's, and why."""
+    hidden, parameters, _ = found.mlp
+    times = parameters / max(found.parameters, 1)
+    if times >= SIMILAR:
+        many = f"{times:,.0f}" if times >= 10 else f"{times:.2g}"
+        return f"The MLP has {many} times the parameters: it shares no weights between places."
+    few = "about as many parameters as the network" if times > 1 / SIMILAR else f"{_percent(times)} of the parameters"
+    return f"The MLP has {few}, although it shares no weights between places: it is one hidden layer of {hidden:,}."
+
+
+def _percent(part: float) -> str:
+    return f"{part:.0%}" if part >= 0.01 else "less than 1%"

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline import storage
 from pipeline.errors import RequestError
+from pipeline.nesting import check_outside
 
 Workers = Literal["auto", "ray", "inline"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -143,14 +144,9 @@ class Job(BaseModel):
                 f"Python takes file names for {sys.getfilesystemencoding()} here, Parquet's readers for UTF-8: they "
                 f"would not agree on {target}. Set PYTHONUTF8=1, or a UTF-8 locale."
             )
-        local_source = storage.local_path(source)
-        if local_source is not None and Path(local_source).is_dir():
-            real_source, real_target = Path(local_source).resolve(), target.resolve()
-            if real_target.is_relative_to(real_source):
-                raise RequestError(
-                    f"The output {target} lies inside the input {source}, so the next run would list it. "
-                    "Choose an output outside the input."
-                )
+        check_outside(target, source)
+        if model is not None:
+            check_outside(target, storage.absolute(model), "model")
         return cls(images=source, output=target, model=model, options=chosen)
 
     def key(self, model_key: str) -> str:

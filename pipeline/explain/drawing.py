@@ -12,6 +12,7 @@ from pipeline.explain.explaining import Array, Explanation, Maps
 from pipeline.images.preprocessing import Pixels
 from pipeline.training.plotting import figure, styled, write
 
+DRAWN_BY = "shardseer explain"
 SHOWN_CLASSES = 5
 TILES = 12  # maps side by side
 NUMBERED = 10  # pixels a side up to which every pixel's value is written on it
@@ -33,12 +34,15 @@ def draw(found: Explanation, target: Path, title: str) -> None:
         for number, (name, text, tiles, colours) in enumerate(rows):
             top = height - head - 0.45 - ROW * number
             _row(made, top, name, text, tiles, colours)
-        write(made, target, dpi=110)
+        write(made, target, dpi=110, drawn_by=DRAWN_BY)
 
 
 def _subtitle(found: Explanation) -> str:
     bundle = found.bundle
-    sure = f"{bundle.labels[found.explained]}: {found.probabilities[found.explained]:.1%}"
+    answer = int(found.probabilities.argmax())
+    sure = f"{bundle.labels[answer]}: {found.probabilities[answer]:.1%}"
+    if found.explained != answer:  # asked for by `--label`
+        sure += f", and of {bundle.labels[found.explained]}, explained here: {found.probabilities[found.explained]:.1%}"
     calibrated = f"calibrated, T = {bundle.temperature:g}" if bundle.temperature else "not calibrated"
     return f"{bundle.name} ({bundle.architecture}) says {sure} ({calibrated}). Read from top to bottom."
 

@@ -13,7 +13,7 @@ from pipeline.errors import ImageError, RunError
 from pipeline.images.decoding import decode, open_image
 from pipeline.images.preprocessing import Preprocessing
 from pipeline.training.determinism import seed_all
-from pipeline.training.labelled import Example, picture
+from pipeline.training.examples import Example, picture
 from pipeline.training.recipe import AUGMENT, Recipe
 
 KEPT_BYTES = 1 << 30  # of decoded pictures: what fits is decoded once, otherwise every epoch in worker processes

@@ -14,6 +14,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from pipeline import schema, storage
+from pipeline.counting import counted
 from pipeline.errors import EngineError, RequestError, RunError
 from pipeline.job import Options
 from pipeline.model import devices, engines
@@ -117,15 +118,26 @@ def evaluate(
     chosen = _chosen(bundle, found.predictions["content_hash"].to_pylist(), which)
     kept = np.array(chosen)
     if not kept.any():
-        raise RequestError(
-            f"Every one of these {len(items)} images was used to train or validate {bundle.name}: figures from them "
-            "would flatter it. Give other images, or --split all to count them anyway."
-        )
+        raise RequestError(_none_left(bundle, len(items), which))
     left_out = int((~kept).sum())
-    remarks = [f"{left_out} images that the model was trained or validated with are left out."] if left_out else []
+    why = "they are not in its test split" if which == "test" else "the model was trained or validated with them"
+    remarks = [f"Left out, because {why}: {left_out:,} of {counted(len(items), 'image')}."] if left_out else []
     classes = _classes([item.label for item in items], bundle.labels)[kept]
-    counted = Classified(found.predictions.filter(pa.array(kept)), found.logits[kept], found.engine)
-    return _figures(bundle, counted, classes, left_out, remarks)
+    unseen = Classified(found.predictions.filter(pa.array(kept)), found.logits[kept], found.engine)
+    return _figures(bundle, unseen, classes, left_out, remarks)
+
+
+def _none_left(bundle: Bundle, images: int, which: Which) -> str:
+    """Why none of the images that were given is counted."""
+    if which == "test":
+        return (
+            f"None of these {images:,} images is in the test split of {bundle.name}. Give those that it was made "
+            "from, or choose --split unseen."
+        )
+    return (
+        f"Every one of these {images:,} images was used to train or validate {bundle.name}: figures from them "
+        "would flatter it. Give other images, or --split all to count them anyway."
+    )
 
 
 def _classes(names: Sequence[str], labels: Sequence[str]) -> Classes:
@@ -143,10 +155,10 @@ def _figures(bundle: Bundle, found: Classified, classes: Classes, left_out: int,
     missing = [label for number, label in enumerate(bundle.labels) if number not in classes[readable]]
     if missing:
         more = "…" if len(missing) > SHOWN else ""
-        remarks.append(f"There is no image of {', '.join(missing[:SHOWN])}{more}: the figures say nothing about it.")
+        remarks.append(f"There is no image of {', '.join(missing[:SHOWN])}{more}: no figure says anything about that.")
     if not readable.all():
-        causes = Counter(cause for cause in predictions["error"].to_pylist() if cause)
-        remarks.append(f"{int((~readable).sum())} images cannot be read; most often: {causes.most_common(1)[0][0]}.")
+        ((cause, _),) = Counter(cause for cause in predictions["error"].to_pylist() if cause).most_common(1)
+        remarks.append(f"{counted(int((~readable).sum()), 'image')} cannot be read; most often: {cause}.")
     predicted = _classes([label for label in predictions["label"].to_pylist() if label is not None], bundle.labels)
     before = to_probabilities(logits[readable], 1.0)
     after = to_probabilities(logits[readable], bundle.temperature or 1.0)

@@ -1,31 +1,32 @@
-"""A labelled directory → examples with a content hash, and splits that share no content.
+"""A labelled directory or table → every path with its label, and the split it is in where that is fixed.
 
-Labelled means: a folder per class, or a CSV or Parquet table of `path` and `label` (and `split`, where the user fixes
-it). Bytes are read, hashed and decoded as they are when classifying; whatever is wrong becomes a sentence.
+Labelled means: a folder per class; folders `train`, `val`, `test` with a folder per class in each; or a CSV or Parquet
+table of `path` and `label` (and `split`). Nothing is read but names.
 """
 
-import csv
-from collections import Counter, defaultdict
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, NamedTuple
-
-import pyarrow as pa
-import pyarrow.parquet as pq
-from PIL import Image
+from typing import Literal, NamedTuple, Protocol
 
 from pipeline import storage
-from pipeline.errors import ErrorStage, ImageError, RequestError
-from pipeline.images.decoding import content_hash, in_mode, open_image, upright
+from pipeline.errors import RequestError
 from pipeline.images.listing import Listing
 from pipeline.job import Options
+from pipeline.training import tables
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-TABLES = (".csv", ".parquet")
+SPLIT_FOLDERS: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+}
 SHOWN = 3  # examples named in a sentence
-GREY_MODES = ("1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L")
 
 
 class Labelled(NamedTuple):
@@ -36,28 +37,25 @@ class Labelled(NamedTuple):
     split: Split | None = None
 
 
-class Example(NamedTuple):
-    """A labelled image that can be read: `width` and `height` as stored, `grey` if it has no colour channels."""
+class HasLabel(Protocol):
+    """Whatever belongs to a class."""
 
-    path: str
-    label: str
-    content_hash: str
-    width: int
-    height: int
-    grey: bool
-    split: Split | None = None
+    @property
+    def label(self) -> str:
+        """The name of the class."""
 
 
-class LabelledImages(NamedTuple):
-    """What a labelled directory holds: each content once. `remarks` are sentences on what was left out."""
+class _Found(NamedTuple):
+    """A file found in a labelled directory, and its name below that: the folders, and its own name."""
 
-    examples: tuple[Example, ...]
-    unreadable: tuple[tuple[str, str], ...]  # path and cause
-    remarks: tuple[str, ...]
+    entry: storage.Entry
+    parts: tuple[str, ...]
 
 
 def check_source(source: str) -> None:
     """See that a labelled directory or table exists. Raises `RequestError`."""
+    if not source.strip():
+        raise RequestError("LABELLED is empty: name the folder, or the table, of labelled images.")
     local = storage.local_path(storage.absolute(source))
     if local is not None and not Path(local).exists():
         raise RequestError(f"The labelled images {source} do not exist.")
@@ -66,9 +64,8 @@ def check_source(source: str) -> None:
 def listed(source: str) -> list[Labelled]:
     """Every path of a labelled directory or table with its label, sorted by path. Raises `RequestError`."""
     check_source(source)
-    place = storage.absolute(source)
-    local = storage.local_path(place)
-    found = _from_table(Path(local)) if local is not None and Path(local).is_file() else _from_folders(place)
+    table = _table(source)
+    found = _from_folders(storage.absolute(source)) if table is None else _from_table(table)
     if not found:
         raise RequestError(
             f"There is no labelled image in {source}: make a folder per class, or a table of path,label."
@@ -79,141 +76,106 @@ def listed(source: str) -> list[Labelled]:
     return sorted(found)
 
 
-def labels_of(items: Iterable[Labelled | Example]) -> tuple[str, ...]:
-    """The classes, sorted; as numbers where all are numbers."""
+def labels_of(items: Iterable[HasLabel]) -> tuple[str, ...]:
+    """The classes in the order in which a network has them: sorted; as numbers where all are numbers.
+
+    The order is total: `1`, `01` and `001` are three classes, whose order is that of their names.
+    """
     names = {item.label for item in items}
-    return tuple(sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names))
+    return tuple(sorted(names, key=_as_number) if all(map(str.isdecimal, names)) else sorted(names))
+
+
+def _as_number(name: str) -> tuple[int, str, str]:
+    """What sorts numerals of any length and script by value, and those of equal value by name."""
+    digits = "".join(str(unicodedata.decimal(each)) for each in name).lstrip("0")
+    return len(digits), digits, name
+
+
+def said_of_splits(source: str, items: Sequence[Labelled]) -> tuple[str, ...]:
+    """A sentence on folders that are named like splits: whether they were taken for splits or for classes."""
+    if _table(source) is not None:
+        return ()
+    if any(item.split for item in items):
+        counts = Counter(item.split for item in items)
+        sizes = ", ".join(f"{counts[name]:,} {name}" for name in SPLITS)
+        return (f"The top folders of {source} are taken for splits, not for classes; images: {sizes}.",)
+    names = labels_of(items)
+    if not _are_split_names(names):
+        return ()
+    return (
+        f"The folders {', '.join(names)} of {source} are taken for classes, although they are named like splits: for "
+        "splits, each of them must hold a folder per class.",
+    )
+
+
+def _table(source: str) -> Path | None:
+    """The file that a table of labels is; None for a labelled directory."""
+    local = storage.local_path(storage.absolute(source))
+    return Path(local) if local is not None and Path(local).is_file() else None
 
 
 def _from_folders(root: str) -> list[Labelled]:
-    found, loose = [], []
-    for entry in Listing(root, Options()):
-        below = entry.path.removeprefix(root).lstrip("/")
-        if "/" in below:
-            found.append(Labelled(entry.path, below.split("/", 1)[0]))
-        else:
-            loose.append(below or entry.path)
-    if loose and not found:
+    found = [
+        _Found(entry, tuple(storage.as_text(storage.below(entry.path, root) or "").split("/")))
+        for entry in Listing(root, Options())
+    ]
+    in_splits = _are_splits(found)
+    depth = 2 if in_splits else 1  # folders above an image, the last of which is its class
+    loose = [each for each in found if len(each.parts) <= depth]
+    _check_none_is_loose(root, loose, alone=len(loose) == len(found))
+    return [
+        Labelled(each.entry.path, each.parts[depth - 1], _split_named(each.parts[0]) if in_splits else None)
+        for each in found
+    ]
+
+
+def _are_splits(found: Sequence[_Found]) -> bool:
+    """Whether the top folders are splits: all are named so, one is for training, and each has folders in it.
+
+    A folder `train` alone proves nothing: a train is also a vehicle.
+    """
+    tops = {each.parts[0] for each in found if len(each.parts) > 1}
+    nested = {each.parts[0] for each in found if len(each.parts) > 2}
+    return _are_split_names(tops) and tops == nested
+
+
+def _are_split_names(names: Iterable[str]) -> bool:
+    splits = {_split_named(name) for name in names}
+    return "train" in splits and None not in splits
+
+
+def _split_named(folder: str) -> Split | None:
+    return SPLIT_FOLDERS.get(folder.casefold())
+
+
+def _check_none_is_loose(root: str, loose: Sequence[_Found], *, alone: bool) -> None:
+    """Raise `RequestError` for images that lie in no class's folder, and for folders that cannot be looked at."""
+    for each in loose:
+        if each.entry.error is not None and (each.entry.may_be_folder or each.parts == ("",)):
+            raise RequestError(f"{each.entry.path} cannot be read: {each.entry.error}.")
+    if not loose:
+        return
+    if alone:
         raise RequestError(
             f"{root} has images but no folders, so there are no labels: put the images of each class into a folder "
             "named after it, or give a CSV or Parquet table with the columns path and label."
         )
-    if loose:
-        raise RequestError(f"{some(loose)} in {root} lie outside the class folders: move them into one, or away.")
-    return found
+    names = ["/".join(each.parts) for each in loose]
+    raise RequestError(f"{some(names)} in {root} lie outside the class folders: move them into one, or away.")
 
 
 def _from_table(file: Path) -> list[Labelled]:
-    suffix = file.suffix.lower()
-    if suffix not in TABLES:
-        raise RequestError(f"{file} is neither a folder nor a table: give a folder per class, or .csv or .parquet.")
-    rows = _csv_rows(file) if suffix == ".csv" else _parquet_rows(file)
     found = []
-    for number, (path, label, split) in enumerate(rows, start=2 if suffix == ".csv" else 1):
-        if not path or not label:
-            raise RequestError(f"{file}, row {number}: the {'label' if path else 'path'} is empty.")
-        if split and split not in SPLITS:
-            raise RequestError(f"{file}, row {number}: split is {split!r}; use {', '.join(SPLITS)} or leave it empty.")
-        fixed = next((name for name in SPLITS if name == split), None)
-        found.append(Labelled(storage.absolute(path, file.parent), label, fixed))
+    for row in tables.rows(file):
+        if not row.path or not row.label:
+            raise RequestError(f"{file}, row {row.number}: the {'label' if row.path else 'path'} is empty.")
+        fixed = next((name for name in SPLITS if name == row.split), None)
+        if row.split and fixed is None:
+            raise RequestError(
+                f"{file}, row {row.number}: split is {row.split!r}; use {', '.join(SPLITS)} or leave it empty."
+            )
+        found.append(Labelled(storage.absolute(row.path, file.parent), row.label, fixed))
     return found
-
-
-def _csv_rows(file: Path) -> list[tuple[str, str, str]]:
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.DictReader(lines)
-            _check_columns(file, reader.fieldnames or ())
-            return [
-                ((row["path"] or "").strip(), (row["label"] or "").strip(), (row.get("split") or "").strip())
-                for row in reader
-            ]
-    except UnicodeDecodeError as error:
-        raise RequestError(f"{file} is not UTF-8: {error}") from None
-
-
-def _parquet_rows(file: Path) -> list[tuple[str, str, str]]:
-    try:
-        table = pq.ParquetFile(file).read()
-    except pa.ArrowInvalid as error:
-        raise RequestError(f"{file} is not a Parquet file: {error}") from None
-    _check_columns(file, table.column_names)
-    columns = [table[name].to_pylist() for name in ("path", "label")]
-    columns.append(table["split"].to_pylist() if "split" in table.column_names else [None] * table.num_rows)
-    return [tuple("" if value is None else str(value) for value in row) for row in zip(*columns, strict=True)]  # type: ignore[misc]
-
-
-def _check_columns(file: Path, names: Sequence[str]) -> None:
-    missing = [name for name in ("path", "label") if name not in names]
-    if missing:
-        raise RequestError(f"{file} has no column {' and no column '.join(missing)}; it has {', '.join(names)}.")
-
-
-def read(items: Sequence[Labelled], max_pixels: int) -> LabelledImages:
-    """Read and decode every image once. Raises `RequestError` where labels contradict each other."""
-    with ThreadPoolExecutor() as pool:
-        examined = list(pool.map(lambda item: _examined(item, max_pixels), items))
-    examples = [found for found in examined if isinstance(found, Example)]
-    both = zip(items, examined, strict=True)
-    unreadable = tuple((item.path, found) for item, found in both if isinstance(found, str))
-    remarks = []
-    if unreadable:
-        causes = [f"{path} ({cause})" for path, cause in unreadable]
-        remarks.append(f"{len(unreadable)} of {len(items)} images cannot be read and are left out: {some(causes)}.")
-    once = _once(examples)
-    if len(once) < len(examples):
-        remarks.append(f"{len(examples) - len(once)} images repeat the content of another one and are left out.")
-    if not once:
-        raise RequestError(f"None of the {len(items)} images can be read; the first: {unreadable[0][1]}.")
-    return LabelledImages(tuple(once), unreadable, tuple(remarks))
-
-
-def picture(path: str, mode: str, max_pixels: int, expected_hash: str | None = None) -> Image.Image:
-    """An image upright and in `mode`, as decoding makes it before the crop. Raises `ImageError`, `OSError`."""
-    data = storage.read(path).data
-    if expected_hash is not None and content_hash(data) != expected_hash:
-        raise ImageError(ErrorStage.READ, "its content changed since training began")
-    image = open_image(data)
-    if image.width * image.height > max_pixels:
-        raise ImageError(
-            ErrorStage.DECODE, f"{image.width}×{image.height} pixels are more than the {max_pixels} allowed"
-        )
-    try:
-        image.load()
-        return in_mode(upright(image), mode)
-    except Exception as error:  # as in decoding: all the image's own
-        raise ImageError(ErrorStage.DECODE, storage.cause(error)) from error
-
-
-def _examined(item: Labelled, max_pixels: int) -> Example | str:
-    """The example, or why it cannot be read."""
-    try:
-        data = storage.read(item.path).data
-        image = open_image(data)
-        if image.width * image.height > max_pixels:
-            return f"{image.width}×{image.height} pixels are more than the {max_pixels} allowed"
-        image.load()
-    except ImageError as error:
-        return error.reason
-    except Exception as error:  # noqa: BLE001  as in decoding: whatever a parser raises is the image's own
-        return storage.cause(error)
-    grey = image.mode in GREY_MODES
-    return Example(item.path, item.label, content_hash(data), image.width, image.height, grey, item.split)
-
-
-def _once(examples: Sequence[Example]) -> list[Example]:
-    """Each content once. Raises `RequestError` where equal bytes have two labels, or lie in two fixed splits."""
-    same: defaultdict[str, list[Example]] = defaultdict(list)
-    for example in examples:
-        same[example.content_hash].append(example)
-    for what in ("label", "split"):
-        contradictory = [group for group in same.values() if len({getattr(example, what) for example in group}) > 1]
-        if contradictory:
-            pairs = [
-                " = ".join(f"{each.path} ({getattr(each, what)})" for each in group[:2]) for group in contradictory
-            ]
-            raise RequestError(f"The same bytes have more than one {what}: {some(pairs)}. Keep one of each.")
-    return [group[0] for group in same.values()]
 
 
 def some(names: Sequence[str]) -> str:

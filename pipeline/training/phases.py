@@ -4,7 +4,6 @@ Everything is made in `BUNDLE.unfinished/`; one rename makes the bundle appear, 
 command continues after the last finished epoch.
 """
 
-import fcntl
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,20 +20,14 @@ from pipeline.job import Options
 from pipeline.model import bundle as bundles
 from pipeline.model import devices
 from pipeline.model.bundle import Bundle
-from pipeline.training import calibrating, evaluating, labelled, plotting, splitting
+from pipeline.nesting import check_none_inside
+from pipeline.training import calibrating, evaluating, examples, labelled, plotting, splitting
 from pipeline.training.evaluating import Evaluation
 from pipeline.training.model_card import model_card
 from pipeline.training.recipe import Recipe, build
 from pipeline.training.splitting import Splits
 from pipeline.training.trainer import Fitted, Trainer
-
-METRICS, CARD, CURVES, CONFUSION, RELIABILITY = (
-    "metrics.json",
-    "README.md",
-    "learning_curves.png",
-    "confusion_matrix.png",
-    "reliability.png",
-)
+from pipeline.training.workspace import CARD, CONFUSION, CURVES, METRICS, RELIABILITY, Workspace
 
 
 class Training:
@@ -44,12 +37,10 @@ class Training:
         self, source: str, output: str, recipe: Recipe, *, events: Events = Events(), fresh: bool = False
     ) -> None:
         """`source` is the labelled directory or table, `output` the bundle folder to be. Raises `RequestError`."""
-        if storage.is_uri(output):
-            raise RequestError(f"The bundle must be a local folder, not {output}.")
+        labelled.check_source(source)
         self._source = source
-        self._output = Path(storage.absolute(output))
-        self._scratch = self._output.with_name(f"{self._output.name}.unfinished")
-        self._made = self._scratch / self._output.name
+        self._workspace = Workspace(output, source, recipe.weights, fresh=fresh)
+        self._output, self._made = self._workspace.output, self._workspace.made
         self._recipe = recipe
         self._events = events
         self._fresh = fresh
@@ -63,27 +54,23 @@ class Training:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the bundle's place: two trainings of one bundle do not meet. Raises `RequestError` where one runs."""
+        """Hold the bundle's place: two trainings of one bundle do not meet. Raises `RequestError`, see `Workspace`."""
         _check_libraries()
-        labelled.check_source(self._source)  # before anything is written
-        durable.make_folder(self._output.parent)
-        with self._output.with_name(f".{self._output.name}.lock").open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RequestError(f"Another training writes {self._output}; wait for it to end.") from None
+        with self._workspace.held():
             yield
 
     def read(self) -> None:
         """Read every labelled image, cut the splits, and see whether there is anything to do. Raises `RequestError`."""
         devices.device_for(self._recipe.device)
-        images = labelled.read(labelled.listed(self._source), self._recipe.max_pixels)
+        items = labelled.listed(self._source)
+        check_none_inside((item.path for item in items), self._output)
+        images = examples.read(items, self._recipe.max_pixels)
         self._labels = labelled.labels_of(images.examples)
         recipe = self._recipe
         self._splits, missing = splitting.split(
             images.examples, validation=recipe.validation, test=recipe.test, seed=recipe.seed
         )
-        self._remarks = [*images.remarks, *missing]
+        self._remarks = [*labelled.said_of_splits(self._source, items), *images.remarks, *missing]
         for remark in self._remarks:
             self._events.message(remark)
         sizes = ", ".join(f"{len(members):,} {name}" for name, members in self._splits.items())
@@ -94,15 +81,15 @@ class Training:
     def is_done(self) -> bool:
         """Whether this very training was finished before. Raises `RequestError` where something else is in the way."""
         if self._fresh:
-            durable.remove(self._scratch)
+            self._workspace.clear()
             return False
         if not self._output.exists():
             return False
         try:
-            stored = json.loads((self._output / METRICS).read_text(encoding="utf-8"))["training"]
-        except (OSError, ValueError, KeyError):
+            key = json.loads((self._output / METRICS).read_text(encoding="utf-8"))["training"]["key"]
+        except (OSError, ValueError, KeyError, TypeError):
             raise RequestError(f"{self._output} exists and is no bundle of shardseer train; choose another.") from None
-        if stored["key"] == self._recipe.key(self._splits):
+        if key == self._key():
             self._events.message(
                 f"{self._output} was trained with these images and settings already; --fresh trains it again."
             )
@@ -111,11 +98,14 @@ class Training:
             f"{self._output} is a bundle of other images or settings; choose another output, or --fresh to replace it."
         )
 
+    def _key(self) -> str:
+        return self._recipe.key(self._splits, self._labels)
+
     def fit(self) -> None:
         """Train, or continue; then fit the temperature on the validation split and save the bundle."""
         net, preprocessing = build(self._recipe, self._labels, self._splits["train"])
         self._parameters = sum(each.numel() for each in net.parameters())
-        durable.make_folder(self._scratch)
+        self._workspace.begin()
         trainer = Trainer(
             net,
             preprocessing,
@@ -126,8 +116,8 @@ class Training:
         )
         shape = f"{preprocessing.width}×{preprocessing.height}×{preprocessing.channels}"
         self._events.message(f"Training {counted(self._parameters, 'parameter')} on {shape}.")
-        self._fitted = trainer.fit(self._scratch / "checkpoint.pt", self._recipe.key(self._splits), self._events)
-        durable.remove(self._made)
+        self._fitted = trainer.fit(self._workspace.checkpoint, self._key(), self._events)
+        self._workspace.clear_made()
         bundles.save(trainer.net, self._made, self._labels)
         temperature = self._fit_temperature(bundles.load(self._made))
         bundles.save(trainer.net, self._made, self._labels, temperature=temperature)
@@ -162,12 +152,8 @@ class Training:
         )
         durable.write_text(self._made / CARD, card)
         durable.write_text(self._made / METRICS, json.dumps(self._metrics(), indent=1, ensure_ascii=False))
-        for file in self._made.iterdir():
-            durable.sync(file)
-        if self._output.exists():  # only with --fresh: `is_done` has refused otherwise
-            durable.move(self._output, self._scratch / "replaced")
-        durable.move(self._made, self._output)
-        durable.remove(self._scratch)
+        if left := self._workspace.publish():
+            self._events.message(f"What no training wrote stays in {self._output}.unfinished: {labelled.some(left)}.")
         self._events.message(f"Bundle: {self._output}")
         return self._output
 
@@ -180,7 +166,7 @@ class Training:
             "weights_sha256": self._bundle.weights_sha256,
             "parameters": self._parameters,
             "training": {
-                "key": self._recipe.key(self._splits),
+                "key": self._key(),
                 "source": storage.absolute(self._source),
                 "recipe": self._recipe.model_dump(mode="json"),
                 "splits": {name: len(members) for name, members in self._splits.items()},

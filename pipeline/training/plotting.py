@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from pipeline import durable
 from pipeline.errors import RequestError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 INK, FAINT, PAPER = "#1f2933", "#9aa5b1", "#ffffff"
 BLUE, ORANGE, RED, GREY = "#2563a8", "#e07a1f", "#c4342d", "#d9dee4"
+DRAWN_BY = "shardseer"
 NAMED_CELLS = 25  # classes up to which every cell of the confusion matrix has its number
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -55,10 +57,21 @@ def styled() -> Any:
     return mpl.rc_context(STYLE)  # type: ignore[arg-type]
 
 
-def write(made: "Figure", target: Path, dpi: int = 120) -> None:
-    """Write a figure as PNG, whole or not at all."""
+def write(made: "Figure", target: Path, *, dpi: int = 120, drawn_by: str = DRAWN_BY) -> None:
+    """Write a figure as PNG, whole or not at all. It says what it was `drawn_by`: see `is_drawn_by`."""
     with durable.atomic(target) as temporary:
-        made.savefig(temporary, format="png", dpi=dpi)
+        made.savefig(temporary, format="png", dpi=dpi, metadata={"Software": drawn_by})
+
+
+def is_drawn_by(drawn_by: str, file: Path) -> bool:
+    """Whether a file is a PNG that `write` made: such a picture may be drawn again in its place."""
+    if not file.is_file():  # opening a pipe would wait
+        return False
+    try:
+        with Image.open(file, formats=("PNG",)) as picture:
+            return bool(picture.info.get("Software") == drawn_by)
+    except (OSError, SyntaxError, ValueError):  # what Pillow raises for what is no PNG
+        return False
 
 
 def learning_curves(fitted: Fitted, target: Path) -> None:
@@ -139,7 +152,8 @@ def reliability_diagram(found: Evaluation, target: Path) -> None:
         made = figure(9, 4.9)
         axes = made.subplots(2, 2, sharex=True, height_ratios=[3, 1])
         before = (found.reliability_before, found.calibration_error_before, "T = 1")
-        after = (found.reliability_after, found.calibration_error_after, f"T = {found.temperature:.2f}, fitted")
+        fitted = "not fitted" if found.temperature == 1 else f"T = {found.temperature:.2f}, fitted"
+        after = (found.reliability_after, found.calibration_error_after, fitted)
         for column, (bins, error, title) in enumerate((before, after)):
             _reliability(axes[0, column], bins, f"{title}: calibration error {error:.3f}")
             _histogram(axes[1, column], bins)

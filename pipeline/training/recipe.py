@@ -12,7 +12,7 @@ from pipeline.errors import RequestError
 from pipeline.images.preprocessing import RESAMPLING, Preprocessing
 from pipeline.job import Device, validation_message
 from pipeline.model import resolving
-from pipeline.training.labelled import Example
+from pipeline.training.examples import Example
 from pipeline.training.splitting import Splits
 
 if TYPE_CHECKING:
@@ -79,6 +79,8 @@ class Recipe(BaseModel):
             raise RequestError(validation_message(error)) from None
         if recipe.validation + recipe.test >= 1:
             raise RequestError("--validation and --test together leave nothing to train with; they must be below 1.")
+        if recipe.weights is not None and not recipe.weights.strip():
+            raise RequestError("--weights is empty: name a bundle folder, a timm model, or `default`.")
         if recipe.weights and recipe.architecture:
             raise RequestError("--weights brings its own architecture; leave --architecture out.")
         if recipe.layers and not recipe.is_plain:
@@ -95,9 +97,10 @@ class Recipe(BaseModel):
         """The learning rate at its peak."""
         return self.learning_rate or (5e-4 if self.weights else 2e-3)
 
-    def key(self, splits: Splits) -> str:
-        """What makes two commands the same training: all settings but the device, and every example of every split."""
+    def key(self, splits: Splits, labels: Sequence[str]) -> str:
+        """What makes two commands the same training: all settings but the device, every example, the classes' order."""
         content = {
+            "labels": list(labels),
             "recipe": self.model_dump(mode="json", exclude={"device"}),
             "splits": {name: [(each.content_hash, each.label) for each in members] for name, members in splits.items()},
         }

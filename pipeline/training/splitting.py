@@ -12,8 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import durable
+from pipeline.counting import counted
 from pipeline.errors import RequestError
-from pipeline.training.labelled import SPLITS, Example, Split, labels_of, some
+from pipeline.training.examples import Example
+from pipeline.training.labelled import SPLITS, Split, labels_of, some
 
 Splits = Mapping[Split, tuple[Example, ...]]
 SPLITS_FILE = "splits.parquet"
@@ -22,15 +24,17 @@ SPLITS_FILE = "splits.parquet"
 def split(examples: Sequence[Example], *, validation: float, test: float, seed: int) -> tuple[Splits, tuple[str, ...]]:
     """Cut every class into the three splits by content hash and seed; also remarks on what is missing where.
 
-    Splits that the user fixed stay; where there are any in `test`, the others go to training and validation only.
-    Raises `RequestError` where a class cannot be learned.
+    Splits that the user fixed stay; where there are any in `test`, the others go to training and validation only. Where
+    every split is fixed but none is for validation, validation is cut out of training. Raises `RequestError` where a
+    class cannot be learned.
     """
-    fixed_test = any(example.split == "test" for example in examples)
-    fixed_validation = any(example.split == "validation" for example in examples)
+    fixed = Counter(example.split for example in examples)
+    cut_training = not fixed[None] and not fixed["validation"]
+    fixed_test, fixed_validation = bool(fixed["test"]) or cut_training, bool(fixed["validation"])
     cut: dict[Split, list[Example]] = {name: [] for name in SPLITS}
     classes: defaultdict[str, list[Example]] = defaultdict(list)
     for example in examples:
-        if example.split is None:
+        if example.split is None or (cut_training and example.split == "train"):
             classes[example.label].append(example)
         else:
             cut[example.split].append(example)
@@ -42,6 +46,9 @@ def split(examples: Sequence[Example], *, validation: float, test: float, seed: 
         cut["validation"] += ordered[for_test : for_test + for_validation]
         cut["train"] += ordered[for_test + for_validation :]
     remarks = _check_splits(labels_of(examples), cut)
+    if cut_training:
+        held_back = f"{len(cut['validation']):,} of {counted(fixed['train'], 'training image')}"
+        remarks = (f"No image is fixed for validation; held back for it: {held_back}.", *remarks)
     return {name: tuple(sorted(members)) for name, members in cut.items()}, remarks
 
 
@@ -56,8 +63,9 @@ def _check_splits(labels: Sequence[str], cut: dict[Split, list[Example]]) -> tup
     counts = {name: Counter(example.label for example in members) for name, members in cut.items()}
     single = [label for label in labels if sum(count[label] for count in counts.values()) == 1]
     if single:
+        have = "has" if len(single) == 1 else "have"
         raise RequestError(
-            f"{some([repr(label) for label in single])} has one example only: nothing would be left to validate with. "
+            f"{some([repr(label) for label in single])} {have} one example only, so nothing is left to validate with. "
             "Add examples (ten or more), or remove the class."
         )
     untrained = [label for label in labels if not counts["train"][label]]
@@ -65,10 +73,12 @@ def _check_splits(labels: Sequence[str], cut: dict[Split, list[Example]]) -> tup
         raise RequestError(f"No training example is left for {some(untrained)}; add examples or change the split.")
     if not cut["validation"]:
         raise RequestError("There are no validation images; they say when to stop. Raise --validation above 0.")
+    absent = {name: [label for label in labels if not counts[name][label]] for name in SPLITS[1:] if cut[name]}
     return tuple(
-        f"The {name} split has no example of {some(missing)}: its figures say nothing about that class."
-        for name in SPLITS[1:]
-        if cut[name] and (missing := [label for label in labels if not counts[name][label]])
+        f"The {name} split has no example of {some(missing)}: its figures say nothing about "
+        f"{'that class' if len(missing) == 1 else 'those classes'}."
+        for name, missing in absent.items()
+        if missing
     )
 
 

@@ -23,7 +23,7 @@ from pipeline.model import devices
 from pipeline.model.normalising import Normalise
 from pipeline.training.dataset import Pictures
 from pipeline.training.determinism import deterministic, seed_all, threads_for
-from pipeline.training.labelled import Example
+from pipeline.training.examples import Example
 from pipeline.training.recipe import Recipe
 
 WARM_UP = 0.05  # of all steps, in which the learning rate rises

@@ -1,29 +1,20 @@
-"""Labelled directories and tables: what is read, what is refused with which sentence, and splits that share nothing."""
+"""Labelled directories: what is a class, what is a split, and what is refused with which sentence."""
 
-import shutil
-from collections import Counter
+import os
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from pipeline.errors import RequestError
-from pipeline.training import labelled, splitting
-from pipeline.training.labelled import Example, Labelled
-
-MAX_PIXELS = 10_000
+from pipeline.training import labelled
+from pipeline.training.labelled import Labelled
 
 
 def save(path: Path, shade: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("L", (4, 4), shade).save(path)
     return path
-
-
-def example(label: str, number: int, split: str | None = None) -> Example:
-    return Example(f"/{label}/{number}", label, f"sha256:{label}{number}", 4, 4, True, split)
 
 
 def test_a_folder_per_class_also_nested(tmp_path: Path):
@@ -36,108 +27,117 @@ def test_a_folder_per_class_also_nested(tmp_path: Path):
     ]
 
 
-@pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_a_table_of_path_and_label(tmp_path: Path, kind: str):
-    rows = {"path": ["one.png", "/else/two.png"], "label": ["7", "10"], "split": ["test", ""]}
-    table = tmp_path / f"labels.{kind}"
-    if kind == "csv":
-        lines = [",".join(rows), *(",".join(row) for row in zip(*rows.values(), strict=True))]
-        table.write_text("\ufeff" + "\n".join(lines), encoding="utf-8")
-    else:
-        pq.write_table(pa.table({**rows, "label": [7, 10]}), table)
-    found = labelled.listed(str(table))
-    assert found == [Labelled("/else/two.png", "10"), Labelled(str(tmp_path / "one.png"), "7", "test")]
-    assert labelled.labels_of(found) == ("7", "10"), "numbers are sorted as numbers"
+@pytest.mark.parametrize(
+    ("names", "ordered"),
+    [
+        ("b a C", "C a b"),
+        ("10 9 1", "1 9 10"),
+        ("1 01 001 2 02", "001 01 1 02 2"),
+        ("0 00 000", "0 00 000"),
+        ("10 9 a", "10 9 a"),
+        ("٣ 2 ١", "١ 2 ٣"),
+        ("-1 1 01", "-1 01 1"),
+        (f"{'9' * 5000} 8", f"8 {'9' * 5000}"),
+    ],
+)
+def test_classes_have_one_order_whatever_the_order_of_a_set(names: str, ordered: str):
+    wanted = tuple(ordered.split())
+    for given in (names.split(), names.split()[::-1]):
+        assert labelled.labels_of([Labelled("", name) for name in given]) == wanted
+
+
+def folders(root: Path, *names: str) -> Path:
+    for number, name in enumerate(names):
+        save(root / name, number)
+    return root
 
 
 @pytest.mark.parametrize(
-    ("table", "sentence"),
+    ("names", "splits"),
     [
-        ("path,class\na.png,x\n", "has no column label; it has path, class"),
-        ("path,label\na.png,\n", "row 2: the label is empty"),
-        ("path,label\na.png,x\n,y\n", "row 3: the path is empty"),
-        ("path,label\na.png,x\na.png,y\n", "more than once"),
-        ("path,label,split\na.png,x,dev\n", "split is 'dev'; use train, validation, test"),
-        ("path,label\n", "no labelled image"),
+        ("train/a train/b val/a val/b test/a test/b", "train validation test"),
+        ("training/a training/b validation/a test/b", "train validation test"),
+        ("train/a train/b valid/a", "train validation"),
+        ("Train/a Train/b TEST/a", "train test"),
+        ("train/a train/b", "train"),
+        ("train/a/deep/er train/b val/a", "train validation"),
+        ("train/val train/b val/val", "train validation"),
     ],
 )
-def test_bad_tables_get_a_sentence(tmp_path: Path, table: str, sentence: str):
-    (tmp_path / "labels.csv").write_text(table)
-    with pytest.raises(RequestError, match=sentence):
-        labelled.listed(str(tmp_path / "labels.csv"))
+def test_top_folders_that_are_splits_fix_them(tmp_path: Path, names: str, splits: str):
+    images = [f"{name}/{number}.png" for number, name in enumerate(names.split())]
+    found = labelled.listed(str(folders(tmp_path, *images)))
+    assert {item.split for item in found} == set(splits.split())
+    assert {Path(item.path).relative_to(tmp_path).parts[1] for item in found} == {item.label for item in found}
+    (sentence,) = labelled.said_of_splits(str(tmp_path), found)
+    assert "are taken for splits, not for classes" in sentence
+    assert f"{sum(item.split == 'train' for item in found)} train," in sentence
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ("train test", True),  # no folders in them
+        ("train/a test", True),  # not in each
+        ("val/a test/a", False),  # none is for training
+        ("train/a car/b", False),  # a vehicle
+        ("train car", False),
+        ("a/train b/train", False),
+    ],
+)
+def test_top_folders_that_are_classes_stay_classes(tmp_path: Path, names: str, said: bool):
+    images = [f"{name}/{number}.png" for number, name in enumerate(names.split())]
+    found = labelled.listed(str(folders(tmp_path, *images)))
+    assert {item.label for item in found} == {name.split("/")[0] for name in names.split()}
+    assert {item.split for item in found} == {None}
+    assert bool(labelled.said_of_splits(str(tmp_path), found)) is said
+
+
+def test_an_image_between_the_class_folders_of_a_split_is_named(tmp_path: Path):
+    folders(tmp_path, "train/a/1.png", "train/b/2.png", "train/loose.png", "val/a/3.png")
+    with pytest.raises(RequestError, match=r"train/loose.png in .* lie outside the class folders"):
+        labelled.listed(str(tmp_path))
+
+
+def test_other_folders_beside_the_splits_do_not_count_where_they_hold_no_image(tmp_path: Path):
+    folders(tmp_path, "train/a/1.png", "train/b/2.png", "test/a/3.png")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("no image")
+    assert {item.split for item in labelled.listed(str(tmp_path))} == {"train", "test"}
+
+
+@pytest.mark.parametrize("root", ["images", "caf\udce9"])
+def test_names_that_are_not_utf8_are_of_their_folders_class(tmp_path: Path, root: str):
+    images = folders(tmp_path / root, "light/caf\udce9.png", "light/plain.png", "d\udce9/x.png", "d\udce9/y\udcff.png")
+    for source in (str(images), f"file://{images}" if images.name == "images" else str(images)):
+        found = labelled.listed(source)
+        assert [item.label for item in found if "caf%E9.png" in item.path or "plain" in item.path] == ["light"] * 2
+        assert labelled.labels_of(found) == ("d%E9", "light")
+    splits = folders(tmp_path / "s", "train/a/\udce9.png", "train/b/1.png", "val/a/\udcea.png")
+    assert {(item.split, item.label) for item in labelled.listed(str(splits))} == {
+        ("train", "a"),
+        ("train", "b"),
+        ("validation", "a"),
+    }
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may look everywhere")
+def test_a_class_folder_that_cannot_be_read_is_refused(tmp_path: Path):
+    folders(tmp_path, "a/1.png", "b/2.png")
+    (tmp_path / "b").chmod(0)
+    with pytest.raises(RequestError, match="b cannot be read: PermissionError"):
+        labelled.listed(str(tmp_path))
 
 
 def test_folders_that_are_not_labelled_get_a_sentence(tmp_path: Path):
     with pytest.raises(RequestError, match="do not exist"):
         labelled.listed(str(tmp_path / "nowhere"))
+    for empty in ("", "  "):
+        with pytest.raises(RequestError, match="LABELLED is empty"):
+            labelled.listed(empty)
     save(tmp_path / "loose.png", 1)
     with pytest.raises(RequestError, match="no folders, so there are no labels"):
         labelled.listed(str(tmp_path))
     save(tmp_path / "a" / "x.png", 2)
     with pytest.raises(RequestError, match=r"loose.png in .* lie outside the class folders"):
         labelled.listed(str(tmp_path))
-
-
-def test_unreadable_and_repeated_images_are_left_out_in_words(tmp_path: Path):
-    first = save(tmp_path / "a" / "1.png", 1)
-    shutil.copy(first, tmp_path / "a" / "copy.png")
-    save(tmp_path / "b" / "2.png", 2)
-    (tmp_path / "b" / "broken.png").write_bytes(b"<html>")
-    Image.new("L", (200, 200)).save(tmp_path / "b" / "large.png")
-    images = labelled.read(labelled.listed(str(tmp_path)), MAX_PIXELS)
-    assert [Path(each.path).name for each in images.examples] == ["1.png", "2.png"]
-    assert {Path(path).name for path, _ in images.unreadable} == {"broken.png", "large.png"}
-    remarks = " ".join(images.remarks)
-    assert "2 of 5 images cannot be read" in remarks
-    assert "not an image in a format that is read" in remarks
-    assert "1 images repeat the content" in remarks
-
-
-def test_equal_bytes_with_two_labels_are_refused(tmp_path: Path):
-    first = save(tmp_path / "cat" / "1.png", 1)
-    (tmp_path / "dog").mkdir()
-    shutil.copy(first, tmp_path / "dog" / "2.png")
-    with pytest.raises(RequestError, match=r"same bytes have more than one label: .*1.png \(cat\) = .*2.png \(dog\)"):
-        labelled.read(labelled.listed(str(tmp_path)), MAX_PIXELS)
-
-
-def test_splits_share_no_content_and_keep_every_class(digits: Path):
-    images = labelled.read(labelled.listed(str(digits)), MAX_PIXELS)
-    splits, remarks = splitting.split(images.examples, validation=0.15, test=0.2, seed=3)
-    hashes = {name: {each.content_hash for each in members} for name, members in splits.items()}
-    assert sum(len(found) for found in hashes.values()) == len(set.union(*hashes.values())) == 1797
-    assert remarks == ()
-    assert abs(len(splits["test"]) - 1797 / 5) <= 5
-    for members in splits.values():
-        counts = Counter(each.label for each in members)
-        assert len(counts) == 10
-        assert max(counts.values()) - min(counts.values()) <= 8, "every split has the classes in equal shares"
-    again, _ = splitting.split(list(reversed(images.examples)), validation=0.15, test=0.2, seed=3)
-    other, _ = splitting.split(images.examples, validation=0.15, test=0.2, seed=4)
-    assert again == splits
-    assert other["test"] != splits["test"]
-
-
-def test_a_class_with_one_example_is_named():
-    examples = [example("a", number) for number in range(5)] + [example("lonely", 0)]
-    with pytest.raises(RequestError, match="'lonely' has one example only"):
-        splitting.split(examples, validation=0.2, test=0.2, seed=0)
-
-
-def test_one_class_is_refused():
-    with pytest.raises(RequestError, match="only the class 'a'"):
-        splitting.split([example("a", number) for number in range(5)], validation=0.2, test=0.2, seed=0)
-
-
-def test_a_class_missing_from_a_split_is_said():
-    examples = [example("a", number) for number in range(9)] + [example("pair", number) for number in range(2)]
-    splits, remarks = splitting.split(examples, validation=0.2, test=0.2, seed=0)
-    assert remarks == ("The test split has no example of pair: its figures say nothing about that class.",)
-    assert Counter(each.label for each in splits["validation"])["pair"] == 1
-
-
-def test_fixed_splits_stay():
-    examples = [example(label, number, "test" if number < 3 else None) for label in "ab" for number in range(10)]
-    splits, _ = splitting.split(examples, validation=0.2, test=0.5, seed=0)
-    assert {(each.label, each.path) for each in splits["test"]} == {(x, f"/{x}/{n}") for x in "ab" for n in range(3)}
-    assert len(splits["validation"]) == 2 * round(7 * 0.2)

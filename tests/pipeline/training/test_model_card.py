@@ -6,7 +6,7 @@ from markdown_it import MarkdownIt
 
 from pipeline.model import bundle as bundles
 from pipeline.training.evaluating import ClassFigures, Evaluation
-from pipeline.training.labelled import Example
+from pipeline.training.examples import Example
 from pipeline.training.model_card import model_card
 from pipeline.training.recipe import Recipe
 from pipeline.training.trainer import Epoch, Fitted

@@ -18,7 +18,7 @@ from pipeline.events import Events
 from pipeline.images.decoding import open_image
 from pipeline.job import Options
 from pipeline.model import bundle as bundles
-from pipeline.training import evaluating, labelled, phases, splitting
+from pipeline.training import evaluating, examples, labelled, phases, splitting
 from pipeline.training.recipe import Recipe
 from pipeline.training.trainer import class_weights
 from tests.processes import ROOT, shardseer
@@ -59,7 +59,7 @@ def test_killed_at_epoch_3_and_resumed_gives_the_same_weights(few_digits: Path, 
     assert "Continuing after epoch 3." in resumed.stderr
     weights = [bundles.load(tmp_path / name).weights_sha256 for name in ("whole", "killed")]
     assert weights[0] == weights[1]
-    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == ["killed", "whole"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "whole"], "no lock, nothing unfinished"
 
 
 def test_a_seed_decides_the_weights(few_digits: Path, tmp_path: Path):
@@ -67,6 +67,32 @@ def test_a_seed_decides_the_weights(few_digits: Path, tmp_path: Path):
         train(few_digits, tmp_path / name, seed=seed)
     weights = [bundles.load(tmp_path / name).weights_sha256 for name in "abc"]
     assert weights[0] == weights[1] != weights[2]
+
+
+def test_a_checkpoint_is_of_one_order_of_classes(few_digits: Path, tmp_path: Path):
+    """Killed, and started where the classes come in another order, a network would answer with the wrong names."""
+    examples_of = {"train": (examples.Example("/a", "1", "sha256:a", 4, 4, True),), "validation": (), "test": ()}
+    keys = {Recipe().key(examples_of, labels) for labels in (("1", "01"), ("01", "1"), ("01", "1"))}
+    assert len(keys) == 2
+    for label, name in (("0", "1"), ("1", "01"), ("2", "02"), ("3", "2")):
+        shutil.copytree(few_digits / label, tmp_path / "in" / name)
+    for seed in "12":
+        done = shardseer("train", tmp_path / "in", "-o", tmp_path / seed, "--epochs", "1", PYTHONHASHSEED=seed)
+        assert done.returncode == 0, done.stderr
+        assert bundles.load(tmp_path / seed).labels == ("01", "1", "02", "2")
+
+
+def test_fresh_replaces_a_bundle_and_nothing_else(few_digits: Path, tmp_path: Path):
+    for seed in (1, 2):
+        phases.train(str(few_digits), str(tmp_path / "b"), Recipe(epochs=1, seed=seed), fresh=seed == 2)
+        checked = subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=tmp_path / "b", check=False)
+        assert checked.returncode == 0
+    (tmp_path / "b" / "notes.txt").write_text("mine")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()}
+    with pytest.raises(RequestError, match=r"holds notes.txt, which .* does not replace it"):
+        phases.train(str(few_digits), str(tmp_path / "b"), Recipe(epochs=1), fresh=True)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
 def test_a_finished_training_is_not_done_again_nor_overwritten(few_digits: Path, tmp_path: Path):
@@ -84,7 +110,14 @@ def test_a_finished_training_is_not_done_again_nor_overwritten(few_digits: Path,
 def test_a_bundle_has_figures_pictures_and_a_card(digits_bundle: Path):
     names = {path.name for path in digits_bundle.iterdir()}
     pictures = {"learning_curves.png", "confusion_matrix.png", "reliability.png"}
-    assert names == pictures | {"config.json", "model.safetensors", "metrics.json", "splits.parquet", "README.md"}
+    assert names == pictures | {
+        "config.json",
+        "model.safetensors",
+        "metrics.json",
+        "splits.parquet",
+        "README.md",
+        "SHA256SUMS",
+    }
     for name in pictures:
         with Image.open(digits_bundle / name) as image:
             assert min(image.size) > 300
@@ -148,9 +181,9 @@ def test_two_classes_get_one_logistic_output(few_digits: Path, tmp_path: Path):
 
 
 def test_rare_classes_weigh_more_from_three_to_one():
-    def examples(few: int) -> list[labelled.Example]:
+    def examples(few: int) -> list[examples.Example]:
         counted = {"often": 30, "rare": few}
-        return [labelled.Example("", label, "", 1, 1, True) for label, many in counted.items() for _ in range(many)]
+        return [examples.Example("", label, "", 1, 1, True) for label, many in counted.items() for _ in range(many)]
 
     labels = ("often", "rare")
     assert class_weights(examples(15), labels, Recipe()) is None
@@ -207,4 +240,4 @@ def test_training_sees_pictures_upright(tmp_path: Path):
     exif[0x0112] = 6
     picture.save(tmp_path / "turned.jpg", exif=exif)
     assert open_image((tmp_path / "turned.jpg").read_bytes()).size == (40, 20)
-    assert labelled.picture(str(tmp_path / "turned.jpg"), "RGB", 10_000).size == (20, 40)
+    assert examples.picture(str(tmp_path / "turned.jpg"), "RGB", 10_000).size == (20, 40)
