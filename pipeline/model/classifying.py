@@ -67,7 +67,7 @@ class Classifier:
         margins: Callable[[pa.Table], RowMargins] | None = None,
     ) -> None:
         """`top_k` is at most the number of classes; `exact` takes the rows that lie within `margins` a second time."""
-        self._bundle = bundle
+        self._temperature = bundle.temperature or 1.0
         shape = bundle.preprocessing.shape
         self._engine = HalvingEngine(engine, shape)
         self._exact = None if exact is None else HalvingEngine(exact, shape)
@@ -93,21 +93,21 @@ class Classifier:
         with watch("classify"):
             classified = batch["error_stage"].is_null().to_numpy()  # they have pixels
             classified[list(failures)] = False
-            margins, probabilities = self._margins(batch), self._probabilities(output)
-            second = self._close(output, probabilities, margins.dtype) & classified
+            margins = self._margins(batch)
+            second = self._close(output, margins.dtype) & classified
         if self._exact is None or not second.any():
             second[:] = False
         else:
             with watch("second_pass"):
                 output, failures = self._second_pass(self._exact, batch, second, output, failures)
-                probabilities = self._probabilities(output)
         with watch("classify"):
             if not np.isfinite(output.logits).all():
                 failures = failures | self._not_numbers(output)
                 output = EngineOutput(np.nan_to_num(output.logits), output.features)
             classified[list(failures)] = False
+            probabilities = to_probabilities(output.logits, self._temperature)
             predictions = self._table.of(schema.with_failures(batch, failures), probabilities, output.features)
-            close = self._close(output, probabilities, margins.decoding) & classified
+            close = self._close(output, margins.decoding) & classified
             return ClassifiedBatch(predictions, output.logits, close, 1 + second.astype(np.int8))
 
     @staticmethod
@@ -120,15 +120,13 @@ class Classifier:
         failed = {int(places[row]): why for row, why in second.failures.items()}
         return _merged(output, rows, second.output), failures | failed
 
-    def _probabilities(self, output: EngineOutput) -> Floats:
-        return to_probabilities(np.nan_to_num(output.logits), self._bundle.temperature or 1.0)
-
-    def _close(self, output: EngineOutput, probabilities: Floats, margins: Floats) -> Rows:
+    def _close(self, output: EngineOutput, margins: Floats) -> Rows:
         """Rows within their margin, and those that are not finite: half precision may have been too narrow."""
         if not margins.any():
             return np.zeros(len(margins), dtype=np.bool_)
         broken = ~np.isfinite(output.logits).all(axis=1)
-        return is_close(probabilities, margins, self._abstain_below) | (broken & (margins > 0))
+        logits = np.nan_to_num(output.logits)
+        return is_close(logits, margins, self._abstain_below, self._temperature) | (broken & (margins > 0))
 
     def _not_numbers(self, output: EngineOutput) -> Failures:
         """The rows whose logits are not finite. Raises `EngineError` where those of a black image are not either."""
