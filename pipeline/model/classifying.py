@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from pipeline import schema
 from pipeline.errors import EngineError, ErrorStage
+from pipeline.events import Events
 from pipeline.images.preprocessing import Pixels
 from pipeline.model.bundle import Bundle
 from pipeline.model.engine import Engine, EngineOutput, Floats
@@ -75,19 +76,24 @@ class Classifier:
         self._abstain_below = abstain_below
         self._table = PredictionTable(bundle.labels, top_k, abstain_below)
 
-    def classify(self, batches: Iterable[pa.Table], watch: Stopwatch) -> Iterator[ClassifiedBatch]:
-        """Classify each image batch (`schema.image_batch`), in order. Raises `EngineError`."""
+    def classify(
+        self, batches: Iterable[pa.Table], watch: Stopwatch, events: Events = Events()
+    ) -> Iterator[ClassifiedBatch]:
+        """Classify each image batch (`schema.image_batch`), in order. Raises `EngineError`.
+
+        `events` hear a heartbeat as a slow network gets through a batch.
+        """
 
         def start(batch: pa.Table) -> Callable[[], EngineResult]:
             with watch("classify"):
-                return self._engine.start(_pixels(batch))
+                return self._engine.start(_pixels(batch), events)
 
         for batch, finish in in_flight(batches, start, self._engine.in_flight):
             with watch("classify"):
                 result = finish()
-            yield self._classified(batch, result, watch)
+            yield self._classified(batch, result, watch, events)
 
-    def _classified(self, batch: pa.Table, result: EngineResult, watch: Stopwatch) -> ClassifiedBatch:
+    def _classified(self, batch: pa.Table, result: EngineResult, watch: Stopwatch, events: Events) -> ClassifiedBatch:
         """Take the second pass where it is due, and make rows of the result."""
         output, failures = result
         with watch("classify"):
@@ -99,7 +105,8 @@ class Classifier:
             second[:] = False
         else:
             with watch("second_pass"):
-                output, failures = self._second_pass(self._exact, batch, second, output, failures)
+                again = self._exact.run(_pixels(batch)[second], events)
+                output, failures = _second_pass(result, second, again)
         with watch("classify"):
             if not np.isfinite(output.logits).all():
                 failures = failures | self._not_numbers(output)
@@ -109,16 +116,6 @@ class Classifier:
             predictions = self._table.of(schema.with_failures(batch, failures), probabilities, output.features)
             close = self._close(output, margins.decoding) & classified
             return ClassifiedBatch(predictions, output.logits, close, 1 + second.astype(np.int8))
-
-    @staticmethod
-    def _second_pass(
-        exact: HalvingEngine, batch: pa.Table, rows: Rows, output: EngineOutput, failures: Failures
-    ) -> tuple[EngineOutput, Failures]:
-        """The output with that of the exact engine in some rows."""
-        second = exact.run(_pixels(batch)[rows])
-        places = np.flatnonzero(rows)
-        failed = {int(places[row]): why for row, why in second.failures.items()}
-        return _merged(output, rows, second.output), failures | failed
 
     def _close(self, output: EngineOutput, margins: Floats) -> Rows:
         """Rows within their margin, and those that are not finite: half precision may have been too narrow."""
@@ -146,6 +143,13 @@ def _pixels(batch: pa.Table) -> Pixels:
     (images,) = batch["image"].chunks  # one: combine_chunks() would copy
     pixels: Pixels = images.to_numpy_ndarray()
     return pixels
+
+
+def _second_pass(first: EngineResult, rows: Rows, second: EngineResult) -> EngineResult:
+    """The first result with that of the exact engine in some rows."""
+    places = np.flatnonzero(rows)
+    failed = {int(places[row]): why for row, why in second.failures.items()}
+    return EngineResult(_merged(first.output, rows, second.output), first.failures | failed)
 
 
 def _merged(first: EngineOutput, rows: Rows, second: EngineOutput) -> EngineOutput:
