@@ -1,10 +1,10 @@
 """How far the fast paths agree with the textbook, and what the second pass makes of the difference.
 
-    python benchmarks/agreement.py [--images 1000] [--large 100] [--choose]
+    python benchmarks/agreement.py [--images 1000] [--large 100] [--temperatures 0.1 0.5 2] [--choose]
 
 The textbook is timm's own evaluation transform and its network in float32, image by image. Every route (decoder,
 resampling, scaled JPEG decoding, dtype, engine) answers the same images. The margin of the second pass is chosen on
-one seed of the images (`--choose` prints how) and reported on another.
+one seed of the images (`--choose` prints how) and reported on another, at the network's temperature and at others.
 """
 
 import argparse
@@ -68,14 +68,14 @@ EXACT_ROUTE = Route("exact", EngineName.OPENVINO, "float32")
 
 
 class Found(NamedTuple):
-    """Probabilities [images, classes], and how many passes each image went through."""
+    """Logits [images, classes], and how many passes each image went through."""
 
-    probabilities: Floats
+    logits: Floats
     passes: npt.NDArray[np.int8]
 
 
 class Agreement(NamedTuple):
-    """How a path's answers [images, classes] compare with the textbook's."""
+    """How a path's answers compare with the textbook's."""
 
     top1: float
     where_sure: float
@@ -83,15 +83,16 @@ class Agreement(NamedTuple):
     worst_difference: float
 
     @classmethod
-    def of(cls, found: Floats, expected: Floats) -> "Agreement":
-        """Compare probabilities; differences are those of the best class's confidence."""
-        same, sure = found.argmax(axis=1) == expected.argmax(axis=1), expected.max(axis=1) >= SURE
-        differences = np.abs(found.max(axis=1) - expected.max(axis=1))
+    def of(cls, found: Floats, expected: Floats, temperature: float = 1.0) -> "Agreement":
+        """Compare logits [images, classes]; differences are those of the best class's confidence at a temperature."""
+        confidence, textbooks = (to_probabilities(each, temperature).max(axis=1) for each in (found, expected))
+        same, sure = found.argmax(axis=1) == expected.argmax(axis=1), textbooks >= SURE
+        differences = np.abs(confidence - textbooks)
         return cls(same.mean(), same[sure].mean() if sure.any() else math.nan, differences.mean(), differences.max())
 
 
 def textbook(files: Sequence[Path]) -> Floats:
-    """timm's transform and network, image by image, in float32: probabilities."""
+    """timm's transform and network, image by image, in float32: logits."""
     import torch
     from timm.data import create_transform, resolve_data_config
 
@@ -100,12 +101,12 @@ def textbook(files: Sequence[Path]) -> Floats:
     transform = create_transform(**resolve_data_config({}, model=net))
     with torch.inference_mode():
         logits = [net(transform(Image.open(file).convert("RGB"))[None]).numpy() for file in files]
-    return to_probabilities(np.concatenate(logits), 1.0)
+    return np.concatenate(logits)
 
 
-def answers(settings: CascadeSettings, files: Sequence[Path]) -> Found:
-    """The same by one of our cascades, in the order of `files`."""
-    bundle = resolving.resolve(None)
+def answers(settings: CascadeSettings, temperature: float, files: Sequence[Path]) -> Found:
+    """The same by one of our cascades at a temperature, in the order of `files`."""
+    bundle = resolving.resolve(None).model_copy(update={"temperature": temperature})
     inference = Inference(cascade=settings, features=False, batch_size=BATCH, top_k=1)
     inference.prepare(bundle)
     cascade = Cascade(bundle, inference, Options(), device="cpu", threads=1)
@@ -114,7 +115,7 @@ def answers(settings: CascadeSettings, files: Sequence[Path]) -> Found:
     references = pa.table([pa.array(column, field.type) for column, field in columns], schema.LISTING)
     classified = joined(list(cascade.classify(references, BATCH, Stopwatch())))
     order = np.argsort(classified.predictions["path"].to_numpy().astype(str), kind="stable")
-    return Found(to_probabilities(classified.logits[order], 1.0), classified.passes[order])
+    return Found(classified.logits[order], classified.passes[order])
 
 
 def on_all_cores(answer: Callable[[Sequence[Path]], Any], pool: ProcessPoolExecutor, files: list[Path]) -> list[Any]:
@@ -128,35 +129,44 @@ class Case(NamedTuple):
 
     name: str
     files: int
-    expected: Floats
+    expected: Floats  # logits
     found: dict[Route, Found]  # without a second pass
-    auto: Found  # with it, as --precision auto does
+    auto: dict[float, Found]  # with it, as --precision auto does, by temperature
 
     @property
     def sure(self) -> float:
         """The share of images of which the textbook is sure."""
-        return float((self.expected.max(axis=1) >= SURE).mean())
+        return float((to_probabilities(self.expected, 1.0).max(axis=1) >= SURE).mean())
 
 
-def measure(folder: Path, kind: photographs.Kind, number: int, size: tuple[int, int], seed: int) -> Case:
+def measure(
+    folder: Path,
+    kind: photographs.Kind,
+    number: int,
+    size: tuple[int, int],
+    *,
+    seed: int,
+    temperatures: Sequence[float] = (1.0,),
+) -> Case:
     """Make the images of one set and answer them by every route."""
     photographs.write(folder, number, kind, size, seed)
     files = sorted(folder.rglob("*.jpg"))
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
 
-        def ours(settings: CascadeSettings) -> Found:
-            pieces = on_all_cores(partial(answers, settings), pool, files)
+        def ours(settings: CascadeSettings, temperature: float = 1.0) -> Found:
+            pieces = on_all_cores(partial(answers, settings, temperature), pool, files)
             return Found(*(np.concatenate(column) for column in zip(*pieces, strict=True)))
 
         expected = np.concatenate(on_all_cores(textbook, pool, files))
         found = {route: ours(route.settings) for route in ROUTES}
-        auto = ours(precision.cascade_settings(Options(), EngineName.OPENVINO, "cpu"))
+        settings = precision.cascade_settings(Options(), EngineName.OPENVINO, "cpu")
+        auto = {temperature: ours(settings, temperature) for temperature in temperatures}
     return Case(f"{kind}, {size[0]}×{size[1]}", len(files), expected, found, auto)
 
 
 def route_table(case: Case) -> list[str]:
     """Every route without a second pass."""
-    rows = [(*route, *_cells(Agreement.of(found.probabilities, case.expected))) for route, found in case.found.items()]
+    rows = [(*route, *_cells(Agreement.of(found.logits, case.expected))) for route, found in case.found.items()]
     return [
         f"**{case.name}**: {case.files:,} images, of {case.sure:.0%} the textbook is sure (≥ {SURE})",
         "",
@@ -166,13 +176,14 @@ def route_table(case: Case) -> list[str]:
 
 
 def auto_table(cases: Sequence[Case]) -> list[str]:
-    """What the second pass makes of it, at the margins in use."""
+    """What the second pass makes of it, at the margins in use, at each temperature."""
     rows = []
     for case in cases:
-        probabilities, passes = case.auto
-        shares = f"{(passes > 1).mean():.1%}", f"{(passes > 2).mean():.1%}"
-        rows.append((case.name, f"{case.files:,}", *shares, *_cells(Agreement.of(probabilities, case.expected))))
-    return [*markdown.table(("images", "n", "second pass", "decoded again", *AGREEMENT), rows), ""]
+        for temperature, (logits, passes) in case.auto.items():
+            shares = f"{(passes > 1).mean():.1%}", f"{(passes > 2).mean():.1%}"
+            agreement = Agreement.of(logits, case.expected, temperature)
+            rows.append((case.name, f"{temperature:g}", f"{case.files:,}", *shares, *_cells(agreement)))
+    return [*markdown.table(("images", "T", "n", "second pass", "decoded again", *AGREEMENT), rows), ""]
 
 
 def _cells(agreement: Agreement) -> tuple[str, ...]:
@@ -191,11 +202,11 @@ def choice_table(cases: Sequence[Case]) -> list[str]:
     decoders: tuple[DecoderName, ...] = ("fast", "exact")
     for case, decoder in itertools.product(cases, decoders):
         half, single = (case.found[Route(decoder, EngineName.OPENVINO, dtype)] for dtype in DTYPES)
-        shares = _choice(half.probabilities, single.probabilities, single.probabilities)
+        shares = _choice(half.logits, single.logits, single.logits)
         rows.append((case.name, "dtype", decoder, *shares))
         if decoder != "exact":
-            exact = case.found[EXACT_ROUTE].probabilities
-            rows.append((case.name, "decoder", decoder, *_choice(single.probabilities, exact, case.expected)))
+            exact = case.found[EXACT_ROUTE].logits
+            rows.append((case.name, "decoder", decoder, *_choice(single.logits, exact, case.expected)))
     return [*markdown.table(("images", "margin for", "decoder", *map(str, GRID)), rows), ""]
 
 
@@ -214,13 +225,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="agreement with the textbook")
     parser.add_argument("--images", type=int, default=1000, help="of 500×375, of each kind")
     parser.add_argument("--large", type=int, default=100, help="of 4000×3000, of each kind")
+    parser.add_argument("--temperatures", type=float, nargs="*", default=[], help="to answer at, beside 1")
     parser.add_argument("--choose", action="store_true", help="the grid of margins, on the seed they are chosen on")
     chosen = parser.parse_args()
     seed = CHOSEN_ON if chosen.choose else REPORTED_ON
+    temperatures = (1.0, *chosen.temperatures)
     sets = [(chosen.images, photographs.SMALL), (chosen.large, photographs.LARGE)]
     with tempfile.TemporaryDirectory() as base:
         cases = [
-            measure(Path(base) / f"{kind}{size[0]}", kind, number, size, seed)
+            measure(Path(base) / f"{kind}{size[0]}", kind, number, size, seed=seed, temperatures=temperatures)
             for number, size in sets
             if number
             for kind in photographs.RECIPES

@@ -93,7 +93,7 @@ class Options(BaseModel):
     stall_seconds: float = Field(
         default=300,
         gt=0,
-        description="Give up on a worker that finishes no batch for so many seconds; try its shard again.",
+        description="Give up on a worker that shows no progress for so many seconds; try its shard again.",
     )
     watchdog_minutes: float = Field(
         default=30, gt=0, description="Fail the run if no worker makes any progress for so many minutes."

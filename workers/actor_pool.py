@@ -1,5 +1,6 @@
 """The Ray actors of a run: starting them, giving each its shards, ending and replacing those that die or stall."""
 
+import logging
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,8 @@ from pipeline.run.sharding import Shard
 from workers import cluster
 from workers.classifier_actor import SHARDS_AT_ONCE
 from workers.decode_tasks import DecodeTasks
+
+log = logging.getLogger("shardseer")
 
 
 class DecoderLostError(WorkerLostError):
@@ -56,7 +59,8 @@ class ActorPool:
         tasks = DecodeTasks.for_one_of(classifiers) if on_gpu else None
         self._make = partial(ray.remote(actor).options(**place).remote, plan, tasks, flow_run)
         self._failed_starts = 0  # in a row
-        self._starting: dict[ray.ObjectRef[None], Any] = {}
+        self._remarks = set[str]()  # that actors made
+        self._starting: dict[ray.ObjectRef[str | None], Any] = {}
         self._ready: list[PooledActor] = []
         self._running: Running = {}
 
@@ -101,11 +105,14 @@ class ActorPool:
         actor = self._make()
         self._starting[actor.ready.remote()] = actor
 
-    def _collect_started(self, ready: "ray.ObjectRef[None]") -> None:
+    def _collect_started(self, ready: "ray.ObjectRef[str | None]") -> None:
         actor = self._starting.pop(ready)
         try:
-            ray.get(ready)
+            self._note(ray.get(ready))
         except RayError as error:
+            if isinstance(error, RayTaskError) and isinstance(error.cause, RunError):
+                ray.kill(actor)
+                raise error.cause from error
             self._failed_starts += 1
             if self._failed_starts >= MAX_ATTEMPTS:
                 reason = " ".join(str(error).split())[-400:]
@@ -114,6 +121,11 @@ class ActorPool:
         else:
             self._failed_starts = 0
             self._ready.append(PooledActor(actor))
+
+    def _note(self, remark: str | None) -> None:
+        if remark is not None and remark not in self._remarks:
+            self._remarks.add(remark)
+            log.warning(remark)
 
     def _take(self, attempt: "ray.ObjectRef[Path]") -> tuple[Shard, PooledActor]:
         shard, actor = self._running.pop(attempt)

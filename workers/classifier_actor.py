@@ -7,9 +7,11 @@ from pathlib import Path
 
 import ray
 
+from pipeline.errors import RunError
 from pipeline.images.batching import image_batches
 from pipeline.images.pillow_settings import ignore_remarks
-from pipeline.model.devices import has_gpu
+from pipeline.job import Device
+from pipeline.model.devices import DeviceName, has_gpu
 from pipeline.run.attempts import ShardClassifier
 from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan
@@ -41,17 +43,26 @@ class ClassifierActor:
         if not on_gpu:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # zero GPUs asked for does not hide them
         self._batches = image_batches if tasks is None else tasks.batches(shards=SHARDS_AT_ONCE)
-        self._classifier = ShardClassifier(
-            plan,
-            device=_device(on_gpu),
-            threads=1,
-            worker=worker,
-            flow_run=flow_run,
-            cores=None if tasks is None else tasks.cores,
-        )
+        self._refused: RunError | None = None
+        self._remark: str | None = None
+        try:
+            device, self._remark = _device(plan.job.options.device, on_gpu, worker.host)
+            self._classifier = ShardClassifier(
+                plan,
+                device=device,
+                threads=1,
+                worker=worker,
+                flow_run=flow_run,
+                cores=None if tasks is None else tasks.cores,
+            )
+        except RunError as error:  # raised here, it would come to the driver as text in a traceback
+            self._refused = error
 
-    def ready(self) -> None:
-        """Answer once the network is built."""
+    def ready(self) -> str | None:
+        """Answer once the network is built, with what people should know. Raises `RunError` where it cannot be."""
+        if self._refused is not None:
+            raise self._refused
+        return self._remark
 
     def attempt(self, shard: Shard, attempt: int) -> Path:
         """Classify a shard and write its part under `attempts/`; return the part's path."""
@@ -61,12 +72,21 @@ class ClassifierActor:
         return part
 
 
-def _device(on_gpu: bool) -> str:
-    """Ray can be given GPUs that are not there: then the CPU takes their place, and the log says so."""
-    if on_gpu and not has_gpu():
-        log.warning("torch sees no GPU here, although Ray has one: the network runs on the CPU")
-        return "cpu"
-    return "cuda" if on_gpu else "cpu"
+def _device(asked: Device, on_gpu: bool, host: str) -> tuple[DeviceName, str | None]:
+    """The device for the network, and a remark where the CPU takes a GPU's place.
+
+    Ray can have GPUs that are not there, or that torch cannot use. Raises `RunError` where a GPU was asked for.
+    """
+    if not on_gpu:
+        return "cpu", None
+    if has_gpu():
+        return "cuda", None
+    found = f"Ray has a GPU on {host}, but torch cannot use it there"
+    if asked == "cuda":
+        raise RunError(f"--device cuda: {found}. Install a torch that can, or start anew with --device cpu --fresh.")
+    remark = f"{found}: the network runs on the CPU, slowly. --device cpu plans for CPUs."
+    log.warning(remark)
+    return "cpu", remark
 
 
 def _keep_log(file: Path) -> None:

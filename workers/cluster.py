@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
 import ray
+from ray.exceptions import RayError
 
 from pipeline import storage
 from pipeline.errors import RequestError, RunError
-from pipeline.model.devices import gpu_count
+from pipeline.model.devices import gpu_count, has_gpu
 
 BYTES_IN_FLIGHT = 2 << 30  # decoded pixels on their way to one GPU: enough for two batches a core at 24 cores a GPU
+PLACING_SECONDS = 60  # until a task on a GPU has its answer, unless every GPU is taken
 OBJECT_STORE_BYTES = 3 << 30  # per GPU: those, and what is read meanwhile; only what is used is taken from the machine
 
 
@@ -66,12 +68,32 @@ def check_alive() -> None:
 
 
 def size(device: str) -> tuple[int, bool]:
-    """How many classifiers this cluster carries, and whether on GPUs: one per GPU, else one per core."""
+    """How many classifiers this cluster carries, and whether on GPUs: one per GPU, else one per core.
+
+    Raises `RequestError` for `cuda` where there is no GPU, or where torch cannot use the one that Ray gives out.
+    """
     resources = ray.cluster_resources()
     gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
     if device == "cuda" and gpus == 0:
         raise RequestError("--device cuda: the Ray cluster has no GPU. Use --device cpu or auto.")
+    if device == "cuda" and not _is_usable_gpu():
+        raise RequestError(
+            "--device cuda: the Ray cluster has a GPU, but torch cannot use it there. Install a torch that can, or use "
+            "--device cpu or auto."
+        )
     return (gpus, True) if gpus and device != "cpu" else (max(cpus, 1), False)
+
+
+def _is_usable_gpu() -> bool:
+    """Whether torch can use a GPU where Ray gives one out: False only for a plain no. Each actor asks for itself."""
+    answer = ray.remote(num_cpus=0, num_gpus=1, max_retries=0)(has_gpu).remote()
+    if not ray.wait([answer], timeout=PLACING_SECONDS)[0]:
+        ray.cancel(answer, force=True)
+        return True
+    try:
+        return bool(ray.get(answer))
+    except RayError:
+        return True
 
 
 def bytes_in_flight(classifiers: int) -> int:

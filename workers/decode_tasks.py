@@ -9,13 +9,16 @@ from typing import NamedTuple
 import pyarrow as pa
 import ray
 
-from pipeline.images.batching import BatchSource, batch_bytes, image_batches, with_decoding_times
+from pipeline.events import Events
+from pipeline.images.batching import Decoding, image_batches, pieces, with_decoding_times
 from pipeline.images.decoding import ExactDecoder
 from pipeline.images.pillow_settings import ignore_remarks
 from pipeline.run.worker import this_process
 from pipeline.timing import Stopwatch
 from pipeline.without_pandas import leave_pandas_out
 from workers import cluster
+
+WAIT_SECONDS = 1.0  # until it is looked whether other tasks ended meanwhile
 
 
 def decode_batch(references: pa.Table, decoder: ExactDecoder) -> pa.Table:
@@ -31,6 +34,13 @@ def decode_batch(references: pa.Table, decoder: ExactDecoder) -> pa.Table:
     return with_decoding_times(batch, watch.so_far(), cpu_seconds, worker.model_dump_json())
 
 
+class Task(NamedTuple):
+    """A task under way: its batch, and the bytes that it takes."""
+
+    batch: "ray.ObjectRef[pa.Table]"
+    bytes: int
+
+
 class DecodeTasks(NamedTuple):
     """What decodes for one classifier: so many `cores` of the cluster, `bytes` of image batches ahead of it."""
 
@@ -43,7 +53,7 @@ class DecodeTasks(NamedTuple):
         cores = int(ray.cluster_resources().get("CPU", 1)) // classifiers
         return cls(max(1, cores), cluster.bytes_in_flight(classifiers))
 
-    def batches(self, shards: int) -> BatchSource:
+    def batches(self, shards: int) -> Decoding:
         """`image_batches`, decoded by tasks across the cluster: in order, a bounded number of bytes ahead.
 
         For each of so many `shards` at a time that share the tasks; the cores are never without one, since each shard
@@ -51,21 +61,35 @@ class DecodeTasks(NamedTuple):
         """
 
         def batches(
-            references: pa.Table, decoder: ExactDecoder, batch_size: int, _watch: Stopwatch
+            references: pa.Table,
+            decoder: ExactDecoder,
+            batch_size: int,
+            _watch: Stopwatch,
+            events: Events = Events(),
         ) -> Iterator[pa.Table]:
-            ahead = self.ahead(batch_bytes(references, decoder, batch_size), shards)
             decode = ray.remote(num_cpus=1, num_gpus=0, max_retries=0)(decode_batch)
-            waiting: deque[ray.ObjectRef[pa.Table]] = deque()
-            for start in range(0, references.num_rows, batch_size):
-                if len(waiting) == ahead:
-                    yield ray.get(waiting.popleft())
-                piece = references.slice(start, batch_size).combine_chunks()
-                waiting.append(decode.remote(piece, decoder))
+            waiting: deque[Task] = deque()
+            for piece in pieces(references, decoder, batch_size):
+                largest = max(piece.bytes, *(task.bytes for task in waiting), 1)
+                while len(waiting) >= self.ahead(largest, shards):
+                    yield _next(waiting, events)
+                waiting.append(Task(decode.remote(piece.references.combine_chunks(), decoder), piece.bytes))
             while waiting:
-                yield ray.get(waiting.popleft())
+                yield _next(waiting, events)
 
         return batches
 
     def ahead(self, batch_bytes: int, shards: int) -> int:
         """Batches decoded ahead of the network for each shard: at least two, one of them while the other is fetched."""
         return max(2, min(self.cores + 1, self.bytes // shards // batch_bytes))
+
+
+def _next(waiting: deque[Task], events: Events) -> pa.Table:
+    """Wait for the first of the tasks and take its batch; that one of them ended is a sign of life."""
+    refs = [task.batch for task in waiting]
+    ended = 0
+    while not ray.wait(refs[:1], timeout=WAIT_SECONDS)[0]:
+        before, ended = ended, len(ray.wait(refs, num_returns=len(refs), timeout=0, fetch_local=False)[0])
+        if ended > before:
+            events.heartbeat()
+    return ray.get(waiting.popleft().batch)

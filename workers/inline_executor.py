@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipeline.events import Events
-from pipeline.images.batching import BatchSource, image_batches
+from pipeline.images.batching import Decoding, image_batches
 from pipeline.images.prefetching import DecodingThreads
 from pipeline.job import Options
 from pipeline.model import devices
@@ -56,7 +56,7 @@ class StallAlarm(Events):
 class InlineRunner:
     """One attempt at a time, made as soon as it begins; see `scheduling.AttemptRunner`."""
 
-    def __init__(self, classifier: ShardClassifier, batches: BatchSource) -> None:
+    def __init__(self, classifier: ShardClassifier, batches: Decoding) -> None:
         self._classifier = classifier
         self._batches = batches
         self._ended: list[Outcome] = []
@@ -92,7 +92,7 @@ class InlineRunner:
 
 
 @contextmanager
-def _decoding(device: str) -> Iterator[BatchSource]:
+def _decoding(device: str) -> Iterator[Decoding]:
     """What decodes for the network: threads ahead of a GPU; on a CPU there is no core left for them."""
     if device == "cpu":
         yield image_batches

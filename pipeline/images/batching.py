@@ -4,16 +4,18 @@ Every reference becomes exactly one row, in the order of the shard. A failure ke
 `error` says why, and its neighbours are untouched, because each image is decoded into the pixels of its own row.
 """
 
+import bisect
+import itertools
 import json
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline import schema, storage
 from pipeline.errors import ErrorStage, ImageError
+from pipeline.events import Events
 from pipeline.images.decoding import ExactDecoder, content_hash, decode_cause, open_image, stored_size
 from pipeline.images.pillow_settings import decoding_settings
 from pipeline.images.preprocessing import Pixels
@@ -28,16 +30,67 @@ BATCH_SIZE = {"cpu": 64, "gpu": 256}  # images per Arrow batch, as far as they f
 BATCH_BYTES = 256 << 20  # several batches are under way at a time
 
 
+class Decoding(Protocol):
+    """A `BatchSource` whose `events` hear a heartbeat as images are done, long before a slow batch is."""
+
+    def __call__(
+        self,
+        references: pa.Table,
+        decoder: ExactDecoder,
+        batch_size: int,
+        watch: Stopwatch,
+        /,
+        events: Events = ...,
+    ) -> Iterator[pa.Table]:
+        """See `image_batches`."""
+        ...
+
+
+class Piece(NamedTuple):
+    """The references of one batch, and the bytes that it takes."""
+
+    references: pa.Table
+    bytes: int
+
+
 def batch_size(decoder: ExactDecoder, on_gpu: bool, file_bytes: int) -> int:
-    """Images per Arrow batch: fewer of very large ones; `file_bytes` is the mean size of their files."""
-    return max(1, min(BATCH_SIZE["gpu" if on_gpu else "cpu"], BATCH_BYTES // decoder.image_bytes(file_bytes)))
+    """Images per Arrow batch, a power of two: fewer of large ones; `file_bytes` is the mean size of their files."""
+    return _power_of_two(min(BATCH_SIZE["gpu" if on_gpu else "cpu"], BATCH_BYTES // decoder.image_bytes(file_bytes)))
 
 
-def image_batches(references: pa.Table, decoder: ExactDecoder, batch_size: int, watch: Stopwatch) -> Iterator[pa.Table]:
-    """Decode `references` (`schema.LISTING`) to tables of at most `batch_size` rows (`schema.image_batch`)."""
+def pieces(references: pa.Table, decoder: ExactDecoder, batch_size: int) -> Iterator[Piece]:
+    """The references of each batch: at most `batch_size`, and at most `BATCH_BYTES` or one image.
+
+    Files of a shard may be of any size, whatever their mean is. What is cut by its bytes is a power of two of images,
+    so that a GPU, whose batches have such shapes, pads nothing.
+    """
+    sizes = [decoder.image_bytes(size or 0) for size in references["size_bytes"].to_pylist()]
+    start = 0
+    while start < len(sizes):
+        ends = list(itertools.accumulate(sizes[start : start + batch_size]))
+        fitting = bisect.bisect_right(ends, BATCH_BYTES)
+        rows = fitting if fitting == len(ends) else _power_of_two(fitting)
+        yield Piece(references.slice(start, rows), ends[rows - 1])
+        start += rows
+
+
+def _power_of_two(number: int) -> int:
+    """The greatest one that is not above the number, at least 1."""
+    return 1 << (max(number, 1).bit_length() - 1)
+
+
+def image_batches(
+    references: pa.Table, decoder: ExactDecoder, batch_size: int, watch: Stopwatch, events: Events = Events()
+) -> Iterator[pa.Table]:
+    """Decode `references` (`schema.LISTING`) to tables of at most `batch_size` rows (`schema.image_batch`).
+
+    `events` hear a heartbeat after each image.
+    """
 
     def decode(pixels: Pixels, reference: Row) -> Row:
-        return image_row(reference, decoder, pixels, watch)
+        row = image_row(reference, decoder, pixels, watch)
+        events.heartbeat()
+        return row
 
     return filled_batches(references, decoder, batch_size, decode)
 
@@ -50,8 +103,8 @@ def filled_batches(
     # As integers: a file system can hold times that Python's dates cannot.
     microseconds = references["modified_at"].cast(pa.int64())
     references = references.set_column(references.column_names.index("modified_at"), "modified_at", microseconds)
-    for start in range(0, references.num_rows, batch_size):
-        batch = references.slice(start, batch_size).to_pylist()
+    for piece in pieces(references, decoder, batch_size):
+        batch = piece.references.to_pylist()
         pixels = np.zeros((len(batch), *decoder.preprocessing.shape), dtype=np.uint8)
         rows = [decode(each, reference) for each, reference in zip(pixels, batch, strict=True)]
         facts = pa.Table.from_pylist(rows, schema=pa.schema(schema.FACTS))
@@ -59,11 +112,6 @@ def filled_batches(
         for name in decoder.deferred:
             table = table.append_column(name, pa.array([row.get(name) for row in rows], pa.binary()))
         yield table
-
-
-def batch_bytes(references: pa.Table, decoder: ExactDecoder, rows: int) -> int:
-    """Bytes of an image batch of so many of the references."""
-    return rows * decoder.image_bytes(int(pc.mean(references["size_bytes"]).as_py() or 0))
 
 
 def listed_facts(reference: Row) -> Row:

@@ -29,7 +29,7 @@ from pipeline.job import Options
 from pipeline.timing import Stopwatch
 
 COMPRESSED = "jpeg"  # the column of an image batch with the bytes that are still to be decoded
-THUMBNAIL = "thumbnail"  # and the one with the picture at `THUMBNAIL_SIDE`² levels of grey, row by row
+THUMBNAIL = "thumbnail"  # and the one with the picture at `THUMBNAIL_SIDE`² pixels of the network's mode, row by row
 MIN_SIDE = 64  # pixels on a side: below, a thumbnail says nothing
 INTERPOLATIONS = ("bilinear", "bicubic")  # that torch has with antialiasing
 WIDEST_SCALED = 4  # times its crop that a scaled picture may be: all of it is resampled
@@ -127,8 +127,9 @@ class GpuDecoder(FastDecoder):
         if width * height > WIDEST_SCALED * preprocessing.width * preprocessing.height:
             return None
         try:
-            small = simplejpeg.decode_jpeg(data, "GRAY", min_height=1, min_width=1, strict=True)
+            small = simplejpeg.decode_jpeg(data, nvjpeg.MODES[image.mode], min_height=1, min_width=1, strict=True)
         except (ValueError, RuntimeError):
             return None
         side = nvjpeg.THUMBNAIL_SIDE
-        return Image.fromarray(small[..., 0]).resize((side, side), Image.Resampling.BOX).tobytes()
+        picture = Image.fromarray(small[..., 0] if image.mode == "L" else small)
+        return picture.resize((side, side), Image.Resampling.BOX).tobytes()

@@ -35,9 +35,14 @@ class IsolatedDecoding:
         self._seconds = seconds
 
     def batches(
-        self, references: pa.Table, decoder: ExactDecoder, batch_size: int, watch: Stopwatch
+        self,
+        references: pa.Table,
+        decoder: ExactDecoder,
+        batch_size: int,
+        watch: Stopwatch,
+        events: Events = Events(),
     ) -> Iterator[pa.Table]:
-        """As `batching.image_batches`, nothing deferred."""
+        """As `batching.image_batches`, nothing deferred; heartbeats go to the child's events."""
         undeferred = decoder.undeferred()
 
         def decode(pixels: Pixels, reference: Row) -> Row:

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     import torch
 
 MODES = {"L": "GRAY", "RGB": "RGB"}  # of pictures and networks, as torchcodec names them
-LUMA = (0.299, 0.587, 0.114)  # of R, G, B (ITU-T T.871, 7)
 EXIF = re.compile(rb"\xff\xe1..Exif\0\0", re.DOTALL)
 APP15 = 0xEF  # the second byte of a marker that nobody reads
 PIXELS_AT_ONCE = 100_000_000  # on the device at a time: 0.3 GB, and four times as much of the one that is resampled
 GIVE_UP = 20  # failures for one batch: enough to find two JPEGs in 256 that the GPU fails on
-MAX_DIFFERENCE = 16  # levels between a thumbnail and the picture: rounding and another decoder's chroma make one or two
+# Levels between a thumbnail and the picture, in any channel: rounding and another decoder's chroma make one or two.
+MAX_DIFFERENCE = 16
 THUMBNAIL_SIDE = 4
 
 log = logging.getLogger("shardseer")
@@ -49,7 +49,10 @@ def crops(left: Sequence[Compressed], preprocessing: Preprocessing, device: str)
         for each in piece:
             picture = pictures.pop(0)  # its memory is the device's again before the next piece
             crop = None if picture is None else _cropped(picture, each, preprocessing)
-            rejected += picture is not None and crop is None
+            if picture is not None:
+                rejected += crop is None
+                # torchcodec does not initialise its output: where it skips a JPEG, this one must not lie there.
+                picture.zero_()
             yield crop
     if rejected:
         log.warning("%d JPEGs from the GPU did not match, or had no room there: the CPU decoded them", rejected)
@@ -127,6 +130,5 @@ def _cropped(picture: "torch.Tensor", left: Compressed, preprocessing: Preproces
             pixels: Pixels = crop.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
     except RuntimeError:
         return None
-    grey = seen[0] if len(seen) == 1 else np.tensordot(LUMA, seen, 1)
-    expected = np.frombuffer(left.thumbnail, np.uint8).reshape(THUMBNAIL_SIDE, THUMBNAIL_SIDE)
-    return geometry.upright(pixels) if np.abs(grey - expected).max() < MAX_DIFFERENCE else None
+    expected = np.frombuffer(left.thumbnail, np.uint8).reshape(THUMBNAIL_SIDE, THUMBNAIL_SIDE, -1).transpose(2, 0, 1)
+    return geometry.upright(pixels) if np.abs(seen - expected).max() < MAX_DIFFERENCE else None

@@ -6,25 +6,44 @@ on all cores. Each takes a few images of a batch; the batches come in order.
 
 from collections import Counter, deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import NamedTuple
 
 import pyarrow as pa
 
-from pipeline.images.batching import batch_bytes, image_batches, with_decoding_times
+from pipeline.events import Events
+from pipeline.images.batching import image_batches, pieces, with_decoding_times
 from pipeline.images.decoding import ExactDecoder
 from pipeline.timing import Stopwatch
 
 BYTES_AHEAD = 2 << 30  # of decoded pixels, those being decoded included
+WAIT_SECONDS = 1.0  # until it is looked whether the threads made progress meanwhile
 IMAGES_PER_TASK = 16  # images that a thread takes: enough to be worth its while, few enough for all to share one batch
 
 
-class Piece(NamedTuple):
+class Rows(NamedTuple):
     """A few rows of a batch, and where the time for them went."""
 
     rows: pa.Table
     watch: Stopwatch
+
+
+class Batch(NamedTuple):
+    """The rows of a batch that threads work at, and the bytes that they will take."""
+
+    rows: list[Future[Rows]]
+    bytes: int
+
+
+class Progress(Events):
+    """Counts what the threads have done."""
+
+    images = 0
+
+    def heartbeat(self) -> None:
+        """An image is done; that two threads may count as one does no harm."""
+        self.images += 1
 
 
 class DecodingThreads:
@@ -42,41 +61,61 @@ class DecodingThreads:
         self._pool.shutdown(cancel_futures=True)
 
     def batches(
-        self, references: pa.Table, decoder: ExactDecoder, batch_size: int, _watch: Stopwatch
+        self,
+        references: pa.Table,
+        decoder: ExactDecoder,
+        batch_size: int,
+        _watch: Stopwatch,
+        events: Events = Events(),
     ) -> Iterator[pa.Table]:
         """As `batching.image_batches`; each batch says how long the threads took."""
-        ahead = self.ahead(batch_size, batch_bytes(references, decoder, batch_size))
-        waiting: deque[list[Future[Piece]]] = deque()
+        progress = Progress()
+        waiting: deque[Batch] = deque()
         try:
-            for start in range(0, references.num_rows, batch_size):
-                if len(waiting) == ahead:
-                    yield _whole(waiting.popleft())
-                waiting.append(self._begun(references.slice(start, batch_size), decoder))
+            for piece in pieces(references, decoder, batch_size):
+                largest = max(piece.bytes, *(batch.bytes for batch in waiting), 1)
+                while len(waiting) >= self.ahead(batch_size, largest):
+                    yield _whole(waiting.popleft().rows, progress, events)
+                waiting.append(Batch(self._begun(piece.references, decoder, progress), piece.bytes))
             while waiting:
-                yield _whole(waiting.popleft())
+                yield _whole(waiting.popleft().rows, progress, events)
         finally:
-            for future in (future for batch in waiting for future in batch):
+            for future in (future for batch in waiting for future in batch.rows):
                 future.cancel()
 
     def ahead(self, batch_size: int, batch_bytes: int) -> int:
-        """BatchSource ahead: as many as keep every thread busy while one is waited for, as far as they fit."""
+        """Batches ahead: as many as keep every thread busy while one is waited for, as far as they fit."""
         busy = -(-2 * self._threads * IMAGES_PER_TASK // batch_size) + 1
         return max(1, min(busy, self._bytes_ahead // batch_bytes))
 
-    def _begun(self, references: pa.Table, decoder: ExactDecoder) -> list[Future[Piece]]:
-        pieces = (references.slice(start, IMAGES_PER_TASK) for start in range(0, references.num_rows, IMAGES_PER_TASK))
-        return [self._pool.submit(_decoded, piece, decoder) for piece in pieces]
+    def _begun(self, references: pa.Table, decoder: ExactDecoder, progress: Progress) -> list[Future[Rows]]:
+        starts = range(0, references.num_rows, IMAGES_PER_TASK)
+        parts = (references.slice(start, IMAGES_PER_TASK) for start in starts)
+        return [self._pool.submit(_decoded, part, decoder, progress) for part in parts]
 
 
-def _decoded(references: pa.Table, decoder: ExactDecoder) -> Piece:
+def _decoded(references: pa.Table, decoder: ExactDecoder, progress: Progress) -> Rows:
     watch = Stopwatch()
-    (rows,) = image_batches(references, decoder, references.num_rows, watch)
-    return Piece(rows, watch)
+    (rows,) = image_batches(references, decoder, references.num_rows, watch, progress)
+    return Rows(rows, watch)
 
 
-def _whole(pieces: list[Future[Piece]]) -> pa.Table:
-    """The batch of its pieces, its pixels in one chunk."""
-    done = [piece.result() for piece in pieces]
+def _result(future: Future[Rows], progress: Progress, events: Events) -> Rows:
+    """Wait for some rows; `events` hear a heartbeat as long as images get done.
+
+    It is this thread's: one that decodes on when an attempt has ended must not speak for it.
+    """
+    while True:
+        done = progress.images
+        if future in wait((future,), WAIT_SECONDS).done:
+            return future.result()
+        if progress.images > done:
+            events.heartbeat()
+
+
+def _whole(parts: list[Future[Rows]], progress: Progress, events: Events) -> pa.Table:
+    """The batch of its parts, its pixels in one chunk."""
+    done = [_result(part, progress, events) for part in parts]
     seconds = Counter[str]()
     for piece in done:
         seconds.update(piece.watch.seconds)

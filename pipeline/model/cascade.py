@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from pipeline import schema
 from pipeline.errors import TRANSIENT
+from pipeline.events import Events
 from pipeline.images.batching import BatchSource, finishing, image_batches
 from pipeline.images.decoders import make_decoder
 from pipeline.job import Options
@@ -55,15 +56,20 @@ class Cascade:
         self._again = classifier(exact or first) if settings.reduced_size.decoding else None
 
     def classify(
-        self, references: pa.Table, batch_size: int, watch: Stopwatch, batches: BatchSource = image_batches
+        self,
+        references: pa.Table,
+        batch_size: int,
+        watch: Stopwatch,
+        batches: BatchSource = image_batches,
+        events: Events = Events(),
     ) -> Iterator[ClassifiedBatch]:
         """Classify every reference (`schema.LISTING`); rows decoded again come after those around them.
 
         `batches` yields the image batches of references: made in this process, or wherever they are decoded. What their
-        decoder deferred is decoded here, on the device.
+        decoder deferred is decoded here, on the device. `events` hear heartbeats of the network's progress.
         """
         batches = finishing(batches, self._device)
-        classified = self._first.classify(batches(references, self.decoder, batch_size, watch), watch)
+        classified = self._first.classify(batches(references, self.decoder, batch_size, watch), watch, events)
         classifier = self._again
         if classifier is None:
             return classified
@@ -71,7 +77,7 @@ class Cascade:
 
         def again(first: ClassifiedBatch) -> Iterator[ClassifiedBatch]:
             decoded = batches(_references(first.predictions), exact, min(AGAIN, batch_size), Stopwatch())
-            passes, done = classifier.classify(decoded, Stopwatch()), 0
+            passes, done = classifier.classify(decoded, Stopwatch(), events), 0
             while done < len(first.close):  # piece by piece, each a sign of life
                 with watch("second_pass"):
                     second = next(passes)

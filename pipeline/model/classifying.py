@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from pipeline import schema
 from pipeline.errors import EngineError, ErrorStage
+from pipeline.events import Events
 from pipeline.images.preprocessing import Pixels
 from pipeline.model.bundle import Bundle
 from pipeline.model.engine import Engine, EngineOutput, Floats
@@ -67,7 +68,7 @@ class Classifier:
         margins: Callable[[pa.Table], RowMargins] | None = None,
     ) -> None:
         """`top_k` is at most the number of classes; `exact` takes the rows that lie within `margins` a second time."""
-        self._bundle = bundle
+        self._temperature = bundle.temperature or 1.0
         shape = bundle.preprocessing.shape
         self._engine = HalvingEngine(engine, shape)
         self._exact = None if exact is None else HalvingEngine(exact, shape)
@@ -75,60 +76,54 @@ class Classifier:
         self._abstain_below = abstain_below
         self._table = PredictionTable(bundle.labels, top_k, abstain_below)
 
-    def classify(self, batches: Iterable[pa.Table], watch: Stopwatch) -> Iterator[ClassifiedBatch]:
-        """Classify each image batch (`schema.image_batch`), in order. Raises `EngineError`."""
+    def classify(
+        self, batches: Iterable[pa.Table], watch: Stopwatch, events: Events = Events()
+    ) -> Iterator[ClassifiedBatch]:
+        """Classify each image batch (`schema.image_batch`), in order. Raises `EngineError`.
+
+        `events` hear a heartbeat as a slow network gets through a batch.
+        """
 
         def start(batch: pa.Table) -> Callable[[], EngineResult]:
             with watch("classify"):
-                return self._engine.start(_pixels(batch))
+                return self._engine.start(_pixels(batch), events)
 
         for batch, finish in in_flight(batches, start, self._engine.in_flight):
             with watch("classify"):
                 result = finish()
-            yield self._classified(batch, result, watch)
+            yield self._classified(batch, result, watch, events)
 
-    def _classified(self, batch: pa.Table, result: EngineResult, watch: Stopwatch) -> ClassifiedBatch:
+    def _classified(self, batch: pa.Table, result: EngineResult, watch: Stopwatch, events: Events) -> ClassifiedBatch:
         """Take the second pass where it is due, and make rows of the result."""
         output, failures = result
         with watch("classify"):
             classified = batch["error_stage"].is_null().to_numpy()  # they have pixels
             classified[list(failures)] = False
-            margins, probabilities = self._margins(batch), self._probabilities(output)
-            second = self._close(output, probabilities, margins.dtype) & classified
+            margins = self._margins(batch)
+            second = self._close(output, margins.dtype) & classified
         if self._exact is None or not second.any():
             second[:] = False
         else:
             with watch("second_pass"):
-                output, failures = self._second_pass(self._exact, batch, second, output, failures)
-                probabilities = self._probabilities(output)
+                again = self._exact.run(_pixels(batch)[second], events)
+                output, failures = _second_pass(result, second, again)
         with watch("classify"):
             if not np.isfinite(output.logits).all():
                 failures = failures | self._not_numbers(output)
                 output = EngineOutput(np.nan_to_num(output.logits), output.features)
             classified[list(failures)] = False
+            probabilities = to_probabilities(output.logits, self._temperature)
             predictions = self._table.of(schema.with_failures(batch, failures), probabilities, output.features)
-            close = self._close(output, probabilities, margins.decoding) & classified
+            close = self._close(output, margins.decoding) & classified
             return ClassifiedBatch(predictions, output.logits, close, 1 + second.astype(np.int8))
 
-    @staticmethod
-    def _second_pass(
-        exact: HalvingEngine, batch: pa.Table, rows: Rows, output: EngineOutput, failures: Failures
-    ) -> tuple[EngineOutput, Failures]:
-        """The output with that of the exact engine in some rows."""
-        second = exact.run(_pixels(batch)[rows])
-        places = np.flatnonzero(rows)
-        failed = {int(places[row]): why for row, why in second.failures.items()}
-        return _merged(output, rows, second.output), failures | failed
-
-    def _probabilities(self, output: EngineOutput) -> Floats:
-        return to_probabilities(np.nan_to_num(output.logits), self._bundle.temperature or 1.0)
-
-    def _close(self, output: EngineOutput, probabilities: Floats, margins: Floats) -> Rows:
+    def _close(self, output: EngineOutput, margins: Floats) -> Rows:
         """Rows within their margin, and those that are not finite: half precision may have been too narrow."""
         if not margins.any():
             return np.zeros(len(margins), dtype=np.bool_)
         broken = ~np.isfinite(output.logits).all(axis=1)
-        return is_close(probabilities, margins, self._abstain_below) | (broken & (margins > 0))
+        logits = np.nan_to_num(output.logits)
+        return is_close(logits, margins, self._abstain_below, self._temperature) | (broken & (margins > 0))
 
     def _not_numbers(self, output: EngineOutput) -> Failures:
         """The rows whose logits are not finite. Raises `EngineError` where those of a black image are not either."""
@@ -148,6 +143,13 @@ def _pixels(batch: pa.Table) -> Pixels:
     (images,) = batch["image"].chunks  # one: combine_chunks() would copy
     pixels: Pixels = images.to_numpy_ndarray()
     return pixels
+
+
+def _second_pass(first: EngineResult, rows: Rows, second: EngineResult) -> EngineResult:
+    """The first result with that of the exact engine in some rows."""
+    places = np.flatnonzero(rows)
+    failed = {int(places[row]): why for row, why in second.failures.items()}
+    return EngineResult(_merged(first.output, rows, second.output), first.failures | failed)
 
 
 def _merged(first: EngineOutput, rows: Rows, second: EngineOutput) -> EngineOutput:

@@ -52,12 +52,14 @@ class Graphs:
 
         graph, static = torch.cuda.CUDAGraph(), pixels.clone()
         self._network(static)  # cuDNN's handles and choices are each thread's own: none may be made while capturing
+        current = torch.cuda.current_stream()
         try:
             # On a stream of its own: what another thread frees meanwhile is noted on the compute stream.
             apart = self._streams.capturing
             with torch.cuda.graph(graph, pool=self._pool, stream=apart, capture_error_mode="thread_local"):
                 outputs = self._network(static)
         except RuntimeError as error:  # out of memory is one too: graphs need some of their own
+            torch.cuda.set_stream(current)  # a capture that fails to begin or to end leaves its own one
             self._works = False
             log.warning("The network runs without CUDA graphs: %s", " ".join(str(error).split())[:300])
             return

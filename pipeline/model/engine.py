@@ -44,6 +44,13 @@ class AsyncEngine(Engine, Protocol):
         ...
 
 
+@runtime_checkable
+class PiecewiseEngine(Engine, Protocol):
+    """An engine that is to be given `images_per_call` at a time: a slow network shows progress between them."""
+
+    images_per_call: int | None  # None: as many as there are
+
+
 class EngineSpec(NamedTuple):
     """How an engine is to be built: fixed in a run's plan, so that a resumed run answers the same."""
 

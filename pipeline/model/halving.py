@@ -12,8 +12,9 @@ import numpy as np
 from pipeline import storage
 from pipeline.child_process import ChildDiedError, ChildSlowError
 from pipeline.errors import EngineError, ErrorStage
+from pipeline.events import Events
 from pipeline.images.preprocessing import Pixels
-from pipeline.model.engine import AsyncEngine, Engine, EngineOutput
+from pipeline.model.engine import AsyncEngine, Engine, EngineOutput, PiecewiseEngine
 
 Failures = dict[int, tuple[ErrorStage, str]]  # stage and reason by row number
 
@@ -33,21 +34,36 @@ class HalvingEngine:
         self._engine = engine
         self._shape = shape
         self.in_flight = engine.in_flight if isinstance(engine, AsyncEngine) else 1
+        self._images_per_call = engine.images_per_call if isinstance(engine, PiecewiseEngine) else None
 
-    def start(self, pixels: Pixels) -> Callable[[], EngineResult]:
-        """Begin with a batch; what is returned waits for the result. Both raise `EngineError`."""
-        if not isinstance(self._engine, AsyncEngine):
-            result = self.run(pixels)
+    def start(self, pixels: Pixels, events: Events = Events()) -> Callable[[], EngineResult]:
+        """Begin with a batch; what is returned waits for the result. Both raise `EngineError`.
+
+        Where the engine takes a few images at a time, `events` hear a heartbeat after each call.
+        """
+        if self._images_per_call is not None or not isinstance(self._engine, AsyncEngine):
+            result = self.run(pixels, events)
             return lambda: result
         try:
             finish = self._engine.start(pixels)
         except Exception as error:  # noqa: BLE001  as in `run`
             failed = _stage_and_reason(error)
             return lambda: self._halved(pixels, *failed)
-        return lambda: self.run(pixels, finish)
+        return lambda: self._run(pixels, finish)
 
-    def run(self, pixels: Pixels, finish: Callable[[], EngineOutput] | None = None) -> EngineResult:
-        """Run a batch, or `finish` one that was started; where the network fails, its halves. Raises `EngineError`."""
+    def run(self, pixels: Pixels, events: Events = Events()) -> EngineResult:
+        """Run a batch; see `start`. Raises `EngineError`."""
+        size = self._images_per_call or len(pixels)
+        output, failures = list[EngineOutput](), Failures()
+        for start in range(0, len(pixels), size):
+            result = self._run(pixels[start : start + size])
+            output.append(result.output)
+            failures |= {start + row: why for row, why in result.failures.items()}
+            events.heartbeat()
+        return EngineResult(_joined(output), failures)
+
+    def _run(self, pixels: Pixels, finish: Callable[[], EngineOutput] | None = None) -> EngineResult:
+        """Run some images, or `finish` what was started; where the network fails, their halves."""
         try:
             return EngineResult(self._engine(pixels) if finish is None else finish(), {})
         except Exception as error:  # noqa: BLE001  handled below, when its traceback no longer holds device memory
@@ -66,9 +82,9 @@ class HalvingEngine:
         if len(pixels) == 1:
             return EngineResult(self.black(reason), {0: (stage, reason)})
         half = len(pixels) // 2
-        first, second = (self.run(part) for part in (pixels[:half], pixels[half:]))
+        first, second = (self._run(part) for part in (pixels[:half], pixels[half:]))
         failures = first.failures | {half + row: why for row, why in second.failures.items()}
-        return EngineResult(_joined(first.output, second.output), failures)
+        return EngineResult(_joined([first.output, second.output]), failures)
 
 
 def _stage_and_reason(error: Exception) -> tuple[ErrorStage, str]:
@@ -77,8 +93,10 @@ def _stage_and_reason(error: Exception) -> tuple[ErrorStage, str]:
     return ErrorStage.CLASSIFY, storage.cause(error)
 
 
-def _joined(first: EngineOutput, second: EngineOutput) -> EngineOutput:
-    features = None
-    if first.features is not None and second.features is not None:
-        features = np.concatenate([first.features, second.features])
-    return EngineOutput(np.concatenate([first.logits, second.logits]), features)
+def _joined(outputs: list[EngineOutput]) -> EngineOutput:
+    if len(outputs) == 1:
+        return outputs[0]
+    features = [output.features for output in outputs if output.features is not None]
+    return EngineOutput(
+        np.concatenate([output.logits for output in outputs]), np.concatenate(features) if features else None
+    )

@@ -51,7 +51,7 @@ class OpenVinoEngine:
             # Pinning would put the threads of every process on the same first cores.
             "ENABLE_CPU_PINNING": False,
         }
-        self._images = IMAGES_PER_CALL[dtype]
+        self._images = self.images_per_call = IMAGES_PER_CALL[dtype]
         self._request = openvino.Core().compile_model(str(model), "CPU", settings).create_infer_request()
 
     def __call__(self, pixels: Pixels) -> EngineOutput:

@@ -16,9 +16,7 @@ def to_probabilities(logits: Floats, temperature: float) -> Floats:
     One output is a logistic one: p for the second class, 1 − p for the first. Computed in float64, so that rows add
     up to one before they are rounded to float32.
     """
-    scaled = logits.astype(np.float64) / temperature
-    if scaled.shape[1] == 1:
-        scaled = np.concatenate([np.zeros_like(scaled), scaled], axis=1)  # logistic(x) is softmax(0, x)
+    scaled = _of_classes(logits) / temperature
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     probabilities: Floats = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
     return probabilities
@@ -36,16 +34,27 @@ def top(probabilities: Floats, k: int) -> npt.NDArray[np.intp]:
     return np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
 
 
-def is_close(probabilities: Floats, margin: Floats | float, abstain_below: float | None) -> npt.NDArray[np.bool_]:
-    """Which rows of `probabilities` [rows, classes ≥ 2] are so close that a more exact pass might decide otherwise.
+def is_close(
+    logits: Floats, margin: Floats | float, abstain_below: float | None, temperature: float = 1.0
+) -> npt.NDArray[np.bool_]:
+    """Which rows of `logits` [rows, outputs] are so close that a more exact pass might decide otherwise.
 
-    Close is less than `margin` (of each row, or of all) in the logarithm of a ratio: of the two best probabilities, or
-    of the best one's odds and those of `abstain_below`. What reduced precision gets wrong, it gets wrong in logits.
+    Close is less than `margin` (of each row, or of all) between the two best classes, or between the best one's odds
+    and those of `abstain_below`. Both are differences of logits as the network puts them out, before the temperature:
+    there reduced precision errs, and by as much whatever temperature was fitted.
     """
-    best = -np.partition(-probabilities.astype(np.float64), 1, axis=1)[:, :2].T
-    floor = np.finfo(np.float32).tiny
-    close: npt.NDArray[np.bool_] = np.log(np.maximum(best[0], floor) / np.maximum(best[1], floor)) < margin
+    values = _of_classes(logits)
+    second, best = np.partition(values, -2, axis=1)[:, -2:].T
+    close: npt.NDArray[np.bool_] = best - second < margin
     if abstain_below is not None and 0 < abstain_below < 1:
-        odds = np.log(best[0] / np.maximum(1 - best[0], floor)) - np.log(abstain_below / (1 - abstain_below))
-        close |= np.abs(odds) < margin
+        powers = np.exp((values - best[:, None]) / temperature)
+        powers[np.arange(len(powers)), values.argmax(axis=1)] = 0
+        odds = -np.log(np.maximum(powers.sum(axis=1), np.finfo(np.float64).tiny))
+        close |= temperature * np.abs(odds - np.log(abstain_below / (1 - abstain_below))) < margin
     return close
+
+
+def _of_classes(logits: Floats) -> npt.NDArray[np.float64]:
+    """Logits [rows, classes ≥ 2] of [rows, outputs]: one logistic output is the second class's beside a zero."""
+    values = logits.astype(np.float64)
+    return np.concatenate([np.zeros_like(values), values], axis=1) if values.shape[1] == 1 else values

@@ -13,12 +13,13 @@ import logging
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 
 from pipeline.events import Events
-from pipeline.images.batching import DECODED_BY, DECODING_TIMES, BatchSource, image_batches
+from pipeline.images.batching import DECODED_BY, DECODING_TIMES, BatchSource, Decoding, image_batches
 from pipeline.images.decoding import ExactDecoder
 from pipeline.images.isolating import IsolatedDecoding
 from pipeline.model.cascade import Cascade
@@ -79,7 +80,7 @@ class ShardClassifier:
         finally:
             self._timers.append(timer)
 
-    def attempt(self, shard: Shard, attempt: int, batches: BatchSource = image_batches) -> Path:
+    def attempt(self, shard: Shard, attempt: int, batches: Decoding = image_batches) -> Path:
         """Classify a shard and write its part under `attempts/`; return the part's path.
 
         `batches` yields the image batches of references: made in this process, or wherever they are decoded. Several
@@ -91,7 +92,7 @@ class ShardClassifier:
             write_stage_times(part, timer.cut())
             return part
 
-    def _attempt(self, shard: Shard, attempt: int, batches: BatchSource, timer: StageTimer) -> Path:
+    def _attempt(self, shard: Shard, attempt: int, batches: Decoding, timer: StageTimer) -> Path:
         who = f"{self._worker.kind} worker {self._worker.pid} on {self._worker.host}, attempt {attempt}"
         with ExitStack() as held:
             marker = held.enter_context(ProgressMarker(self._folder, shard, who, self._events))
@@ -99,15 +100,17 @@ class ShardClassifier:
             if marker.found:
                 log.warning("Shard %s: a worker was lost on it before, so its images are isolated now.", shard.id)
                 batches, cascade = self._isolated(held, marker)
-            return self._write(shard, attempt, batches, cascade, marker, timer)
+            return self._write(shard, attempt, partial(batches, events=marker), cascade, marker, timer)
 
-    def _isolated(self, held: ExitStack, events: Events) -> tuple[BatchSource, Cascade]:
+    def _isolated(self, held: ExitStack, events: Events) -> tuple[Decoding, Cascade]:
         """Decoding and the network in child processes, until `held` is left."""
         options = self._plan.job.options
         decoding = IsolatedDecoding(events, seconds=options.image_seconds, max_pixels=options.max_pixels)
 
         def build(spec: EngineSpec) -> Engine:
-            engine = IsolatedEngine(self._plan.bundle, spec, self._device, self._threads, events)
+            engine = IsolatedEngine(
+                self._plan.bundle, spec, self._device, self._threads, events, seconds=options.stall_seconds
+            )
             return held.enter_context(closing(engine))
 
         return held.enter_context(closing(decoding)).batches, self._assembled(build)
@@ -127,7 +130,7 @@ class ShardClassifier:
     ) -> Path:
         watch, size = timer.watch, self._plan.inference.batch_size
         recorder = _Recorder(batches, timer)
-        classified = cascade.classify(shard.references(), size, watch, recorder.batches)
+        classified = cascade.classify(shard.references(), size, watch, recorder.batches, marker)
         tables, second_pass, decoded_again = [], 0, 0
         for batch in marker.counting(classified):
             tables.append(batch.predictions)

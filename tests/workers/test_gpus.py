@@ -225,3 +225,48 @@ def test_a_stalled_shard_costs_the_one_beside_it_no_attempt_and_no_isolation(
     made = done.stdout.split("\n")
     assert [line for line in made if line.startswith("stalling")] == ["stalling 1 False", "stalling 2 True"]
     assert [line for line in made if line.startswith("beside")] == ["beside 1 False"] * 2
+
+
+REFUSING = """
+import logging, sys, ray
+from flows import phases
+from pipeline.errors import RequestError, RunError
+from pipeline.events import Events
+from pipeline.job import Job
+from pipeline.run import publishing
+from workers import cluster
+from workers.ray_executor import RayExecutor
+
+logging.basicConfig(level=logging.WARNING)
+ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
+try:
+    cluster.size("cuda")
+except RequestError as error:
+    print("refused:", error)
+images, output, model = sys.argv[1:]
+job = Job.of(images, output, model, {"workers": "ray"})
+with phases.Run(job, Events()) as run:
+    plan = run.plan()
+    options = plan.job.options.model_copy(update={"device": "cuda"})
+    asked = plan.model_copy(update={"job": plan.job.model_copy(update={"options": options})})
+    shards = publishing.unstaged_shards(run._folder)
+    try:
+        list(RayExecutor(1, True).classify(asked, shards, None))
+    except RunError as error:
+        print("stopped:", error)
+    print("parts:", len(list(RayExecutor(1, True).classify(plan, shards, None))))
+"""
+
+
+def test_a_gpu_that_torch_cannot_use_is_refused_where_it_was_asked_for_and_else_said(
+    crops: Callable[..., Path], tiny_bundle: Path, tmp_path: Path
+) -> None:
+    started = command(crops(128), tmp_path / "out", tiny_bundle, REFUSING)
+    done = subprocess.run(**started, capture_output=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    refused, stopped, parts, *_ = done.stdout.splitlines()
+    assert refused.startswith("refused: --device cuda: the Ray cluster has a GPU, but torch cannot use it there.")
+    assert stopped.startswith("stopped: --device cuda: Ray has a GPU on ") and "Traceback" not in stopped
+    assert parts == "parts: 2"
+    said = [line for line in done.stderr.splitlines() if "torch cannot use it" in line]
+    assert len(said) == 1 and "the network runs on the CPU" in said[0], "once"

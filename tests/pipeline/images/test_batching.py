@@ -13,10 +13,12 @@ from PIL import Image
 
 from pipeline import schema
 from pipeline.images import batching
-from pipeline.images.batching import image_batches
+from pipeline.images.batching import BATCH_BYTES, image_batches, pieces
 from pipeline.images.decoding import ExactDecoder
+from pipeline.images.gpu_decoding import GpuDecoder
 from pipeline.images.preprocessing import Preprocessing
 from pipeline.timing import Stopwatch
+from tests.events import Counting
 
 MODEL = Preprocessing(
     channels=3, height=16, width=16, crop_pct=1.0, interpolation="bilinear", mean=(0, 0, 0), std=(1, 1, 1)
@@ -129,3 +131,42 @@ def test_a_file_larger_than_memory_is_an_error(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(batching.storage, "read", no_memory)
     (batch,) = batches(references(plain(tmp_path / "x.png", 40)))
     assert batch["error"].to_pylist() == ["needed more than there is of memory"]
+
+
+MB = 10**6
+
+
+@pytest.mark.parametrize(
+    ("files", "rows"),
+    [
+        ([10_000] * 600, [256, 256, 88]),
+        ([10_000] * 256 + [10 * MB] * 60, [256, 16, 16, 16, 12]),  # 26 fit: 16, which a GPU need not pad
+        ([10 * MB] * 60 + [10_000] * 256, [16, 16, 16, 256, 12]),
+        ([10 * MB, 10_000] * 40, [32, 48]),
+        ([3000 * MB, 10_000, 3000 * MB], [1, 1, 1]),  # one image is a batch however large it is
+        ([None] * 300, [256, 44]),
+    ],
+)
+def test_a_batch_is_bounded_by_the_bytes_of_its_own_files(files: list[int | None], rows: list[int]) -> None:
+    table = pa.Table.from_pylist(
+        [{"path": f"/{n:04}", "size_bytes": size} for n, size in enumerate(files)], schema.LISTING
+    )
+    found = list(pieces(table, GpuDecoder(MODEL, 10**9), 256))
+    assert [piece.references.num_rows for piece in found] == rows
+    assert pa.concat_tables([piece.references for piece in found]).equals(table)
+    for piece in found:
+        compressed = sum(size or 0 for size in piece.references["size_bytes"].to_pylist())
+        assert piece.bytes == piece.references.num_rows * 16 * 16 * 3 + compressed
+        assert piece.bytes <= BATCH_BYTES or piece.references.num_rows == 1
+    assert [piece.references.num_rows for piece in pieces(table, ExactDecoder(MODEL, 10**9), 256)] == [
+        min(256, len(files) - start) for start in range(0, len(files), 256)
+    ], "files that do not go along do not count"
+
+
+def test_each_image_is_a_sign_of_life(tmp_path: Path) -> None:
+    for shade in range(10, 130, 10):
+        plain(tmp_path / f"{shade:03}.png", shade)
+    (tmp_path / "020.png").write_bytes(b"broken")
+    events = Counting()
+    decoded = image_batches(references(*sorted(tmp_path.iterdir())), ExactDecoder(MODEL, 10**6), 8, Stopwatch(), events)
+    assert [events.count for _ in decoded] == [8, 12]

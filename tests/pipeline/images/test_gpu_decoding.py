@@ -15,7 +15,7 @@ from pipeline import schema
 from pipeline.errors import RequestError
 from pipeline.events import Events
 from pipeline.images import nvjpeg
-from pipeline.images.batching import DECODING_TIMES, batch_bytes, batch_size, finishing, image_batches
+from pipeline.images.batching import DECODING_TIMES, batch_size, finishing, image_batches
 from pipeline.images.decoders import DECODERS
 from pipeline.images.fast_decoding import FastDecoder
 from pipeline.images.gpu_decoding import COMPRESSED, GpuDecoder, check, check_device
@@ -95,7 +95,13 @@ def shifted(sources: list[bytes], **how: str) -> list[torch.Tensor]:
     return [decode_jpeg(sources, **how)[place - 1] for place in range(len(sources))]
 
 
-@pytest.mark.parametrize("fault", [failing, blank, shifted])
+def recoloured(sources: list[bytes], **how: str) -> list[torch.Tensor]:
+    """Other colours of the same luma."""
+    shift = torch.tensor([0.587, -0.299, 0])[:, None, None] * 60
+    return [(picture + shift).clamp(0, 255).to(torch.uint8) for picture in decode_jpeg(sources, **how)]
+
+
+@pytest.mark.parametrize("fault", [failing, blank, shifted, recoloured])
 def test_what_a_device_gets_wrong_the_cpu_decodes_and_the_log_says_so(
     fault: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -110,6 +116,27 @@ def test_what_a_device_gets_wrong_the_cpu_decodes_and_the_log_says_so(
     alike = np.abs(pixels(found) - pixels(fast)).mean(axis=(1, 2, 3)) < (0.001 if fault is failing else 8)
     assert alike.all()
     assert "CPU decoded" in caplog.text or "nvJPEG is not there" in caplog.text
+
+
+def test_a_jpeg_that_the_device_skips_is_not_the_one_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two photographs that look alike at a few pixels; memory is handed out again as it was left."""
+    first = np.full((96, 96, 3), 128, dtype=np.uint8)
+    second = first.copy()
+    first[::8, :, 1] += 40
+    second[:, ::8, 1] += 40
+    for name, picture in (("a", first), ("b", second)):
+        (tmp_path / f"{name}.jpg").write_bytes(jpeg(Image.fromarray(picture)))
+    memory: list[torch.Tensor] = []
+
+    def skipping(sources: list[bytes], **how: str) -> list[torch.Tensor]:
+        memory.extend([] if memory else decode_jpeg(sources, **how))
+        return memory[:]
+
+    monkeypatch.setattr(nvjpeg, "PIXELS_AT_ONCE", 1)
+    monkeypatch.setattr("torchcodec.decoders.decode_jpeg", skipping)
+    found, fast = batch_of(tmp_path, "gpu", finishing(image_batches, "cpu")), batch_of(tmp_path, "fast")
+    assert np.abs(pixels(fast)[0] - pixels(fast)[1]).mean() > 4
+    assert (np.abs(pixels(found) - pixels(fast)).mean(axis=(1, 2, 3)) < 1).all()
 
 
 def test_every_exif_is_hidden(tmp_path: Path) -> None:
@@ -132,12 +159,9 @@ def test_isolated_images_are_not_left_to_the_device(tmp_path: Path) -> None:
     assert found.equals(batch_of(tmp_path, "fast"))
 
 
-def test_files_that_go_along_count_as_bytes(tmp_path: Path) -> None:
-    rows = [{"path": "/a", "size_bytes": 5_000_000, "modified_at": 0}, {"path": "/b", "size_bytes": None}]
-    table = pa.Table.from_pylist(rows, schema.LISTING)
-    assert batch_bytes(table, FastDecoder(RGB, 1), 10) == 10 * 64 * 64 * 3
-    assert batch_bytes(table, GpuDecoder(RGB, 1), 10) == 10 * (64 * 64 * 3 + 5_000_000)
-    assert batch_size(GpuDecoder(RGB, 1), on_gpu=True, file_bytes=5_000_000) == 256 * 2**20 // (64 * 64 * 3 + 5_000_000)
+def test_files_that_go_along_count_as_bytes() -> None:
+    assert batch_size(FastDecoder(RGB, 1), on_gpu=True, file_bytes=5_000_000) == 256
+    assert batch_size(GpuDecoder(RGB, 1), on_gpu=True, file_bytes=5_000_000) == 32, "of 53 that fit"
 
 
 def test_threads_leave_jpegs_to_the_device_too(tmp_path: Path) -> None:

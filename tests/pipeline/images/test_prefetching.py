@@ -2,19 +2,23 @@
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
 
 from pipeline import schema
+from pipeline.events import Events
 from pipeline.images import prefetching
 from pipeline.images.batching import DECODING_TIMES, image_batches
 from pipeline.images.decoding import ExactDecoder
-from pipeline.images.prefetching import IMAGES_PER_TASK, DecodingThreads
+from pipeline.images.prefetching import IMAGES_PER_TASK, DecodingThreads, Progress
 from pipeline.model.bundle import load
 from pipeline.timing import Stopwatch
+from tests.events import Counting
 
 BATCH = 40
 
@@ -70,6 +74,44 @@ def test_no_more_bytes_are_ahead_than_granted(
             with counting:
                 assert sum(begun) - taken <= BATCH, "one batch beside the one that is handed over"
     assert sum(begun) == references.num_rows
+
+
+def test_threads_that_get_images_done_are_a_sign_of_life_before_their_batch_is(
+    references: pa.Table, decoder: ExactDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No batch ends before a heartbeat was heard after its first images."""
+    heard = threading.Event()
+
+    class Hearing(Events):
+        def heartbeat(self) -> None:
+            assert threading.current_thread() is threading.main_thread(), "no thread that may outlive the attempt"
+            heard.set()
+
+    def waiting(rows: pa.Table, *rest: object) -> Iterator[pa.Table]:
+        decoded = list(image_batches(rows, *rest))
+        assert heard.wait(100), "no heartbeat"
+        yield from decoded
+
+    monkeypatch.setattr(prefetching, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(prefetching, "image_batches", waiting)
+    with DecodingThreads(2) as threads:
+        assert len(list(threads.batches(references, decoder, BATCH, Stopwatch(), Hearing()))) == 4
+
+
+def test_threads_that_hang_are_no_sign_of_life() -> None:
+    progress, events, hanging = Progress(), Counting(), Future[prefetching.Rows]()
+    looks = iter([*[False] * 5, True])
+
+    def look(futures: object, timeout: float) -> SimpleNamespace:
+        if next(looks):
+            hanging.set_result(prefetching.Rows(pa.table({}), Stopwatch()))
+            return SimpleNamespace(done={hanging})
+        return SimpleNamespace(done=set())
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(prefetching, "wait", look)
+        prefetching._result(hanging, progress, events)
+    assert events.count == 0
 
 
 @pytest.mark.parametrize(("threads", "batch"), [(2, 256), (16, 256), (64, 32)])

@@ -1,5 +1,7 @@
 """Two passes: the fast answer where it is clear, the exact one where it is not, each row once."""
 
+import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -148,6 +150,21 @@ def test_near_the_threshold_of_abstention_is_close_too(tiny_bundle: Path, tmp_pa
     light = float(np.exp(5) / (np.exp(5) + 4))
     tables, _ = classified(folder, tiny_bundle, within(0.4, 0), abstain_below=light)
     assert (joined(tables).passes == 2).all()
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.5, 2.0])
+def test_which_images_take_the_second_pass_does_not_depend_on_the_temperature(
+    temperature: float, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    folder = make_crops(tmp_path / "images", 30)
+    other = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "temperature": temperature}))
+    expected, found = (joined(classified(folder, model, within(0.4, 0.4))[0]) for model in (tiny_bundle, other))
+    assert 0 < (expected.passes == 3).sum() < 30
+    assert found.passes.tolist() == expected.passes.tolist()
+    assert found.predictions["label"].equals(expected.predictions["label"])
+    assert not found.predictions["confidence"].equals(expected.predictions["confidence"])
 
 
 @pytest.mark.parametrize("precision", ["exact", "fast"])

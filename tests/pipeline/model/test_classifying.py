@@ -70,13 +70,58 @@ def test_a_batch_is_not_copied(tiny_bundle: Path) -> None:
     assert engine.shown[0].__array_interface__["data"][0] == stored.address, "the engine reads Arrow's own memory"
 
 
-def test_close_calls_are_found_in_logits() -> None:
-    logits = np.array([[0, 0.3, -9], [0, 0.5, -9], [-4, -4.3, 3]], dtype=np.float32)
-    probabilities = to_probabilities(logits, 1.0)
-    assert is_close(probabilities, 0.4, None).tolist() == [True, False, False]
-    assert is_close(probabilities, 0.4, 0.62).tolist() == [True, True, False], "0.6224 is near the threshold"
-    assert is_close(probabilities, 0.4, 0.0).tolist() == [True, False, False]
-    assert not is_close(probabilities, 0.0, 0.62).any()
+SOME = np.array([[0, 0.3, -9], [0, 0.5, -9], [-4, -4.3, 3]], dtype=np.float32)
+LOGISTIC = np.array([[0.3], [-0.3], [0.5], [-0.5], [70.0], [-70.0]], dtype=np.float32)
+TEMPERATURES = (0.01, 0.1, 0.5, 1.0, 2.0, 100.0)
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_close_calls_are_those_of_the_logits_at_every_temperature(temperature: float) -> None:
+    """Half precision errs before the temperature is applied, by as much whatever it is."""
+    assert is_close(SOME, 0.4, None, temperature).tolist() == [True, False, False]
+    assert is_close(LOGISTIC, 0.4, None, temperature).tolist() == [True, True] + [False] * 4
+    assert is_close(SOME, 0.4, 0.0, temperature).tolist() == [True, False, False]
+    assert is_close(SOME, np.array([0.2, 0.6, 8.0]), None, temperature).tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize(("error", "close"), [(0.3, True), (0.5, False)])
+@pytest.mark.parametrize("outputs", [1, 2, 3, 1000])
+def test_near_the_threshold_of_abstention_is_what_so_large_an_error_would_move_across(
+    temperature: float, error: float, close: bool, outputs: int
+) -> None:
+    """The threshold is the confidence at an error from the logits; a margin of 0.4 covers errors up to 0.4."""
+    logits = np.zeros((1, outputs), dtype=np.float32)
+    logits[0, -1] = 7 * min(temperature, 20)
+    nearby = logits.astype(np.float64)
+    nearby[0, -1] += error
+    scaled = nearby / temperature if outputs > 1 else np.array([[0, nearby[0, 0] / temperature]])
+    threshold = float(softmax(scaled, axis=1).max())
+    if threshold < 1:
+        assert is_close(logits, 0.4, threshold, temperature).tolist() == [close]
+    assert not is_close(logits, 0.0, threshold, temperature).any()
+
+
+@given(
+    logits=npst.arrays(
+        np.float32, st.tuples(st.integers(1, 4), st.integers(1, 5)), elements=st.floats(-9, 9, width=32)
+    ),
+    temperature=st.sampled_from(TEMPERATURES),
+    margin=st.sampled_from([0.05, 0.25, 0.8]),
+)
+def test_no_error_within_the_margin_changes_the_class_of_what_is_not_close(
+    logits: np.ndarray, temperature: float, margin: float
+) -> None:
+    """Half the margin up and half of it down, at the two best classes: for a logistic output all of it, at its one."""
+    clear = ~is_close(logits, margin, None, temperature)
+    erring = logits.astype(np.float64)
+    if logits.shape[1] == 1:
+        erring -= 0.99 * margin * np.sign(logits)
+        assert ((erring > 0) == (logits > 0))[clear].all()
+        return
+    erring += 0.49 * margin
+    erring[np.arange(len(erring)), logits.argmax(axis=1)] -= 0.98 * margin
+    assert (erring.argmax(axis=1) == logits.argmax(axis=1))[clear].all()
 
 
 @given(

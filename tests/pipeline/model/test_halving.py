@@ -12,7 +12,9 @@ from pipeline.images.preprocessing import Preprocessing
 from pipeline.model.bundle import Bundle
 from pipeline.model.classifying import Classifier
 from pipeline.model.engine import EngineOutput
+from pipeline.model.halving import HalvingEngine
 from pipeline.timing import Stopwatch
+from tests.events import Counting
 
 BATCH = 16
 MODEL = Preprocessing(channels=3, height=4, width=4, crop_pct=1, interpolation="bilinear", mean=(0,), std=(1,))
@@ -119,3 +121,31 @@ def test_broken_weights_are_no_images_fault() -> None:
 
     with pytest.raises(EngineError, match="weights are broken"):
         classify(Broken(), [1, 2])
+
+
+class Slow(Fake):
+    """Takes three images at a time."""
+
+    images_per_call = 3
+
+
+@pytest.mark.parametrize(("images", "sizes"), [(1, [1]), (3, [3]), (7, [3, 3, 1]), (16, [3, 3, 3, 3, 3, 1])])
+def test_an_engine_that_takes_a_few_images_shows_progress_between_them(images: int, sizes: list[int]) -> None:
+    pixels = np.zeros((images, *MODEL.shape), dtype=np.uint8)
+    pixels[:] = np.arange(images, dtype=np.uint8)[:, None, None, None]
+    engine, events = Slow(), Counting()
+    result = HalvingEngine(engine, MODEL.shape).start(pixels, events)()
+    assert engine.sizes == sizes
+    assert events.count == len(sizes)
+    assert result.output.logits.argmax(axis=1).tolist() == list(range(images))
+    assert result.output.features is not None and len(result.output.features) == images
+
+
+@pytest.mark.parametrize("failing", [(0,), (4,), (2, 3), (0, 5, 15)])
+def test_a_failure_keeps_its_place_where_a_few_images_are_taken_at_a_time(failing: tuple[int, ...]) -> None:
+    shades = list(range(100, 116))
+    rows = classify(Slow(raising(*(100 + row for row in failing))), shades)
+    assert [row for row, each in enumerate(rows) if each["error_stage"] == "classify"] == list(failing)
+    assert [each["label"] for row, each in enumerate(rows) if row not in failing] == [
+        str(shade) for row, shade in enumerate(shades) if row not in failing
+    ]

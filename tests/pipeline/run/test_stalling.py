@@ -15,6 +15,7 @@ from pipeline.run.progress_marker import ProgressMarker, marker_file
 from pipeline.run.retrying import WorkerLostError, seconds_before_retry
 from pipeline.run.sharding import Shard
 from pipeline.run.stalling import StallDetector
+from tests.events import Counting
 
 
 @pytest.fixture
@@ -51,15 +52,6 @@ def watch(detector: StallDetector, seconds: float, each=lambda: None) -> list[st
             return [shard.id for shard in stalled]
         stalling.time.now += 0.05
     return []
-
-
-class Counting(Events):
-    """Counts heartbeats."""
-
-    count = 0
-
-    def heartbeat(self) -> None:
-        self.count += 1
 
 
 @pytest.fixture(autouse=True)
