@@ -141,8 +141,10 @@ def query(
     """Ask the published predictions with DuckDB."""
     import duckdb
 
-    from pipeline.run import querying
+    from pipeline.run import outputs, querying
 
+    for problem in outputs.problems(outputs.existing(output)):
+        message(problem)
     database = querying.connect(output)
     try:
         if form == "parquet":

@@ -15,7 +15,7 @@ from pipeline.images import gpu_decoding, listing
 from pipeline.job import Job
 from pipeline.model import engines, fingerprint, resolving
 from pipeline.model.bundle import Bundle
-from pipeline.run import outputs, planning, publishing, reporting
+from pipeline.run import outputs, planning, publishing, recovering, reporting
 from pipeline.run.accounting import Account, AccountBuilder
 from pipeline.run.bottleneck import RunConditions
 from pipeline.run.folder import RunFolder
@@ -34,6 +34,7 @@ def check(job: Job) -> Bundle:
     outputs.check_output(job.output)
     listing.check_input(job)
     bundle = resolving.resolve(job.model)
+    outputs.check_names(job.output, planning.partition(job, bundle))
     fingerprint.top_k_of(job.options, bundle)
     engines.check(bundle, job.options)
     gpu_decoding.check(job.options, bundle.preprocessing)
@@ -85,7 +86,7 @@ class Run(AbstractContextManager["Run"]):
             if self._earlier is None:
                 self._held.enter_context(outputs.locked(self._job.output, self._events))
                 unfinished = self._unfinished(bundle)
-            plan = self._plan_anew(bundle) if unfinished is None else self._resume(unfinished)
+            plan = self._plan_anew(bundle) if unfinished is None else self._resume(unfinished, bundle)
         if plan is not None:
             self._plan = plan
         return plan
@@ -150,13 +151,8 @@ class Run(AbstractContextManager["Run"]):
         return self._account_builder.account(self._began, seconds, how)
 
     def _unfinished(self, bundle: Bundle) -> RunFolder | None:
-        """The run to continue. Folders that never got a plan go: no run holds them, since this one has the lock."""
-        for folder in outputs.all_runs(self._job.output):
-            if folder.state == "unplanned":
-                folder.discard()
-            if folder.state == "published" and not folder.summary.exists():  # it crashed between the two
-                plan = folder.plan()
-                reporting.write_report(folder, reporting.summarize(folder, plan, {}, 0, plan.shards))
+        """The run to continue, after what earlier runs left behind was put right: this one has the lock."""
+        recovering.recover(self._job.output, self._events)
         found = planning.unfinished(self._job, self._job.key(fingerprint.model_key(bundle, self._job.options)))
         if found is not None and self._job.options.fresh:
             self._events.message(f"--fresh: abandoning the unfinished run {found.run}.")
@@ -164,12 +160,13 @@ class Run(AbstractContextManager["Run"]):
             return None
         return found
 
-    def _resume(self, folder: RunFolder) -> Plan:
+    def _resume(self, folder: RunFolder, bundle: Bundle) -> Plan:
         # How long to wait for what does not end is asked anew: a run may have failed by a deadline too short.
         deadlines = self._job.options.model_dump(include={"image_seconds", "stall_seconds", "watchdog_minutes"})
         plan = folder.plan()
         options = plan.job.options.model_copy(update=deadlines)
-        plan = plan.model_copy(update={"job": plan.job.model_copy(update={"options": options})})
+        job = plan.job.model_copy(update={"options": options})
+        plan = plan.model_copy(update={"job": job, "bundle": bundle.folder})  # the same one, where it lies now
         left = publishing.unstaged_shards(folder)
         self._folder = folder
         self._earlier = Earlier(folder.run, plan.counts.images)
@@ -177,6 +174,7 @@ class Run(AbstractContextManager["Run"]):
             f"Continuing run {folder.run}: {plan.shards - len(left)} of {counted(plan.shards, 'shard')} done."
         )
         if left:
+            publishing.withdraw_decision(folder)
             if options.gpu_decoding:  # the plan's, whatever is asked for now
                 gpu_decoding.check(options, plan.load_bundle().preprocessing)
             executor = self._open_executor(sum(shard.images for shard in left))

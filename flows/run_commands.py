@@ -11,7 +11,7 @@ from flows.options import Output
 from flows.terminal import message
 from pipeline import durable
 from pipeline.errors import RequestError
-from pipeline.run import cleaning, publishing, reporting
+from pipeline.run import cleaning, published, publishing, refusing, reporting
 from pipeline.run import outputs as run_folders
 from pipeline.run.folder import RunFolder
 from pipeline.run.worker import peak_memory
@@ -27,15 +27,20 @@ def runs(output: Output) -> None:
     """List the runs of an output with their state."""
     rows: list[tuple[str, ...]] = []
     for folder in _all_runs(output):
-        if folder.state in ("unplanned", "unreadable"):
-            rows.append((folder.run, folder.state, "", "", ""))
-            continue
-        plan = folder.plan()
-        staged = len(list(folder.staged.glob("*.parquet"))) if folder.staged.is_dir() else plan.shards
-        rows.append(
-            (folder.run, folder.state, f"{staged} of {plan.shards}", f"{plan.counts.images:,}", plan.job.images)
-        )
+        rows.append((folder.run, *_columns(folder)))
     terminal.show_table(("run", "state", "shards", "images", "input"), rows)
+
+
+def _columns(folder: RunFolder) -> tuple[str, str, str, str]:
+    """State, shards, images and input of a run, as far as they are known."""
+    state = folder.state
+    parts = (
+        published.find(folder.output, run=folder.run).parts if state == "published" else published.staged(folder).parts
+    )
+    if not folder.plan_file.is_file() or state == "unreadable":
+        return state, f"{len(parts)}" if parts else "", f"{sum(part.rows for part in parts):,}" if parts else "", ""
+    plan = folder.plan()
+    return state, f"{len(parts)} of {plan.shards}", f"{plan.counts.images:,}", plan.job.images
 
 
 def publish(
@@ -45,7 +50,9 @@ def publish(
     folder = {folder.run: folder for folder in _all_runs(output)}.get(run)
     run_folders.check_writable_format(output)
     if folder is None:
-        raise RequestError(f"{output} has no run {run}; `shardseer runs {output}` lists them.")
+        instead = refusing.replacement(output, run)
+        hint = f"`shardseer runs {output}` lists them." if instead is None else f"{instead.run} has replaced it."
+        raise RequestError(f"{output} has no run {run}; {hint}")
     with run_folders.locked(output, terminal.TerminalEvents()):
         if folder.state != "refused":
             raise RequestError(
@@ -72,11 +79,17 @@ def clean(output: Output) -> None:
 
 def report(output: Output) -> None:
     """Print the summary of the newest published run as Markdown."""
-    published = [folder for folder in _all_runs(output) if folder.summary.exists()]
-    if not published:
-        raise RequestError(f"{output} has no published run.")
-    print(published[-1].summary.read_text(encoding="utf-8"))
+    reported = [folder for folder in _all_runs(output) if folder.summary.is_file()]
+    newest = max(reported, key=lambda folder: (folder.state == "published", folder.run), default=None)
+    if newest is None:
+        raise RequestError(f"{output} has no published run with a summary.")
+    if newest.state != "published":
+        message(f"Run {newest.run} is {newest.state}: its rows are no longer in {output}.")
+    print(newest.summary.read_text(encoding="utf-8", errors="replace"))
 
 
 def _all_runs(output: Path) -> list[RunFolder]:
-    return run_folders.all_runs(run_folders.existing(output))
+    found = run_folders.all_runs(run_folders.existing(output))
+    for problem in run_folders.problems(output):
+        message(problem)
+    return found

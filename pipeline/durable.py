@@ -1,22 +1,29 @@
-"""Writing local files so that they survive a crash: whole or not at all, flushed to the disk, renamed in one step."""
+"""Writing local files so that they survive a crash: whole or not at all, flushed to the disk, renamed in one step.
 
+What lies in a folder of ours may have been put there by others: links are replaced or refused, never followed.
+"""
+
+import errno
 import os
+import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, Literal, NoReturn
 
-TEMPORARY = ".tmp"  # never ends in .parquet, so no glob of a reader matches a file being written
+TEMPORARY = ".tmp-"  # never ends in .parquet, so no glob of a reader matches a file being written
 
 
 @contextmanager
 def atomic(target: Path) -> Iterator[Path]:
     """Yield a temporary name beside `target`; on leaving, make its bytes durable and give it the name `target`.
 
-    A reader sees the old file or the whole new one. On an exception nothing is left behind.
+    A reader sees the old file or the whole new one. On an exception nothing is left behind. A link in the target's
+    place is replaced; the temporary name cannot be foreseen, so that nobody puts one there.
     """
-    temporary = target.with_name(f"{target.name}{TEMPORARY}-{os.getpid()}")
+    temporary = target.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
     try:
         yield temporary
         sync(temporary)
@@ -31,6 +38,39 @@ def write_text(target: Path, text: str) -> None:
     """Write a small text file atomically and durably."""
     with atomic(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def open_own(file: Path, mode: Literal["rb", "w", "a", "a+"]) -> IO[Any]:
+    """Open a file of ours in place (text is UTF-8). Raises `OSError` for a link, a pipe, or whatever is no plain file.
+
+    `atomic` is for what others rely on; this is for locks, logs and signs of life.
+    """
+
+    def opener(path: str, flags: int) -> int:
+        # Without O_NONBLOCK, opening a pipe waits for ever.
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OSError(errno.EINVAL, "Not a regular file", path)
+        return descriptor
+
+    return open(file, mode, encoding=None if "b" in mode else "utf-8", opener=opener)
+
+
+def read_own(file: Path) -> bytes:
+    """The bytes of a file of ours. Raises `OSError` as `open_own`."""
+    with open_own(file, "rb") as opened:
+        content: bytes = opened.read()
+    return content
+
+
+def is_there(path: Path) -> bool:
+    """Whether anything has this name, a dangling link too. Raises `OSError` where that cannot be known."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def sync(path: Path) -> None:

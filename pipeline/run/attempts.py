@@ -30,7 +30,7 @@ from pipeline.run.parts import Receipt, count_statuses, write_part, write_stage_
 from pipeline.run.plan import Plan
 from pipeline.run.progress_marker import ProgressMarker
 from pipeline.run.sharding import Shard
-from pipeline.run.worker import Worker, peak_memory
+from pipeline.run.worker import Worker, own_versions, peak_memory
 from pipeline.timing import CpuMeter, StageTimer, Stopwatch
 
 log = logging.getLogger("shardseer")
@@ -64,6 +64,7 @@ class ShardClassifier:
         self._flow_run = flow_run
         self._events = events
         self._device, self._threads = device, threads
+        own_versions()  # of what is loaded from now on
         with self._timers[0].watch("startup"):
             self._bundle = plan.load_bundle()
             self._cascade = self._assembled()

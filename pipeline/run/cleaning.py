@@ -13,7 +13,9 @@ def abandoned(folders: list[RunFolder]) -> list[RunFolder]:
     is the one that its command would continue), and a refused one whose request was published or refused since.
     """
     found = [folder for folder in folders if folder.state == "unplanned"]
-    planned = [folder for folder in folders if folder.state not in ("unplanned", "unreadable")]
+    planned = [
+        folder for folder in folders if folder.state not in ("unplanned", "unreadable") and folder.plan_file.exists()
+    ]
     for position, folder in enumerate(planned):
         later = {other.state for other in planned[position + 1 :] if other.plan().key == folder.plan().key}
         if folder.state in ("planned", "decided") and later & {"planned", "decided"}:
@@ -31,10 +33,14 @@ def clean(folders: list[RunFolder]) -> tuple[list[str], int]:
     removed = abandoned(folders)
     leftovers: list[Path] = []
     for folder in folders:
-        if folder not in removed and folder.state != "unreadable":
-            published = folder.state == "published"
-            leftovers += [folder.shards, folder.staged, folder.listing] if published else []
-            leftovers += [folder.attempts] if published else sorted(folder.attempts.glob("*.parquet*"))
+        state = folder.state
+        if folder in removed or state == "unreadable":
+            continue
+        leftovers += folder.path.glob(f"{durable.TEMPORARY}*")
+        if state in ("published", "deleted"):
+            leftovers += [folder.shards, folder.staged, folder.listing, folder.attempts]
+        else:
+            leftovers += [*folder.attempts.glob("*.parquet*"), *folder.attempts.glob(f"{durable.TEMPORARY}*")]
     freed = 0
     for folder in removed:
         freed += durable.size_on_disk(folder.path)

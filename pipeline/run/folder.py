@@ -1,12 +1,14 @@
 """The run folder `OUT/runs/<run id>/` and its states.
 
-    unreadable  plan.json is there, but not one that this version reads; left alone
+    unreadable  something of it cannot be read by this version, or is a link; left alone
     planned     plan.json is there: the run can be resumed by the command that made it
-    decided     manifest.json is there: the run is complete; one rename is left to do
-    published   predictions/model=…/run=… is there: readers see it
+    decided     manifest.json and staged/ are there: the run is complete; one rename is left to do
+    published   predictions/model=…/run=… has its parts: readers see it
+    deleted     it was published, as published.json says, and somebody removed those parts: its images are new again
     refused     refused.json is there: too much failed; `publish` shows it anyway
 
-A folder without plan.json is a run that never got planned; nothing in it is of use.
+A folder without plan.json is a run that never got planned; nothing in it is of use. A published run whose folder was
+removed, or that came here as a copy of `predictions`, is published.
 """
 
 import json
@@ -20,7 +22,7 @@ from pipeline.run.format import FormatError, check_format
 from pipeline.run.plan import Plan
 
 LISTING = "listing.parquet"
-State = Literal["unplanned", "unreadable", "planned", "decided", "published", "refused"]
+State = Literal["unplanned", "unreadable", "planned", "decided", "published", "deleted", "refused"]
 
 
 class RunFolder:
@@ -36,6 +38,7 @@ class RunFolder:
         self.attempts = self.path / "attempts"
         self.staged = self.path / "staged"
         self.manifest = self.path / "manifest.json"
+        self.published_mark = self.path / "published.json"
         self.refused = self.path / "refused.json"
         self.metrics = self.path / "metrics.json"
         self.summary = self.path / "summary.md"
@@ -44,34 +47,60 @@ class RunFolder:
     @property
     def state(self) -> State:
         """How far this run came, read from what lies on disk."""
-        if not self.plan_file.exists():
-            return "unplanned"
+        return self.examine()[0]
+
+    def examine(self) -> tuple[State, str]:
+        """How far this run came, and, where it is unreadable, a sentence that says why."""
         try:
+            return self._examined(), ""
+        except RunError as error:
+            return "unreadable", str(error)
+        except OSError as error:
+            return "unreadable", f"{self.path} cannot be read: {storage.cause(error)}."
+
+    def _examined(self) -> State:
+        for place in (self.path, self.shards, self.attempts, self.staged, self.logs):
+            if place.is_symlink():  # made by others: nothing is written or removed through it
+                raise RunError(f"{place} is a symbolic link.")
+        is_planned = durable.is_there(self.plan_file)
+        if is_planned:
             self.plan()
-        except RunError:
-            return "unreadable"
-        if self.published.is_dir():
+        if any(part for place in self._placed() for part in place.glob("*.parquet")):
             return "published"
+        if self.published_mark.exists():
+            return "deleted"
+        if not is_planned:
+            return "unplanned"
         if self.manifest.exists():
-            return "decided"
+            # Without staged parts the rename was done, by a version without the mark or right before a crash.
+            return "decided" if self.staged.is_dir() else "deleted"
         return "refused" if self.refused.exists() else "planned"
+
+    def _placed(self) -> list[Path]:
+        return sorted(predictions_folder(self.output).glob(f"model=*/run={self.run}"))
 
     @property
     def published(self) -> Path:
-        """Where this run's parts lie once readers may see them."""
+        """Where this run's parts lie once readers may see them: whatever became of its plan, if they are there."""
+        for place in self._placed():
+            return place
         return predictions_folder(self.output) / f"model={self.plan().model_name}" / f"run={self.run}"
 
     def plan(self) -> Plan:
-        """The stored plan. Raises `RunError` where it cannot be read."""
+        """The stored plan, of a run in this output wherever it was when the plan was made.
+
+        Raises `RunError` where it cannot be read.
+        """
         try:
-            stored = json.loads(self.plan_file.read_bytes())
+            stored = json.loads(durable.read_own(self.plan_file))
             check_format(stored, str(self.plan_file))
             options = stored["job"]["options"]  # of this version or another: what is not known any more is left out
             stored["job"]["options"] = {name: options[name] for name in options if name in Options.model_fields}
+            stored["job"]["output"] = self.output
             return Plan.model_validate(stored)
         except FormatError as error:
             raise RunError(str(error)) from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             what = f"{self.plan_file} cannot be read: {storage.cause(error)}."
             raise RunError(f"{what} When that is mended, continue with the same command.") from error
 

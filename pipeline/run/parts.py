@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from pipeline import durable, schema
 from pipeline.run.format import FORMAT, check_format
 from pipeline.run.plan import Plan
-from pipeline.run.worker import Worker
+from pipeline.run.worker import Worker, own_versions
 from pipeline.timing import StageTimes
 
 PREFIX = "shardseer."
@@ -69,7 +69,7 @@ def write_part(target: Path, predictions: pa.Table, plan: Plan, receipt: Receipt
         "calibrated": plan.calibrated,
         "inference": plan.inference.model_dump(mode="json"),
         "options": plan.job.options.model_dump(mode="json"),
-        "versions": plan.versions,
+        "versions": own_versions(),  # this worker's own: an upgrade may lie between it and the plan
         "flow_run": receipt.flow_run or "",
         "actor": receipt.worker.actor or "",
     }

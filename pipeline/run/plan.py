@@ -8,6 +8,7 @@ from pipeline.errors import RequestError, RunError
 from pipeline.job import Job
 from pipeline.model import bundle as bundles
 from pipeline.model.bundle import Bundle
+from pipeline.model.fingerprint import model_key
 from pipeline.model.inference import Inference
 from pipeline.run.format import FORMAT
 
@@ -27,7 +28,8 @@ class Counts(BaseModel):
 class Plan(BaseModel):
     """What a run will do. How the network is run is part of it, so that a resumed run equals an uninterrupted one.
 
-    `shards` is their number; their references lie in `plan/`.
+    `shards` is their number; their references lie in `plan/`. `model_key` says which bundle it is; `bundle` is only
+    where that was, or is now for a run that is continued.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -47,15 +49,19 @@ class Plan(BaseModel):
     counts: Counts
     versions: dict[str, str]
 
+    def stored(self) -> str:
+        """As JSON, without the output's path: the run is continued wherever its output lies then."""
+        return self.model_dump_json(indent=2, exclude={"job": {"output"}})
+
     def load_bundle(self) -> Bundle:
-        """The bundle of this run. Raises `RunError` where its weights are no longer those that were planned with."""
+        """The bundle of this run. Raises `RunError` where it is no longer the one that was planned with."""
         try:
             bundle = bundles.load(self.bundle)
         except RequestError as error:
             raise RunError(f"The model of this run cannot be loaded: {error}") from error
-        if bundle.weights_sha256 != self.weights_sha256:
+        if (bundle.weights_sha256, model_key(bundle, self.job.options)) != (self.weights_sha256, self.model_key):
             raise RunError(
-                f"The weights in {self.bundle} changed since this run was planned. Put them back, "
+                f"The bundle {self.bundle} changed since this run was planned. Put its weights and configuration back, "
                 "or start anew with --fresh."
             )
         return bundle

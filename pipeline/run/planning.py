@@ -8,7 +8,7 @@ from pipeline.job import Job
 from pipeline.model.bundle import Bundle
 from pipeline.model.fingerprint import model_key, model_name, versions
 from pipeline.model.inference import Inference
-from pipeline.run import outputs
+from pipeline.run import outputs, published
 from pipeline.run.folder import LISTING, RunFolder
 from pipeline.run.plan import Counts, Plan
 from pipeline.run.selecting import Earlier, Selection
@@ -23,11 +23,19 @@ def unfinished(job: Job, key: str) -> RunFolder | None:
     return None
 
 
+def partition(job: Job, bundle: Bundle) -> str:
+    """The value of the `model` partition: the one that rows of this very model key have already, or a new one.
+
+    A bundle is known by its digest: under another name it is the same, and so are its rows.
+    """
+    key = model_key(bundle, job.options)
+    return published.model_with(job.output, key) or model_name(bundle, key)
+
+
 def select(job: Job, bundle: Bundle, folder: Path, earlier: Earlier | None = None) -> Selection:
     """List the input into `folder`, and leave out what is classified already; `earlier` is as `Selection` has it."""
     skipped = listing.write_listing(job, folder / LISTING)
-    name = model_name(bundle, model_key(bundle, job.options))
-    return Selection(job, folder / LISTING, folder, name, dict(skipped.most_common()), earlier)
+    return Selection(job, folder / LISTING, folder, partition(job, bundle), dict(skipped.most_common()), earlier)
 
 
 def make_plan(folder: RunFolder, job: Job, bundle: Bundle, selection: Selection, *, workers: int, device: str) -> Plan:
@@ -39,7 +47,7 @@ def make_plan(folder: RunFolder, job: Job, bundle: Bundle, selection: Selection,
         job=job,
         key=job.key(key),
         model_key=key,
-        model_name=model_name(bundle, key),
+        model_name=partition(job, bundle),
         bundle=bundle.folder,
         weights_sha256=bundle.weights_sha256,
         calibrated=bundle.temperature is not None,
@@ -55,5 +63,5 @@ def make_plan(folder: RunFolder, job: Job, bundle: Bundle, selection: Selection,
         ),
         versions=versions(),
     )
-    durable.write_text(folder.plan_file, plan.model_dump_json(indent=2))
+    durable.write_text(folder.plan_file, plan.stored())
     return plan

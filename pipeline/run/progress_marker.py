@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
+from pipeline import durable
 from pipeline.errors import RunError
 from pipeline.events import Events
 from pipeline.model.classifying import ClassifiedBatch
@@ -39,7 +40,7 @@ class ProgressMarker(Events):
         self._events = events
         self._written_at = 0.0
         self._done = 0
-        self.found = self._file.exists()  # a worker died or stalled here before
+        self.found = durable.is_there(self._file)  # a worker died or stalled here before
 
     def __enter__(self) -> "ProgressMarker":
         self.heartbeat()
@@ -56,7 +57,8 @@ class ProgressMarker(Events):
             return
         self._written_at = time.monotonic()
         now = f"{datetime.now(UTC):%FT%TZ}"
-        self._file.write_text(f"{self._who}: {self._done} of {self._images} images by {now}", encoding="utf-8")
+        with durable.open_own(self._file, "w") as file:
+            file.write(f"{self._who}: {self._done} of {self._images} images by {now}")
         self._events.heartbeat()
 
     def counting(self, classified: Iterable[ClassifiedBatch]) -> Iterator[ClassifiedBatch]:

@@ -1,11 +1,13 @@
 """Counts, manifest, and the one rename that makes a run visible.
 
 Every shard of the plan must be staged with as many rows as it has images; then `manifest.json` is the decision, and
-renaming `staged` into `predictions/` is the act. After a crash between the two the act is repeated.
+renaming `staged` into `predictions/` is the act. After a crash between the two the act is repeated. `published.json`
+says that it was done: a run whose parts somebody removes later is not published again.
 """
 
 import json
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,13 @@ import pyarrow.parquet as pq
 
 from pipeline import durable, schema
 from pipeline.errors import RunError
+from pipeline.run import refusing
 from pipeline.run.folder import RunFolder, missing_folder
 from pipeline.run.format import FORMAT, check_format
 from pipeline.run.parts import Receipt, read_receipt
 from pipeline.run.plan import Plan
 from pipeline.run.sharding import Shard, read_shards
-from pipeline.run.sql import any_rows, files, parquet
+from pipeline.run.sql import any_rows, parquet
 from pipeline.run.sql import rows as sql_rows
 
 
@@ -56,6 +59,12 @@ def unstaged_shards(folder: RunFolder) -> list[Shard]:
     return [shard for shard in read_shards(folder.shards) if part_name(shard) not in staged]
 
 
+def withdraw_decision(folder: RunFolder) -> None:
+    """Take a decision back: parts that it was about were lost since, and are made again."""
+    durable.remove(folder.manifest)
+    durable.sync(folder.path)
+
+
 def decide(folder: RunFolder, plan: Plan, max_error_rate: float | None) -> None:
     """Count what is staged and write the manifest.
 
@@ -73,7 +82,7 @@ def decide(folder: RunFolder, plan: Plan, max_error_rate: float | None) -> None:
     if max_error_rate is not None and rows["error"] > max_error_rate * rows["rows"]:
         repeated = _repeated_errors(folder)
         if rows["error"] - repeated > max_error_rate * (rows["rows"] - repeated):
-            _refuse(folder, plan, rows, repeated, max_error_rate)
+            _refuse(folder, rows, repeated, max_error_rate)
     parts = [receipt.model_dump(mode="json") for receipt in receipts]
     manifest = {"format": FORMAT, "run": folder.run, "model": plan.model_name, **rows, "parts": parts}
     durable.write_text(folder.manifest, json.dumps(manifest, indent=1))
@@ -97,16 +106,14 @@ def _repeated_errors(folder: RunFolder) -> int:
     return int(number)
 
 
-def _refuse(folder: RunFolder, plan: Plan, rows: dict[str, int], repeated: int, max_error_rate: float) -> None:
+def _refuse(folder: RunFolder, rows: dict[str, int], repeated: int, max_error_rate: float) -> None:
     counted = {"format": FORMAT, **rows, "repeated_errors": repeated, "max_error_rate": max_error_rate}
-    durable.write_text(folder.refused, json.dumps(counted))
-    output, staged = plan.job.output, files(folder.staged, "*.parquet")
+    replaced = refusing.refuse(folder, counted)
     without = f" ({repeated} more repeat the error of an earlier run)" if repeated else ""
     raise RunError(
         f"Run {folder.run} is refused: {rows['error'] - repeated} of {rows['rows'] - repeated} images ended as errors"
-        f"{without}, more than --max-error-rate {max_error_rate} allows. Nothing was published. List them with\n"
-        f'  duckdb -c "SELECT error_stage, error, count(*) FROM {staged} GROUP BY ALL"\n'
-        f"and publish them anyway with\n  shardseer publish {output} --run {folder.run}"
+        f"{without}, more than --max-error-rate {max_error_rate} allows. Nothing was published. "
+        f"{refusing.how_to_go_on(folder, replaced)}"
     )
 
 
@@ -122,16 +129,23 @@ def _staged_receipt(folder: RunFolder, shard: Shard) -> Receipt:
 
 
 def publish(folder: RunFolder) -> None:
-    """Make a decided run visible by one rename; done already is done."""
+    """Make a decided run visible by one rename; done already is done. Raises `RunError` where it cannot be read."""
     no_file = missing_folder(folder.output) / "none.parquet"
     if not no_file.exists():  # readers need a file to match even where nothing is missing
         durable.make_folder(no_file.parent)
         with durable.atomic(no_file) as temporary:
             pq.write_table(schema.MISSING.empty_table(), temporary)
-    target = folder.published
-    if not target.is_dir():
+    state, why = folder.examine()
+    if why:
+        raise RunError(why)
+    assert state in ("decided", "published", "deleted"), state
+    if state == "decided":
+        target = folder.published
         durable.make_folder(target.parent)
         durable.move(folder.staged, target)
+    if not folder.published_mark.exists():
+        mark = {"format": FORMAT, "run": folder.run, "published_at": f"{datetime.now(UTC):%FT%TZ}"}
+        durable.write_text(folder.published_mark, json.dumps(mark))
 
 
 def remove_leftovers(folder: RunFolder) -> None:

@@ -1,6 +1,7 @@
-"""DuckDB over published predictions: the views `predictions` (every row) and `current`.
+"""DuckDB over published predictions: the views `predictions` (every row), `current` and `refused`.
 
-`current` has one row per path and model, the newest run's, for files that the newest listing of their folder found.
+`current` has one row per path and model, the newest run's, for files that the newest listing of their folder found;
+`refused` has the rows that refused runs would publish.
 """
 
 import tempfile
@@ -9,7 +10,7 @@ from pathlib import Path
 import duckdb
 
 from pipeline import schema
-from pipeline.run import outputs
+from pipeline.run import outputs, refusing
 from pipeline.run.sql import any_rows, missing, quoted, rows
 
 MEMORY_LIMIT = "4GB"  # beyond it DuckDB spills
@@ -36,4 +37,5 @@ def connect(output: Path) -> duckdb.DuckDBPyConnection:
         database.execute("CREATE VIEW predictions AS SELECT *, ''::VARCHAR AS model, ''::VARCHAR AS run FROM nothing")
     database.execute(f"CREATE VIEW missing AS {missing(output)}")
     database.execute(f"CREATE VIEW current AS {CURRENT}")
+    database.execute(f"CREATE VIEW refused AS {refusing.rows(output) or 'FROM predictions WHERE false'}")
     return database

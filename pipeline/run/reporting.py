@@ -107,9 +107,10 @@ def _counts(folder: RunFolder, name: str, condition: str) -> tuple[Count, ...]:
 
 
 def write_report(folder: RunFolder, summary: Summary) -> None:
-    """Write `metrics.json` and `summary.md` into the run folder."""
-    durable.write_text(folder.metrics, summary.model_dump_json(indent=2))
-    durable.write_text(folder.summary, markdown(summary))
+    """Write `metrics.json` and `summary.md` into the run folder: they hold wherever the output is moved."""
+    inside = summary.model_copy(update={"output": str(folder.published.relative_to(folder.output))})
+    durable.write_text(folder.metrics, inside.model_dump_json(indent=2))
+    durable.write_text(folder.summary, markdown(inside))
 
 
 def markdown(summary: Summary) -> str:

@@ -19,8 +19,9 @@ from pipeline.errors import TRANSIENT, ErrorStage
 from pipeline.images.decoding import content_hash
 from pipeline.images.listing import Listing
 from pipeline.job import Job
-from pipeline.run import outputs, sql
+from pipeline.run import sql
 from pipeline.run.folder import missing_folder
+from pipeline.run.run_id import RUN_STAMP
 from pipeline.run.sql import quoted
 
 MEMORY_LIMIT = "1GB"
@@ -140,7 +141,7 @@ class Selection:
             FROM ({sql.rows(self._job.output, model)}) GROUP BY path
             """
         )
-        read_at = f"epoch_us(strptime(substr(row.run, 2, 21), '{outputs.RUN_STAMP}'))"
+        read_at = f"epoch_us(strptime(substr(row.run, 2, 21), '{RUN_STAMP}'))"
         self._run(
             f"""
             CREATE TABLE up_to_date AS

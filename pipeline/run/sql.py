@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 from pipeline import storage
-from pipeline.run.folder import earlier_missing_folder, missing_folder, predictions_folder
+from pipeline.run import published
+from pipeline.run.published import Part
 
 
 def quoted(value: object) -> str:
@@ -19,7 +20,11 @@ def below(folder: str) -> str:
 
 def files(folder: Path, pattern: str) -> str:
     """`folder/pattern` as an SQL string: a wildcard in the folder's own name is no wildcard."""
-    return quoted(re.sub(r"([*?\[])", r"[\1]", str(folder)) + "/" + pattern)
+    return quoted(f"{_no_wildcards(str(folder))}/{pattern}")
+
+
+def _no_wildcards(name: str) -> str:
+    return re.sub(r"([*?\[])", r"[\1]", name)
 
 
 def parquet(folder: Path, pattern: str, *options: str) -> str:
@@ -32,28 +37,31 @@ def rows(output: Path, model: str = "*") -> str:
 
     Model and run are taken from the end of each part's path: a `key=value` above the output is none of ours.
     """
-    parts = parquet(predictions_folder(output), f"model={model}/run=*/*.parquet", "filename=true")
+    parts = published.find(output, model).parts
     pattern = "'/model=([^/]*)/run=([^/]*)/[^/]*$'"
     return (
         f"SELECT * EXCLUDE (filename), url_decode(regexp_extract(filename, {pattern}, 1)) AS model, "
         f"regexp_extract(filename, {pattern}, 2) AS run "
-        f"FROM {parts}"
+        f"FROM {read(parts, 'filename=true')}"
     )
 
 
-def any_rows(output: Path, model: str | None = None) -> bool:
-    """Whether anything is published; DuckDB fails on a pattern without files."""
-    base = predictions_folder(output)
-    folders = [base / f"model={model}"] if model is not None else [path for path in base.glob("*") if path.is_dir()]
-    return any(any(folder.glob("run=*/*.parquet")) for folder in folders)
+def any_rows(output: Path, model: str = "*") -> bool:
+    """Whether anything is published; DuckDB cannot read no files."""
+    return bool(published.find(output, model).parts)
 
 
 def missing(output: Path) -> str:
     """SQL for the newest run whose listing lacked each `path`, as columns `path` and `run`."""
-    folders = [
-        folder for folder in (missing_folder(output), earlier_missing_folder(output)) if any(folder.glob("*.parquet"))
-    ]
-    if not folders:
+    records = published.find_missing(output).parts
+    if not records:
         return "SELECT ''::VARCHAR AS path, ''::VARCHAR AS run WHERE false"
-    records = " UNION ALL ".join(f"SELECT path, run FROM {parquet(folder, '*.parquet')}" for folder in folders)
-    return f"SELECT path, max(run) AS run FROM ({records}) GROUP BY path"
+    return f"SELECT path, max(run) AS run FROM {read(records)} GROUP BY path"
+
+
+def read(parts: list[Part], *options: str) -> str:
+    """SQL that reads these files, and no other that may lie beside them."""
+    names = ", ".join(files(part.path.parent, _no_wildcards(part.path.name)) for part in parts)
+    if len({part.columns for part in parts}) > 1:  # copied together from earlier versions
+        options = (*options, "union_by_name=true")
+    return f"read_parquet({', '.join([f'[{names}]', 'hive_partitioning=false', *options])})"

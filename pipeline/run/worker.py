@@ -1,10 +1,13 @@
-"""Who works: this process, inline or as a Ray actor, and the memory that it took."""
+"""Who works: this process, inline or as a Ray actor, with which versions, and the memory that it took."""
 
 import os
 import socket
+from functools import cache
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
+
+from pipeline.model import fingerprint
 
 
 class Worker(BaseModel):
@@ -22,6 +25,12 @@ class Worker(BaseModel):
 def this_process(kind: str, actor: str | None = None, accelerators: tuple[str, ...] = ()) -> Worker:
     """This process as the one who works."""
     return Worker(kind=kind, host=socket.gethostname(), pid=os.getpid(), actor=actor, accelerators=accelerators)
+
+
+@cache
+def own_versions() -> dict[str, str]:
+    """The versions of the packages that work here, as first asked for: what is installed may be newer by now."""
+    return fingerprint.versions()
 
 
 def peak_memory() -> int:

@@ -14,4 +14,6 @@ BOUNDARIES: dict[str, dict[str, Any]] = {
     "between manifest and publishing": {"call": "os.replace", "when": "after", "match": "manifest.json"},
     "before publishing": {"call": "os.rename", "when": "before", "match": "/predictions/"},
     "after publishing": {"call": "os.rename", "when": "after", "match": "/predictions/"},
+    "before the mark": {"call": "os.replace", "when": "before", "match": "published.json"},
+    "after the mark": {"call": "os.replace", "when": "after", "match": "published.json"},
 }

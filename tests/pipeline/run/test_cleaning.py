@@ -11,7 +11,7 @@ from pipeline.run.plan import Plan
 from tests.images import make_crops
 from tests.running import started
 
-STATES = ("unplanned", "unreadable", "planned", "decided", "published", "refused")
+STATES = ("unplanned", "unreadable", "planned", "decided", "published", "deleted", "refused")
 # When the older of two runs of one request is abandoned: beside a newer one in one of these states.
 BESIDE = {
     "unplanned": STATES,
@@ -19,6 +19,7 @@ BESIDE = {
     "planned": ("planned", "decided"),
     "decided": ("planned", "decided"),
     "published": (),
+    "deleted": (),
     "refused": ("published", "refused"),
 }
 
@@ -40,10 +41,13 @@ def run_in(state: str, output: Path, number: int, plan: Plan, request: str = "a 
         folder.plan_file.write_text("{")
         return folder
     folder.plan_file.write_text(plan.model_copy(update={"run": folder.run, "key": request}).model_dump_json())
-    if state in ("decided", "published"):
+    if state in ("decided", "published", "deleted"):
         folder.manifest.write_text("{}")
+    if state in ("published", "deleted"):
+        folder.published_mark.write_text("{}")
     if state == "published":
         folder.published.mkdir(parents=True)
+        (folder.published / "part-a.parquet").write_bytes(b"")
     if state == "refused":
         folder.refused.write_text("{}")
     assert folder.state == state
@@ -87,20 +91,24 @@ def test_of_several_runs(states: str, goes: set[int], plan: Plan, tmp_path: Path
 
 
 def test_cleaning_removes_abandoned_runs_and_what_others_no_longer_need(plan: Plan, tmp_path: Path) -> None:
-    states = ("unplanned", "planned", "planned", "refused", "published", "unreadable")
+    states = ("unplanned", "planned", "planned", "refused", "published", "unreadable", "deleted")
     folders = [run_in(state, tmp_path, number, plan) for number, state in enumerate(states)]
     for folder in folders:
-        for name in ("attempts/late.parquet", "attempts/a.in-progress", "staged/part-a.parquet", "plan/a.parquet"):
+        for name in (
+            *("attempts/late.parquet", "attempts/a.in-progress", "attempts/.tmp-0123", ".tmp-0123"),
+            *("staged/part-a.parquet", "plan/a.parquet"),
+        ):
             (folder.path / name).write_bytes(b"x" * 1000)
     before, before_bytes = {folder.run: files(folder) for folder in folders}, bytes_of(tmp_path)
 
     removed, freed = cleaning.clean(folders)
 
-    unplanned, older, newer, refused, published, unreadable = folders
+    unplanned, older, newer, refused, published, unreadable, deleted = folders
     assert set(removed) == {unplanned.run, older.run, refused.run}
     assert not any(folder.path.exists() for folder in (unplanned, older, refused))
-    assert files(newer) == before[newer.run] - {"attempts/late.parquet"}, "what a command would continue stays"
-    assert files(published) == {"plan.json", "manifest.json"}
+    lost = {"attempts/late.parquet", "attempts/.tmp-0123", ".tmp-0123"}
+    assert files(newer) == before[newer.run] - lost, "what a command would continue stays"
+    assert files(published) == files(deleted) == {"plan.json", "manifest.json", "published.json"}
     assert files(unreadable) == before[unreadable.run]
     assert freed == before_bytes - bytes_of(tmp_path)
 

@@ -18,7 +18,7 @@ from pipeline.run import outputs, querying
 from pipeline.run.folder import RunFolder
 from pipeline.run.parts import read_receipt
 from tests.processes import shardseer
-from tests.running import classify
+from tests.running import classify, started
 
 FOOTER = {
     f"shardseer.{key}"
@@ -130,13 +130,29 @@ def test_a_run_folder_has_these_files_with_these_keys(run: RunFolder) -> None:
     plan, manifest, metrics = (stored(file) for file in (run.plan_file, run.manifest, run.metrics))
     assert (set(plan), set(plan["inference"]), set(plan["counts"])) == (PLAN, INFERENCE, COUNTS)
     assert set(manifest) == MANIFEST and set(manifest["parts"][0]) == RECEIPT
+    assert set(plan["job"]) == {"images", "model", "options"}, "and not where the output was"
     assert set(metrics) == METRICS
+    assert metrics["output"] == str(run.published.relative_to(run.output))
+    assert set(stored(run.published_mark)) == {"format", "run", "published_at"}
     account = metrics["account"]
     assert set(account) == ACCOUNT
     assert set(account["stages"]) <= STAGES
     assert plan["format"] == manifest["format"] == metrics["format"] == 1
     names = {path.name for path in run.path.iterdir()}
-    assert {"plan.json", "manifest.json", "metrics.json", "summary.md", "logs"} <= names
+    assert {"plan.json", "manifest.json", "published.json", "metrics.json", "summary.md", "logs"} <= names
+
+
+def test_a_part_names_the_versions_of_the_worker_that_wrote_it(
+    crops: Callable[..., Path], tiny_bundle: Path, tmp_path: Path
+) -> None:
+    images, output = crops(70), tmp_path / "out"
+    folder = started(images, output, tiny_bundle, shards=1)
+    plan = stored(folder.plan_file)
+    change(folder.plan_file, versions={**plan["versions"], "pillow": "0.1", "shardseer": "0.0.1"})
+    classify(images, output, tiny_bundle)
+    for part in folder.published.iterdir():
+        footer = pq.read_metadata(part).metadata
+        assert json.loads(footer[b"shardseer.versions"]) == plan["versions"] != folder.plan().versions
 
 
 def test_the_output_has_these_folders(run: RunFolder) -> None:

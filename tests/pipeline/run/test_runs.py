@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +16,7 @@ import pytest
 from pipeline.errors import RunError
 from pipeline.run import outputs, publishing
 from pipeline.run.folder import RunFolder, predictions_folder
+from pipeline.run.run_id import RUN_STAMP
 from tests.faults.boundaries import BOUNDARIES
 from tests.faults.scripting import ScriptedFault
 from tests.images import make_old
@@ -115,16 +118,56 @@ def test_too_many_errors_are_refused_and_published_by_hand(crops: Crops, tiny_bu
     assert rows(output) == []
     assert len(duckdb.sql(f"SELECT * FROM '{folder.staged}/*.parquet'").fetchall()) == 25
 
+    question = re.search(r'shardseer query (.*) "(.*)"', refused.stderr)
+    assert question is not None
+    asked = shardseer("query", *shlex.split(question[1]), question[2], "--format", "json")
+    assert {row["error_stage"]: row["images"] for row in json.loads(asked.stdout)} == {"decode": 5, None: 20}
+
     again = shardseer(*command)
     assert again.returncode == 1, "the same images are as bad as before"
-    assert len(outputs.all_runs(output)) == 2, "a refused run is not resumed"
+    (newer,) = outputs.all_runs(output)
+    assert newer.run != folder.run, "a refused run is not resumed"
+    assert f"replaces the refused run {folder.run}" in again.stderr
     assert "refused" in shardseer("runs", output).stdout
 
-    published = shardseer("publish", output, "--run", folder.run)
+    gone = shardseer("publish", output, "--run", folder.run)
+    assert gone.returncode == 2 and f"{newer.run} has replaced it" in gone.stderr
+    published = shardseer("publish", output, "--run", newer.run)
     assert published.returncode == 0, published.stderr
     assert len(rows(output)) == 25
-    assert shardseer("publish", output, "--run", folder.run).returncode == 2
+    assert shardseer("publish", output, "--run", newer.run).returncode == 2
     assert shardseer("publish", output, "--run", "r0").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [
+        pytest.param(lambda images: None, 1, id="the same listing"),
+        pytest.param(lambda images: (images / "more.jpg").write_text("no image"), 1, id="one image more"),
+        pytest.param(lambda images: (images / "000000.jpg").write_text("changed"), 1, id="an image changed"),
+        pytest.param(lambda images: (images / "000000.jpg").unlink(), 2, id="an image less"),
+    ],
+)
+def test_a_refused_run_is_replaced_by_one_that_has_all_its_images(
+    change: Callable[[Path], None], kept: int, crops: Crops, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    images, output = crops(5), tmp_path / "out"
+    (images / "bad.jpg").write_text("no image")
+    make_old(images)
+    for _ in range(2):
+        with pytest.raises(RunError, match="is refused"):
+            classify(images, output, tiny_bundle, max_error_rate=0)
+    (before,) = outputs.all_runs(output)
+    change(images)
+    make_old(images)
+    with pytest.raises(RunError, match="is refused"):
+        classify(images, output, tiny_bundle, max_error_rate=0)
+    after = [folder for folder in outputs.all_runs(output) if folder.state == "refused"]
+    assert len(after) == kept
+    assert (before.run in [folder.run for folder in after]) == (kept == 2)
+    with pytest.raises(RunError, match="is refused"):
+        classify(images, output, tiny_bundle, max_error_rate=0, exclude=("*.png",))
+    assert len(outputs.all_runs(output)) == kept + 1, "another request replaces nothing"
 
 
 def test_of_two_runs_at_once_the_second_waits_and_both_end_well(
@@ -156,7 +199,7 @@ def test_run_ids_sort_by_start_even_if_the_clock_goes_back(tmp_path: Path) -> No
     from datetime import UTC, datetime, timedelta
 
     soon = datetime.now(UTC) + timedelta(seconds=0.5)
-    ahead = RunFolder(tmp_path, f"r{soon.strftime(outputs.RUN_STAMP)}-abcdef")
+    ahead = RunFolder(tmp_path, f"r{soon.strftime(RUN_STAMP)}-abcdef")
     ahead.create()
     later = outputs.new_run(tmp_path)
     assert later.run > ahead.run

@@ -1,0 +1,140 @@
+"""What is published, part by part: found in `predictions/`, with what is no part of ours left out and said.
+
+`predictions/` belongs to its readers as much as to us: they copy, delete and keep things there. One entry that cannot
+be read costs its own rows only, whose images are then new again. The records in `missing/` are read the same way.
+"""
+
+import errno
+import stat
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import schema, storage
+from pipeline.run.folder import RunFolder, earlier_missing_folder, missing_folder, predictions_folder
+from pipeline.run.run_id import is_run_id
+
+DIGEST = 12  # digits of the model key at the end of a `model` partition's value
+READERS = 16  # footers read at once: on a mounted folder each one waits for an answer
+EARLIER = pa.schema(list(schema.PREDICTIONS)[:-3])  # the columns before format 1
+# What is the file's own fault. Any other error is the disk's or the network's, and leaves nothing out.
+ITS_OWN = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EINVAL}
+
+
+class Part(NamedTuple):
+    """A file that readers see. `format` is 0 for one without a number."""
+
+    path: Path
+    rows: int
+    columns: int
+    format: int
+
+
+class Found(NamedTuple):
+    """The files that can be read, and a sentence for each entry that cannot and was left out."""
+
+    parts: list[Part]
+    problems: list[str]
+
+
+def find(output: Path, model: str = "*", run: str = "*") -> Found:
+    """Every published part of an output, of one value of the `model` partition, or of one run."""
+    files, problems = [], []
+    for folder in _folders(output, model, run):
+        if is_run_id(_run(folder)):
+            files += sorted(folder.glob("*.parquet"))
+        else:
+            problems.append(f"{storage.text_of(str(folder))} has not the name of a run: its rows are left out.")
+    found = _checked(files, (schema.PREDICTIONS, EARLIER))
+    return Found(found.parts, problems + found.problems)
+
+
+def find_missing(output: Path) -> Found:
+    """Every record of files that later listings lack."""
+    folders = (missing_folder(output), earlier_missing_folder(output))
+    return _checked([file for folder in folders for file in sorted(folder.glob("*.parquet"))], (schema.MISSING,))
+
+
+def staged(folder: RunFolder) -> Found:
+    """The parts of a run that is not published."""
+    return _checked(sorted(folder.staged.glob("*.parquet")), (schema.PREDICTIONS,))
+
+
+def runs(output: Path) -> set[str]:
+    """The ids of the runs that have something in `predictions/`."""
+    found = {_run(folder): folder for folder in _folders(output, "*", "*")}
+    return {run for run, folder in found.items() if is_run_id(run) and any(folder.glob("*.parquet"))}
+
+
+def model_with(output: Path, key: str) -> str | None:
+    """The value of the `model` partition that has rows under a model key."""
+    folders = [each for each in _folders(output, f"*-{key[:DIGEST]}", "*") if any(each.glob("*.parquet"))]
+    return folders[-1].parent.name.removeprefix("model=") if folders else None
+
+
+def _folders(output: Path, model: str, run: str) -> list[Path]:
+    return sorted(path for path in predictions_folder(output).glob(f"model={model}/run={run}") if path.is_dir())
+
+
+def _run(folder: Path) -> str:
+    return folder.name.removeprefix("run=")
+
+
+def _checked(files: Iterable[Path], schemas: tuple[pa.Schema, ...]) -> Found:
+    found = Found([], [])
+    with ThreadPoolExecutor(READERS) as readers:
+        for file, part in zip(files, readers.map(partial(_read, schemas=schemas), files), strict=True):
+            if isinstance(part, Part):
+                found.parts.append(part)
+            else:
+                found.problems.append(f"{storage.text_of(str(file))} cannot be read ({part}): it is left out.")
+    return found
+
+
+def _read(file: Path, schemas: tuple[pa.Schema, ...]) -> Part | str:
+    """A file with columns as in one of the schemas; or why it is none."""
+    try:
+        str(file).encode()  # DuckDB's names are UTF-8
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return "not a regular file"
+        rows, columns, form = _footer(file, status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        if error.errno not in ITS_OWN:
+            raise
+        return storage.cause(error)
+    except (ValueError, pa.ArrowException) as error:
+        return storage.cause(error)
+    if not any(_matches(columns, each) for each in schemas):
+        return "its columns are not those of a part"
+    return Part(file, rows, len(columns), form)
+
+
+@lru_cache(maxsize=1 << 16)
+def _footer(file: Path, _size: int, _modified: int) -> tuple[int, pa.Schema, int]:
+    """Rows, columns and format of a file: read once, as parts do not change."""
+    metadata = pq.read_metadata(file)
+    stored = (metadata.metadata or {}).get(b"shardseer.format", b"0")
+    return metadata.num_rows, metadata.schema.to_arrow_schema(), int(stored)
+
+
+KINDS: tuple[Callable[[pa.DataType], bool], ...] = (
+    lambda each: pa.types.is_string(each) or pa.types.is_large_string(each) or pa.types.is_string_view(each),
+    pa.types.is_integer,
+    pa.types.is_floating,
+    pa.types.is_timestamp,
+    lambda each: pa.types.is_list(each) or pa.types.is_large_list(each),
+)
+
+
+def _matches(columns: pa.Schema, expected: pa.Schema) -> bool:
+    """Whether these are the columns, in types that DuckDB reads as the same: other tools may have written them anew."""
+    return columns.equals(expected) or (
+        columns.names == expected.names
+        and all(any(kind(a) and kind(b) for kind in KINDS) for a, b in zip(columns.types, expected.types, strict=True))
+    )
