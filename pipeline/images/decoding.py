@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from pipeline import storage
 from pipeline.errors import ErrorStage, ImageError
-from pipeline.images import heif, portable_maps
+from pipeline.images import deep_colour, heif, portable_maps, tiff_layouts
 from pipeline.images.decoding_work import check_work
 from pipeline.images.deep_grey import NOTHING_STATED, eight_bits, is_deep
 from pipeline.images.orientation import ORIENTATION_TAG, upright
@@ -147,8 +147,12 @@ def stored_size(image: Image.Image) -> tuple[int, int]:
 def rendered(image: Image.Image, mode: str, note: Note = unheard) -> Image.Image:
     """An opened image loaded, upright, and in mode `L` or `RGB`; `note` hears what had to be guessed for that."""
     stated = StatedSamples.of(image)  # before loading
+    tiff_layouts.correct(image)
     portable_maps.scale(image)
+    low = deep_colour.low_bytes(image)
     picture = upright(image)
+    if low is not None and deep_colour.is_nearly_black(picture):
+        picture = deep_colour.scaled(picture, upright(low), note)
     if stated.transparent is not None:
         picture.info["transparency"] = stated.transparent
     return in_mode(picture, mode, stated, note)

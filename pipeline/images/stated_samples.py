@@ -37,7 +37,7 @@ class StatedSamples(NamedTuple):
         if image.format == "TIFF" and deep:
             return _of_tiff(image)
         if image.format == "PPM" and image.mode == "I":
-            (*_, maxval) = _tile_arguments(image) or (None,)
+            (*_, maxval) = tile_arguments(image) or (None,)
             return cls(white=PGM_WHITE if isinstance(maxval, int) and maxval < PGM_WHITE else None)
         return cls()
 
@@ -60,7 +60,7 @@ def _of_tiff(image: Image.Image) -> StatedSamples:
 
 def _of_png(image: Image.Image) -> StatedSamples:
     key = image.info.get("transparency")
-    (layout, *_) = _tile_arguments(image) or ("",)
+    (layout, *_) = tile_arguments(image) or ("",)
     if layout in GREY_STEPS and isinstance(key, int):
         return StatedSamples(transparent=key * GREY_STEPS[layout])
     if layout == "RGB;16B" and isinstance(key, tuple):
@@ -82,7 +82,7 @@ def _significant_bits(image: Image.Image) -> int | None:
     return None
 
 
-def _tile_arguments(image: Image.Image) -> tuple[Any, ...]:
+def tile_arguments(image: Image.Image) -> tuple[Any, ...]:
     """What Pillow's decoder is told: the layout of the samples, and for PPM their maxval where it is not usual."""
     tiles = getattr(image, "tile", None)
     arguments = tiles[0][3] if tiles else ()

@@ -1,39 +1,22 @@
 """Grey of more than 8 bits becomes the very picture that 8 bits would be, whatever type and range hold it."""
 
 import struct
-import zlib
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.images import decoding
-from pipeline.images.preprocessing import Preprocessing
-from tests.images import PHOTOGRAPHS
-from tests.pipeline.images.pictures import LIMIT, SAME, stored
+from tests.pipeline.images.deep import GREY, SIDE, held, shown
+from tests.pipeline.images.pictures import stored
+from tests.pipeline.images.pngs import with_chunk
 from tests.pipeline.images.tiffs import ASCII, DOUBLE, SHORT, tiff
 
-SIDE = 96
-MODEL = SAME.model_copy(update={"height": SIDE, "width": SIDE})
-GREY = np.asarray(Image.open(PHOTOGRAPHS / "camera.png").convert("L").resize((SIDE, SIDE))).astype(float) / 255
 SENTINEL = 3.4028235e38
-
-
-def shown(data: bytes, model: Preprocessing = MODEL) -> tuple[np.ndarray, str]:
-    """Levels 0…1 of a picture of SIDE², and what was noted of it."""
-    notes: list[str] = []
-    pixels = decoding.decode(decoding.open_image(data), model, LIMIT, note=notes.append)
-    assert (pixels[..., 0] == pixels[..., 2]).all()
-    return pixels[..., 0] / 255, " ".join(notes)
 
 
 def error(data: bytes, expected: np.ndarray = GREY) -> float:
     return float(np.abs(shown(data)[0] - expected).max())
-
-
-def held(dtype: str, white: float) -> np.ndarray:
-    return (GREY * white).astype(dtype)
 
 
 def pgm(values: np.ndarray, maxval: int = 65535) -> bytes:
@@ -202,12 +185,6 @@ def test_a_pgms_maxval_is_white(form: Callable, maxval: int) -> None:
     for share in (1, 0.05):
         levels, note = shown(form((GREY * maxval * share).astype("u2"), maxval))
         assert np.abs(levels - GREY * share).max() < 0.02 and note == ""
-
-
-def with_chunk(data: bytes, kind: bytes, content: bytes) -> bytes:
-    """A PNG with one more chunk behind its header."""
-    chunk = struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-    return data[:33] + chunk + data[33:]
 
 
 @pytest.mark.parametrize("bits", [10, 12, 14])

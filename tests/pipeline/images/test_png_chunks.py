@@ -8,18 +8,13 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from pipeline.images.png_chunks import without_metadata
-from tests.pipeline.images.pictures import UPRIGHT, corners, decoded, quarters, stored
-from tests.pipeline.images.test_deep_grey import with_chunk
+from tests.pipeline.images.pictures import UPRIGHT, corners, decoded, quarters, refused, stored
+from tests.pipeline.images.pngs import at_the_end, with_chunk
 
 NOISE = random.Random(0).randbytes(1_500_000)
 BOMB = zlib.compress(b"x" * 200_000_000)
 PLAIN = stored(quarters(), "PNG")
 BIG = zlib.compress(b"x" * 3_000_000)
-
-
-def at_the_end(data: bytes, kind: bytes, content: bytes) -> bytes:
-    """A PNG with one more chunk behind its pixels."""
-    return data[:-12] + with_chunk(b"\0" * 33, kind, content)[33:] + data[-12:]
 
 
 CHUNKS = {
@@ -79,6 +74,4 @@ def test_what_has_no_metadata_is_not_copied() -> None:
 
 def test_a_file_cut_within_its_metadata_is_refused() -> None:
     data = with_chunk(PLAIN, *CHUNKS["large plain text"])
-    from tests.pipeline.images.pictures import refused
-
     assert refused(data[: len(data) // 2])

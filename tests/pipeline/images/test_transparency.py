@@ -1,6 +1,5 @@
 """Transparent pictures lie on white; an alpha that hides everything is no alpha."""
 
-import io
 import struct
 from collections.abc import Callable
 
@@ -10,7 +9,7 @@ from PIL import Image
 
 from pipeline.images import decoding
 from tests.pipeline.images.pictures import LIMIT, SAME, UPRIGHT, corners, quarters, stored
-from tests.pipeline.images.test_deep_grey import with_chunk
+from tests.pipeline.images.pngs import deep_png, shallow_png, with_chunk
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::DeprecationWarning:PIL")
 IGNORED = "Its transparency hides the whole picture: it was ignored."
@@ -38,21 +37,6 @@ def bmp(picture: Image.Image) -> bytes:
     return b"BM" + struct.pack("<IHHI", 14 + len(header) + len(rows), 0, 0, 14 + len(header)) + header + rows
 
 
-def deep_png(picture: Image.Image) -> bytes:
-    """A PNG of 16 bits a sample with alpha, which Pillow does not write."""
-    import zlib
-
-    values = (np.asarray(picture).astype(">u2") * 257).reshape(picture.height, -1)
-    lines = b"".join(b"\0" + line.tobytes() for line in values.astype(">u2"))
-    plain = stored(picture, "PNG")
-    header = plain[16:24] + bytes([16, 6, 0, 0, 0])
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    return plain[:8] + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
-
-
 def palette(form: str) -> Callable[[Image.Image], bytes]:
     """All entries of a palette as transparent as the picture's first pixel."""
 
@@ -69,7 +53,7 @@ def plain(form: str, **settings: object) -> Callable[[Image.Image], bytes]:
 
 WRITERS = {
     "PNG": plain("PNG"),
-    "PNG of 16 bits": deep_png,
+    "PNG of 16 bits": lambda picture: deep_png(np.asarray(picture).astype(int) * 257),
     "PNG with a palette": palette("PNG"),
     "TIFF": plain("TIFF"),
     "compressed TIFF": plain("TIFF", compression="tiff_lzw"),
@@ -81,7 +65,9 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
-@pytest.mark.parametrize(("alpha", "expected", "notes"), [(0, UPRIGHT, [IGNORED]), (2, UPRIGHT, [IGNORED]), (255, UPRIGHT, [])])
+@pytest.mark.parametrize(
+    ("alpha", "expected", "notes"), [(0, UPRIGHT, [IGNORED]), (2, UPRIGHT, [IGNORED]), (255, UPRIGHT, [])]
+)
 def test_alpha_that_hides_everything_is_ignored(write: Callable, alpha: int, expected: list, notes: list) -> None:
     assert seen(write(with_alpha(alpha))) == (expected, notes)
 
@@ -115,33 +101,17 @@ def test_where_nothing_is_beneath_the_page_is_white() -> None:
             assert seen(stored(Image.new("RGBA", (24, 24), colour), form)) == (PAGE, [])
 
 
-@pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
 def test_the_transparent_grey_of_few_bits(bits: int) -> None:
     """Pillow stretches such grey to 8 bits, but not the key of what is transparent."""
-    half = Image.new("L", (24, 24), 0)
-    half.paste(1, (12, 0, 24, 24))
-    buffer = io.BytesIO()
-    half.convert("P").save(buffer, "PNG", bits=bits)
-    data = buffer.getvalue()
-    palette_at = data.index(b"PLTE") - 4
-    length = int.from_bytes(data[palette_at : palette_at + 4], "big") + 12
-    header = data[16:24] + bytes([bits, 0, 0, 0, 0])
-    data = data[:8] + with_chunk(b"\0" * 33, b"IHDR", header)[33:] + data[33:palette_at] + data[palette_at + length :]
-    pixels = decoding.decode(decoding.open_image(with_chunk(data, b"tRNS", b"\0\1")), SAME, LIMIT)
+    values = np.zeros((24, 24), np.uint8)
+    values[:, 12:] = 1
+    data = with_chunk(shallow_png(values, bits), b"tRNS", b"\0\1")
+    pixels = decoding.decode(decoding.open_image(data), SAME, LIMIT)
     assert pixels[:, :10].max() == 0 and pixels[:, 14:].min() == 255
 
 
 def test_the_transparent_colour_of_16_bits() -> None:
-    opaque = deep_png(with_alpha(255))
-    import zlib
-
-    begin = opaque.index(b"IDAT")
-    lines = zlib.decompress(opaque[begin + 4 : begin + 4 + int.from_bytes(opaque[begin - 4 : begin], "big")])
-    rows = np.frombuffer(lines, np.uint8).reshape(24, -1)[:, 1:].copy().view(">u2").reshape(24, 24, 4)[..., :3]
-    stream = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
-    header = opaque[16:24] + bytes([16, 2, 0, 0, 0])
-    empty = b"\0" * 33
-    key = struct.pack(">3H", 0xFFFF, 0, 0)
-    pieces = [(b"IHDR", header), (b"tRNS", key), (b"IDAT", stream), (b"IEND", b"")]
-    data = opaque[:8] + b"".join(with_chunk(empty, kind, content)[33:] for kind, content in pieces)
+    values = np.asarray(quarters()).astype(int) * 257
+    data = with_chunk(deep_png(values), b"tRNS", struct.pack(">3H", 0xFFFF, 0, 0))
     assert seen(data) == (["white", "green", "blue", "white"], [])

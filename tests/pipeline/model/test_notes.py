@@ -13,12 +13,17 @@ from pipeline.images.batching import BatchSource, finishing, image_batches
 from pipeline.images.decoders import DECODERS
 from pipeline.images.isolating import IsolatedDecoding
 from pipeline.images.prefetching import DecodingThreads
+from pipeline.job import EngineName, Options
+from pipeline.model import bundle
+from pipeline.model.cascade import Cascade
+from pipeline.model.engine import Engine, EngineOutput, EngineSpec
+from pipeline.model.inference import Inference
+from pipeline.model.precision import CascadeSettings, Margins, Pass
 from pipeline.run import querying
 from pipeline.timing import Stopwatch
 from tests.batches import references
 from tests.images import make_old
 from tests.pipeline.images.jpegs import RGB, jpeg, photograph
-from tests.pipeline.model.test_cascade import cascade_of, within
 from tests.running import classify
 
 GUESSED = "The grey scale is a guess from the values: 0 is black, 255 is white."
@@ -69,12 +74,14 @@ def test_every_decoder_notes_it_wherever_it_runs(decoder: str, batches: BatchSou
 
 @pytest.mark.parametrize("margin", [0.0, 1.0])
 def test_a_second_pass_keeps_it(margin: float, folder: Path, tiny_bundle: Path) -> None:
-    from pipeline.model.engine import EngineOutput
-
-    def build(spec):
+    def build(spec: EngineSpec) -> Engine:
         return lambda pixels: EngineOutput(np.zeros((len(pixels), 5), np.float32), None)
 
-    cascade = cascade_of(tiny_bundle, within(margin, margin), build)
+    margins = Margins(dtype=margin, decoding=margin)
+    first = Pass(decoder="fast", dtype="bfloat16")
+    settings = CascadeSettings(engine=EngineName.OPENVINO, first=first, full_size=margins, reduced_size=margins)
+    inference = Inference(cascade=settings, features=False, batch_size=8, top_k=2)
+    cascade = Cascade(bundle.load(tiny_bundle), inference, Options(), device="cpu", threads=1, build=build)
     classified = list(cascade.classify(references(folder), 8, Stopwatch()))
     assert notes(pa.concat_tables([each.predictions for each in classified])) == NOTES
     again = sum((each.passes == 3).sum() for each in classified)
