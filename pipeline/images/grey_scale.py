@@ -22,7 +22,8 @@ FLOAT_OVERSHOOT = 2.0  # the same where white is 1: nothing else is usual below 
 UNDERSHOOT = 0.1  # of the greatest value, below zero
 LEAST_WIDTH = 32  # from black to white where black is below zero, unless floats lie about −1…1: less is noise
 DARK = 8  # times that a step must be below the type's own white for a picture to be nearly black otherwise
-FEW = 10_000  # one value in so many may lie outside,
+FEW = 10_000  # one integer in so many may lie outside: the type says already how far that may be
+FEW_FLOATS = 1000  # one float in so many,
 FEWEST = 8  # or so many values,
 SMALL = 50  # but in small pictures one value in so many
 LARGEST_SAMPLE = 1 << 22  # values that are looked at: bounds the memory
@@ -75,7 +76,7 @@ def grey_scale(values: Values, stated: StatedSamples) -> GreyScale:
 def _extremes(values: Values) -> tuple[float, float]:
     """The least and the greatest value, without a few that lie far beyond the others."""
     sample = values[:: values.size // LARGEST_SAMPLE + 1].copy()
-    few = max(sample.size // FEW, min(FEWEST, sample.size // SMALL))
+    few = max(sample.size // (FEW_FLOATS if values.dtype.kind == "f" else FEW), min(FEWEST, sample.size // SMALL))
     sample.partition(sorted({0, few, sample.size - 1 - few, sample.size - 1}))
     lowest, least, greatest, highest = (float(sample[place]) for place in (0, few, -1 - few, -1))
     near = (OVERSHOOT - 1) * (greatest - least)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.pipeline.images.deep import GREY, SIDE, held, shown
+from pipeline.images import decoding
+from tests.pipeline.images.deep import GREY, MODEL, SIDE, held, shown
 from tests.pipeline.images.pictures import stored
 from tests.pipeline.images.pngs import with_chunk
 from tests.pipeline.images.tiffs import ASCII, DOUBLE, SHORT, tiff
@@ -76,6 +77,18 @@ def test_beyond_all_usual_ranges_the_greatest_value_is_white(dtype: str, greates
     expected = GREY.copy()
     expected.ravel()[:5] = 1
     assert error(tiff(values), expected) < 0.08, "of the brightest a few are left out, too"
+
+
+@pytest.mark.parametrize(("dtype", "white", "share"), [("f4", 1, 1200), ("f4", 255, 1200), ("u2", 255, 12_000)])
+def test_in_large_pictures_more_values_may_be_wrong(dtype: str, white: float, share: int) -> None:
+    large = np.kron(held(dtype, white), np.ones((12, 12))).astype(dtype)
+    wrong = large.size // share
+    large.ravel()[:wrong] = white * 200
+    data = tiff(large)
+    notes: list[str] = []
+    pixels = decoding.decode(decoding.open_image(data), MODEL, 10**8, note=notes.append)
+    assert f"{white} is white" in notes[0]
+    assert np.abs(pixels[5:-5, 5:-5, 0] / 255 - GREY[5:-5, 5:-5]).mean() < 0.03
 
 
 @pytest.mark.parametrize("white", [1, 255, 65535])
