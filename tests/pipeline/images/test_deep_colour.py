@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.pipeline.images.deep import COLOURS, SIDE, seen
+from tests.pipeline.images.deep import COLOURS, GREY, SIDE, seen, shown
 from tests.pipeline.images.pngs import deep_png
 from tests.pipeline.images.tiffs import SHORT, tiff
 
@@ -24,6 +24,17 @@ def test_any_range(form, white: int, few: int) -> None:
     assert np.abs(levels[1:] - COLOURS[1:]).max() < 0.02
     expected = f"The scale of its colours is a guess from the values: 0 is black, {white} is white."
     assert note == expected * (white < 65535)
+
+
+@pytest.mark.parametrize("white", [255, 4095, 65535])
+def test_grey_with_alpha(white: int) -> None:
+    values = np.full((SIDE, SIDE, 2), 65535, np.uint16)
+    values[..., 0] = GREY * white
+    values[:20, :, 1] = 0
+    levels, note = shown(deep_png(values))
+    assert levels[:19].min() == 1
+    assert np.abs(levels[21:] - GREY[21:]).max() < 0.02
+    assert (f"{white} is white" in note) == (white < 65535)
 
 
 def test_what_is_nearly_black_is_not_stretched() -> None:
