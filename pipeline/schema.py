@@ -36,9 +36,10 @@ FACTS = [
     ("size_bytes", pa.int64()),
     ("modified_at", TIMESTAMP),
     ("content_hash", pa.string()),
+    ("note", pa.string()),  # what was guessed to make pixels of it, in short sentences
 ]
 
-# The last three columns are null in this version: a column that comes later would break globs over older parts.
+# Columns that this version leaves null are there: a column that comes later would break globs over older parts.
 PREDICTIONS = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),
@@ -46,10 +47,10 @@ PREDICTIONS = pa.schema(
         ("label", pa.string()),
         ("confidence", pa.float32()),
         ("top_k", pa.list_(pa.struct([("label", pa.string()), ("confidence", pa.float32())]))),
-        *FACTS[1:],
+        *FACTS[1:-1],
         ("embedding", pa.list_(pa.float32())),
         ("class_index", pa.int32()),
-        ("note", pa.string()),
+        FACTS[-1],
         ("entity_tag", pa.string()),
     ]
 )

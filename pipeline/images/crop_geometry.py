@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from pipeline.images.decoding import transposition_of
+from pipeline.images.orientation import transposition_of
 from pipeline.images.preprocessing import Pixels, Preprocessing
 
 Pair = tuple[int, int]  # x, y

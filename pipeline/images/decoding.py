@@ -8,7 +8,7 @@ import hashlib
 import io
 import math
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -21,25 +21,21 @@ from PIL import Image, UnidentifiedImageError
 
 from pipeline import storage
 from pipeline.errors import ErrorStage, ImageError
-from pipeline.images.deep_grey import eight_bits
+from pipeline.images import deep_colour, heif, portable_maps, tiff_layouts
+from pipeline.images.decoding_work import check_work
+from pipeline.images.deep_grey import NOTHING_STATED, eight_bits, is_deep
+from pipeline.images.orientation import ORIENTATION_TAG, upright
 from pipeline.images.pillow_settings import decoding_settings
+from pipeline.images.png_chunks import without_metadata
 from pipeline.images.preprocessing import Pixels, Preprocessing
+from pipeline.images.stated_samples import StatedSamples
+from pipeline.images.transparency import has_alpha, on_white
 from pipeline.timing import Stopwatch
+
+Note = Callable[[str], None]  # hears what was guessed about an image, in a short sentence
 
 # EPS and PDF run Ghostscript, and rare parsers are where the holes are: these and no others. (MPO opens as JPEG.)
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "AVIF", "JPEG2000")
-
-ORIENTATION_TAG = 0x0112  # Exif 2.32, table 4
-UPRIGHT = {  # by EXIF orientation
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-BACKGROUND = (255, 255, 255, 255)  # what transparent pixels are laid on: cut-out pictures are made for white pages
 
 
 def content_hash(data: bytes) -> str:
@@ -47,28 +43,46 @@ def content_hash(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
+def unheard(text: str) -> None:
+    """What nobody wants to hear of."""
+
+
 def open_image(data: bytes) -> Image.Image:
-    """Read the header only. Raises `ImageError` for what is no image of an allowed format."""
+    """Read the header only. Raises `ImageError` for what is no image of an allowed format, or too much work."""
     if not data:
         raise ImageError(ErrorStage.DECODE, "the file is empty")
     try:
         with decoding_settings():
-            return Image.open(io.BytesIO(data), formats=FORMATS)
+            if heif.is_heif(data):
+                return heif.open_heif(data)
+            image = Image.open(io.BytesIO(without_metadata(data)), formats=FORMATS)
+        check_work(image, data)
+        return image
+    except ImageError:
+        raise
     except UnidentifiedImageError:
-        known = ", ".join(FORMATS)
+        known = ", ".join((*FORMATS, *["HEIF"] * heif.is_installed()))
         raise ImageError(ErrorStage.DECODE, f"not an image in a format that is read ({known})") from None
     except Exception as error:  # struct.error, SyntaxError, OverflowError… come through from parsers
         raise ImageError(ErrorStage.DECODE, decode_cause(error)) from error
 
 
-def decode(image: Image.Image, preprocessing: Preprocessing, max_pixels: int, watch: Stopwatch | None = None) -> Pixels:
+def decode(
+    image: Image.Image,
+    preprocessing: Preprocessing,
+    max_pixels: int,
+    watch: Stopwatch | None = None,
+    note: Note = unheard,
+) -> Pixels:
     """Decode an opened image to uint8 pixels [height, width, channels], exactly. Raises `ImageError`.
 
-    `max_pixels` bounds width × height as the header states them; resampling is timed by `watch`.
+    `max_pixels` bounds width × height as the header states them; resampling is timed by `watch`; `note` hears what had
+    to be guessed.
     """
     check_pixels(image, max_pixels)
     with typed_failures(), decoding_settings():
-        picture = in_mode(upright(image), preprocessing.mode)
+        picture = rendered(image, preprocessing.mode, note)
+        check_pixels(picture, max_pixels)  # a HEIC may have more than its header says
         with (watch or Stopwatch())("resample"):
             return preprocessing.apply(picture)
 
@@ -130,31 +144,26 @@ def stored_size(image: Image.Image) -> tuple[int, int]:
     return (image.height, image.width) if orientation in (5, 6, 7, 8) else image.size
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """Load an image and turn it as its EXIF orientation asks."""
-    with decoding_settings():
-        image.load()  # before its EXIF is read: parsers find some of it only then
-    transposition = transposition_of(image)
-    return image if transposition is None else image.transpose(transposition)
+def rendered(image: Image.Image, mode: str, note: Note = unheard) -> Image.Image:
+    """An opened image loaded, upright, and in mode `L` or `RGB`; `note` hears what had to be guessed for that."""
+    stated = StatedSamples.of(image)  # before loading
+    tiff_layouts.correct(image)
+    portable_maps.scale(image)
+    low = deep_colour.low_bytes(image)
+    picture = upright(image)
+    if low is not None and deep_colour.is_nearly_black(picture):
+        picture = deep_colour.scaled(picture, upright(low), note)
+    if stated.transparent is not None:
+        picture.info["transparency"] = stated.transparent
+    return in_mode(picture, mode, stated, note)
 
 
-def transposition_of(image: Image.Image) -> Image.Transpose | None:
-    """How to turn an image upright, by its EXIF orientation. Corrupt EXIF means: as stored."""
-    try:
-        with decoding_settings():
-            orientation = image.getexif().get(ORIENTATION_TAG)
-    except Exception:  # noqa: BLE001  UnicodeDecodeError, ZeroDivisionError… from the EXIF parser: the pixels are fine
-        return None
-    return UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-
-
-def in_mode(image: Image.Image, mode: str) -> Image.Image:
+def in_mode(image: Image.Image, mode: str, stated: StatedSamples = NOTHING_STATED, note: Note = unheard) -> Image.Image:
     """Convert to `L` or `RGB`: deep grey scaled to 8 bits, transparency laid on white, palettes resolved."""
-    if image.mode.startswith("I") or image.mode == "F":
-        image = eight_bits(image)
-    if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, BACKGROUND), layer)
+    if is_deep(image):
+        image = eight_bits(image, stated, note)
+    if has_alpha(image):
+        image = on_white(image, note)
     return image if image.mode == mode else image.convert(mode)
 
 
@@ -176,19 +185,21 @@ class ExactDecoder:
     name: ClassVar[DecoderName] = "exact"
     deferred: ClassVar[tuple[str, ...]] = ()  # binary columns of an image batch for what is decoded later
 
-    def decode(self, pixels: Pixels, data: bytes, image: Image.Image, watch: Stopwatch) -> dict[str, bytes]:
+    def decode(self, pixels: Pixels, data: bytes, image: Image.Image, watch: Stopwatch) -> dict[str, bytes | str]:
         """Fill `pixels` (uint8 [height, width, channels]) from an opened image, whose bytes are `data`.
 
-        Returns values for the columns `deferred`, where others decode the image later. Raises `ImageError`.
+        Returns values for columns of an image batch: `note`, where something was guessed, and those in `deferred`,
+        where others decode the image later. Raises `ImageError`.
         """
-        pixels[:] = self.pixels(data, image, watch)
+        notes: list[str] = []
+        pixels[:] = self.pixels(data, image, watch, notes.append)
         if self.strict:
             check_strictly(data, image)
-        return {}
+        return {"note": " ".join(notes)} if notes else {}
 
-    def pixels(self, data: bytes, image: Image.Image, watch: Stopwatch) -> Pixels:
-        """The pixels of an opened image. Raises `ImageError`."""
-        return decode(image, self.preprocessing, self.max_pixels, watch)
+    def pixels(self, data: bytes, image: Image.Image, watch: Stopwatch, note: Note = unheard) -> Pixels:
+        """The pixels of an opened image; `note` hears what had to be guessed. Raises `ImageError`."""
+        return decode(image, self.preprocessing, self.max_pixels, watch, note)
 
     def reductions(self, batch: pa.Table) -> npt.NDArray[np.int8]:
         """For each row of an image batch: 0 where it was decoded exactly, 1 where not but at its full size, else how

@@ -1,29 +1,58 @@
-"""Grey pictures of more than 8 bits: Pillow clips them to white, so they are scaled instead."""
+"""Grey pictures of more than 8 bits: Pillow clips them to white, so they are scaled, as `grey_scale.py` says."""
+
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from pipeline.images.grey_scale import GreyScale, counted, grey_scale, without_sentinel
+from pipeline.images.stated_samples import StatedSamples
+
 STRIP = 1 << 20  # pixels scaled at once: bounds the memory beside the picture
+NOTHING_STATED = StatedSamples()
 
 
-def eight_bits(image: Image.Image) -> Image.Image:
-    """A picture of mode I…, or F, as one of mode L.
+def is_deep(image: Image.Image) -> bool:
+    """Whether a picture is grey of more than 8 bits."""
+    return image.mode.startswith("I") or image.mode == "F"
 
-    Integers are 0…65535 (larger ones by their maximum); floats 0…1, or by the smallest of 255, 65535 and their
-    maximum that holds them. Negative and non-finite values count as black.
+
+def eight_bits(
+    image: Image.Image, stated: StatedSamples = NOTHING_STATED, note: Callable[[str], None] = lambda text: None
+) -> Image.Image:
+    """A picture of mode I…, or F, as one of mode L, or LA where one of its values means transparent.
+
+    What is below black or holds nothing is black, what is above white is white. `note` hears of a guessed scale.
     """
-    values = np.ascontiguousarray(image).reshape(-1)
-    strips = [slice(start, start + STRIP) for start in range(0, values.size, STRIP)]
-    peak = max((float(_countable(values[strip]).max()) for strip in strips), default=0.0)
-    steps = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
-    full = next((step for step in steps if peak <= step), peak)
+    values = _values(image, stated)
+    valid = without_sentinel(values, counted(values, stated))
+    samples = values if valid.all() else values[valid]
+    scale = grey_scale(samples, stated) if samples.size else GreyScale(0, 1, False)
+    if scale.is_guessed:
+        note(f"The grey scale is a guess from the values: {scale.black:g} is black, {scale.white:g} is white.")
     shades = np.empty(values.size, dtype=np.uint8)
-    for strip in strips:
-        scaled = np.floor(_countable(values[strip]) * (256 / (full + 1 if full > 1 else 1)))
-        shades[strip] = scaled.clip(max=255)
-    return Image.fromarray(shades.reshape(image.height, image.width))
+    for start in range(0, values.size, STRIP):
+        strip = slice(start, start + STRIP)
+        shades[strip] = np.where(valid[strip], _shades(values[strip], scale, stated.inverted), 0)
+    size = (image.height, image.width)
+    grey = Image.fromarray(shades.reshape(size))
+    if not isinstance(stated.transparent, int):
+        return grey
+    opaque = Image.fromarray(np.where(values == stated.transparent, np.uint8(0), np.uint8(255)).reshape(size))
+    return Image.merge("LA", (grey, opaque))
 
 
-def _countable(values: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
-    return np.nan_to_num(values.astype(np.float64), nan=0, posinf=0, neginf=0).clip(min=0)
+def _values(image: Image.Image, stated: StatedSamples) -> npt.NDArray[np.generic]:
+    values = np.ascontiguousarray(image).reshape(-1)
+    is_unsigned = values.dtype == np.int32 and stated.bits == 32 and not stated.signed
+    return values.view(np.uint32) if is_unsigned else values
+
+
+def _shades(values: npt.NDArray[np.generic], scale: GreyScale, inverted: bool) -> npt.NDArray[np.uint8]:
+    """Values from black to white as 0…255, in equal steps; the other way round where 0 is white."""
+    width = scale.white - scale.black
+    above_black = np.nan_to_num(values.astype(np.float64), nan=0, posinf=0, neginf=0) - scale.black
+    whole = 1 if width > 1 and scale.black == 0 else 0  # integers: 255 is white, and 256 steps of one each
+    shades = np.floor(above_black * (256 / (width + whole))).clip(0, 255).astype(np.uint8)
+    return 255 - shades if inverted else shades

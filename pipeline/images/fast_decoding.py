@@ -18,7 +18,7 @@ from cykooz_resizer import CropBox, FilterType, ImageData, PixelType, ResizeAlg,
 from PIL import Image
 
 from pipeline.images.crop_geometry import CropGeometry, reduction_of
-from pipeline.images.decoding import DecoderName, ExactDecoder, check_pixels, in_mode, typed_failures
+from pipeline.images.decoding import DecoderName, ExactDecoder, Note, check_pixels, in_mode, typed_failures, unheard
 from pipeline.images.preprocessing import WIDEST, Pixels, Preprocessing
 from pipeline.timing import Stopwatch
 
@@ -37,14 +37,14 @@ class FastDecoder(ExactDecoder):
 
     name: ClassVar[DecoderName] = "fast"
 
-    def pixels(self, data: bytes, image: Image.Image, watch: Stopwatch) -> Pixels:
+    def pixels(self, data: bytes, image: Image.Image, watch: Stopwatch, note: Note = unheard) -> Pixels:
         """See `ExactDecoder.pixels`."""
         pixels = None
         if self.is_faster and image.format in JPEGS and image.mode in COLOURS:
             check_pixels(image, self.max_pixels)
             with typed_failures():
                 pixels = _fast_pixels(data, image, self.preprocessing, watch)
-        return super().pixels(data, image, watch) if pixels is None else pixels
+        return super().pixels(data, image, watch, note) if pixels is None else pixels
 
     @property
     def is_faster(self) -> bool:

@@ -73,7 +73,7 @@ class GpuDecoder(FastDecoder):
     name: ClassVar[DecoderName] = "gpu"
     deferred: ClassVar[tuple[str, ...]] = (COMPRESSED, THUMBNAIL)
 
-    def decode(self, pixels: Pixels, data: bytes, image: Image.Image, watch: Stopwatch) -> dict[str, bytes]:
+    def decode(self, pixels: Pixels, data: bytes, image: Image.Image, watch: Stopwatch) -> dict[str, bytes | str]:
         """See `ExactDecoder.decode`."""
         thumbnail = self._thumbnail(data, image)
         if thumbnail is None:

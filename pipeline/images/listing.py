@@ -15,12 +15,13 @@ import pyarrow.parquet as pq
 
 from pipeline import durable, schema, storage
 from pipeline.errors import ImageError, RequestError
-from pipeline.images import lists
+from pipeline.images import formats, lists
 from pipeline.images.decoding import open_image
 from pipeline.job import Job, Options
 
 SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .mpo .png .apng .gif .webp .tif .tiff .bmp .dib .ppm .pgm .pbm .pnm .avif .jp2 .j2k".split()  # noqa: SIM905
+    ".jpg .jpeg .jpe .jfif .mpo .png .apng .gif .webp .tif .tiff .bmp .dib .ppm .pgm .pbm .pnm .avif .jp2 .j2k "  # noqa: SIM905
+    ".heic .heif .hif".split()
 )
 ARCHIVES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar")
 CHUNK = 65_536  # references held at once
@@ -71,6 +72,8 @@ class Listing:
             return "excluded" if _matches_all_below(self._names(path), self._options.exclude) else None
         if not self._options.all_files and (suffix := _suffix(below)) not in SUFFIXES:
             return storage.as_text(suffix) if len(suffix) <= LONGEST_SUFFIX else OTHERS
+        if not self._options.all_files and (needed := formats.missing(suffix)) is not None:
+            return f"{suffix} (to read them: {needed})"
         return self._why_unwanted(path)
 
     def _why_unwanted(self, path: str) -> str | None:

@@ -11,7 +11,7 @@ from pipeline.model.engine import Floats
 from pipeline.model.probabilities import top
 
 Rows = npt.NDArray[np.bool_]
-LATER = ("class_index", "note", "entity_tag")  # columns that this version leaves null
+LATER = ("class_index", "entity_tag")  # columns that this version leaves null
 
 
 class PredictionTable:

@@ -13,7 +13,7 @@ from PIL import Image
 from pipeline import storage
 from pipeline.counting import counted
 from pipeline.errors import ErrorStage, ImageError, RequestError
-from pipeline.images.decoding import content_hash, in_mode, open_image, upright
+from pipeline.images.decoding import content_hash, open_image, rendered
 from pipeline.training.labelled import Labelled, Split, some
 
 GREY_MODES = ("1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L")
@@ -70,8 +70,7 @@ def picture(path: str, mode: str, max_pixels: int, expected_hash: str | None = N
             ErrorStage.DECODE, f"{image.width}×{image.height} pixels are more than the {max_pixels} allowed"
         )
     try:
-        image.load()
-        return in_mode(upright(image), mode)
+        return rendered(image, mode)
     except Exception as error:  # as in decoding: all the image's own
         raise ImageError(ErrorStage.DECODE, storage.cause(error)) from error
 
