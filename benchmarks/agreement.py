@@ -189,7 +189,7 @@ def auto_table(cases: Sequence[Case]) -> list[str]:
 def _cells(agreement: Agreement) -> tuple[str, ...]:
     """What stands below `AGREEMENT`."""
     top1, sure, mean, worst = agreement
-    return f"{top1:.2%}", f"{sure:.2%}", f"{mean:.4f}", f"{worst:.3f}"
+    return f"{top1:.2%}", "–" if math.isnan(sure) else f"{sure:.2%}", f"{mean:.4f}", f"{worst:.3f}"
 
 
 def choice_table(cases: Sequence[Case]) -> list[str]:
