@@ -40,7 +40,7 @@ def check_outside(output: Path, source: str, what: str = "input") -> None:
 
 
 def check_none_inside(sources: Iterable[str], output: Path) -> None:
-    """Raise `RequestError` where one of the files that were found as inputs lies in `output`: links below lead there."""
+    """Raise `RequestError` where a file that was found as an input lies in `output`: links below an input lead there."""
     found = ((source, storage.local_path(source)) for source in sources)
     folders = {Path(local).parent: source for source, local in found if local is not None}
     inside = next((source for folder, source in folders.items() if lies_inside(folder, output)), None)
