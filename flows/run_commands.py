@@ -34,13 +34,13 @@ def runs(output: Output) -> None:
 def _columns(folder: RunFolder) -> tuple[str, str, str, str]:
     """State, shards, images and input of a run, as far as they are known."""
     state = folder.state
-    parts = (
-        published.find(folder.output, run=folder.run).parts if state == "published" else published.staged(folder).parts
-    )
-    if not folder.plan_file.is_file() or state == "unreadable":
-        return state, f"{len(parts)}" if parts else "", f"{sum(part.rows for part in parts):,}" if parts else "", ""
+    if state in ("unplanned", "unreadable"):
+        return state, "", "", ""
+    found = published.find(folder.output, run=folder.run) if state == "published" else published.staged(folder)
+    if not folder.plan_file.exists():  # somebody removed it, or only `predictions` was copied
+        return state, f"{len(found.parts)}", f"{sum(part.rows for part in found.parts):,}", ""
     plan = folder.plan()
-    return state, f"{len(parts)} of {plan.shards}", f"{plan.counts.images:,}", plan.job.images
+    return state, f"{len(found.parts)} of {plan.shards}", f"{plan.counts.images:,}", plan.job.images
 
 
 def publish(
@@ -57,7 +57,7 @@ def publish(
         if folder.state != "refused":
             raise RequestError(
                 f"Run {run} is {folder.state}, not refused: there is nothing to publish by hand. "
-                "An unfinished run is continued by the command that started it."
+                "The command that started it continues an unfinished run, and classifies the images of a deleted one."
             )
         plan = folder.plan()
         publishing.decide(folder, plan, max_error_rate=None)

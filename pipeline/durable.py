@@ -5,6 +5,7 @@ What lies in a folder of ours may have been put there by others: links are repla
 
 import errno
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal, NoReturn
 
-TEMPORARY = ".tmp-"  # never ends in .parquet, so no glob of a reader matches a file being written
+TEMPORARY = ".tmp"  # never ends in .parquet, so no glob of a reader matches a file being written
 
 
 @contextmanager
@@ -23,7 +24,8 @@ def atomic(target: Path) -> Iterator[Path]:
     A reader sees the old file or the whole new one. On an exception nothing is left behind. A link in the target's
     place is replaced; the temporary name cannot be foreseen, so that nobody puts one there.
     """
-    temporary = target.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
+    name = target.name if len(os.fsencode(target.name)) < 200 else target.name[:50]  # a file's name has 255 bytes
+    temporary = target.with_name(f"{name}{TEMPORARY}-{secrets.token_hex(8)}")
     try:
         yield temporary
         sync(temporary)
@@ -32,6 +34,11 @@ def atomic(target: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         raise
     sync(target.parent)
+
+
+def without_temporary(name: str) -> str:
+    """The name of the file that a temporary one was to become; any other name as it is."""
+    return re.sub(rf"{re.escape(TEMPORARY)}-[0-9a-f]+$", "", name)
 
 
 def write_text(target: Path, text: str) -> None:

@@ -36,11 +36,11 @@ def clean(folders: list[RunFolder]) -> tuple[list[str], int]:
         state = folder.state
         if folder in removed or state == "unreadable":
             continue
-        leftovers += folder.path.glob(f"{durable.TEMPORARY}*")
+        leftovers += folder.path.glob(f"*{durable.TEMPORARY}-*")
         if state in ("published", "deleted"):
             leftovers += [folder.shards, folder.staged, folder.listing, folder.attempts]
         else:
-            leftovers += [*folder.attempts.glob("*.parquet*"), *folder.attempts.glob(f"{durable.TEMPORARY}*")]
+            leftovers += folder.attempts.glob("*.parquet*")
     freed = 0
     for folder in removed:
         freed += durable.size_on_disk(folder.path)

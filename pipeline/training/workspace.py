@@ -8,7 +8,6 @@ folder what trainings put there.
 import fcntl
 import json
 import os
-import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -197,7 +196,7 @@ class Workspace:
     def _ours(self) -> set[Path]:
         """The files in the unfinished folder that trainings write there, and the temporary ones of those."""
         files = [path for path in _below(self._scratch) if path.is_file() and not path.is_symlink()]
-        return {path for path in files if self._is_known(path.parent, _without_temporary(path.name))}
+        return {path for path in files if self._is_known(path.parent, durable.without_temporary(path.name))}
 
     def _is_known(self, folder: Path, name: str) -> bool:
         return (folder == self.made and name in WRITTEN) or (folder == self._scratch and name in (MARK, CHECKPOINT))
@@ -206,7 +205,9 @@ class Workspace:
         """What else the unfinished folder holds; all of it where no training marked it."""
         found = _below(self._scratch)
         if not self._is_marked():
-            found = {path for path in found if _without_temporary(path.name) != MARK}  # killed before it was marked
+            found = {
+                path for path in found if durable.without_temporary(path.name) != MARK
+            }  # killed before it was marked
             return sorted(str(path.relative_to(self._scratch)) for path in found)
         folders = {self.made, self.made.parent, self._replaced, self._replaced.parent}
         replaced = {path for path in found if path.parent == self._replaced}
@@ -218,10 +219,6 @@ class Workspace:
 def _below(folder: Path) -> set[Path]:
     """All that lies below a folder, at any depth, links not followed; nothing where there is no folder."""
     return {Path(top, name) for top, folders, files in os.walk(folder) for name in (*folders, *files)}
-
-
-def _without_temporary(name: str) -> str:
-    return re.sub(rf"{re.escape(durable.TEMPORARY)}-\d+$", "", name)
 
 
 def _lock(place: Path) -> int:

@@ -95,7 +95,7 @@ def test_cleaning_removes_abandoned_runs_and_what_others_no_longer_need(plan: Pl
     folders = [run_in(state, tmp_path, number, plan) for number, state in enumerate(states)]
     for folder in folders:
         for name in (
-            *("attempts/late.parquet", "attempts/a.in-progress", "attempts/.tmp-0123", ".tmp-0123"),
+            *("attempts/late.parquet", "attempts/a.in-progress", "attempts/a.parquet.tmp-01ab", "plan.json.tmp-01ab"),
             *("staged/part-a.parquet", "plan/a.parquet"),
         ):
             (folder.path / name).write_bytes(b"x" * 1000)
@@ -106,7 +106,7 @@ def test_cleaning_removes_abandoned_runs_and_what_others_no_longer_need(plan: Pl
     unplanned, older, newer, refused, published, unreadable, deleted = folders
     assert set(removed) == {unplanned.run, older.run, refused.run}
     assert not any(folder.path.exists() for folder in (unplanned, older, refused))
-    lost = {"attempts/late.parquet", "attempts/.tmp-0123", ".tmp-0123"}
+    lost = {"attempts/late.parquet", "attempts/a.parquet.tmp-01ab", "plan.json.tmp-01ab"}
     assert files(newer) == before[newer.run] - lost, "what a command would continue stays"
     assert files(published) == files(deleted) == {"plan.json", "manifest.json", "published.json"}
     assert files(unreadable) == before[unreadable.run]
