@@ -12,7 +12,7 @@ from pipeline.counting import counted
 from pipeline.errors import RequestError
 from pipeline.events import Events
 from pipeline.images import gpu_decoding, listing
-from pipeline.job import Job
+from pipeline.job import Device, Job
 from pipeline.model import engines, fingerprint, resolving
 from pipeline.model.bundle import Bundle
 from pipeline.run import outputs, planning, publishing, recovering, reporting
@@ -61,7 +61,7 @@ class Run(AbstractContextManager["Run"]):
         self._plan: Plan
         self._executors = self._held.enter_context(ExitStack())
         self._executor: Executor | None = None
-        self._is_inline = False
+        self._chosen: tuple[bool, Device] | None = None  # whether the executor is inline, and the device asked for
         self._resumed = 0
         self._earlier: Earlier | None = None  # the run that this command continued
         self.result = Result.of(job)
@@ -164,7 +164,8 @@ class Run(AbstractContextManager["Run"]):
         # How long to wait for what does not end is asked anew: a run may have failed by a deadline too short.
         deadlines = self._job.options.model_dump(include={"image_seconds", "stall_seconds", "watchdog_minutes"})
         plan = folder.plan()
-        options = plan.job.options.model_copy(update=deadlines)
+        device = engines.device_to_continue(plan.inference.cascade.engine, self._job.options.device)
+        options = plan.job.options.model_copy(update={**deadlines, "device": device})
         job = plan.job.model_copy(update={"options": options})
         plan = plan.model_copy(update={"job": job, "bundle": bundle.folder})  # the same one, where it lies now
         left = publishing.unstaged_shards(folder)
@@ -177,7 +178,7 @@ class Run(AbstractContextManager["Run"]):
             publishing.withdraw_decision(folder)
             if options.gpu_decoding:  # the plan's, whatever is asked for now
                 gpu_decoding.check(options, plan.load_bundle().preprocessing)
-            executor = self._open_executor(sum(shard.images for shard in left))
+            executor = self._open_executor(sum(shard.images for shard in left), device)
             gpu_decoding.check_device(options, executor.device)
         return plan
 
@@ -199,7 +200,7 @@ class Run(AbstractContextManager["Run"]):
             return None
         self._folder = folder
         try:
-            executor = self._open_executor(selection.images)
+            executor = self._open_executor(selection.images, job.options.device)
             gpu_decoding.check_device(job.options, executor.device)
             plan = planning.make_plan(folder, job, bundle, selection, workers=executor.size, device=executor.device)
         except RequestError:  # only the cluster itself could say
@@ -213,14 +214,15 @@ class Run(AbstractContextManager["Run"]):
         )
         return plan
 
-    def _open_executor(self, images: int) -> Executor:
+    def _open_executor(self, images: int, device: Device) -> Executor:
         """The executor for so many images: the one of the run before where it would be chosen again."""
-        is_inline = runs_inline(self._job.options, images)
-        if self._executor is None or is_inline != self._is_inline:
+        options = self._job.options.model_copy(update={"device": device})
+        chosen = runs_inline(options, images), device
+        if self._executor is None or chosen != self._chosen:
             with self._timed("start"):
                 self._executors.close()
-                self._executor = self._executors.enter_context(open_executor(self._job.options, images))
-                self._is_inline = is_inline
+                self._executor = self._executors.enter_context(open_executor(options, images))
+                self._chosen = chosen
         return self._executor
 
 

@@ -83,7 +83,7 @@ def _device(asked: Device, on_gpu: bool, host: str) -> tuple[DeviceName, str | N
         return "cuda", None
     found = f"Ray has a GPU on {host}, but torch cannot use it there"
     if asked == "cuda":
-        raise RunError(f"--device cuda: {found}. Install a torch that can, or start anew with --device cpu --fresh.")
+        raise RunError(f"--device cuda: {found}. Install a torch that can, or use --device cpu or auto.")
     remark = f"{found}: the network runs on the CPU, slowly. --device cpu plans for CPUs."
     log.warning(remark)
     return "cpu", remark

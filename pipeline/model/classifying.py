@@ -21,7 +21,7 @@ from pipeline.model.halving import EngineResult, Failures, HalvingEngine
 from pipeline.model.in_flight import in_flight
 from pipeline.model.precision import RowMargins
 from pipeline.model.predictions import PredictionTable
-from pipeline.model.probabilities import is_close, to_probabilities
+from pipeline.model.probabilities import is_close, of_classes, to_probabilities
 from pipeline.timing import Stopwatch
 
 Rows = npt.NDArray[np.bool_]
@@ -113,7 +113,8 @@ class Classifier:
                 output = EngineOutput(np.nan_to_num(output.logits), output.features)
             classified[list(failures)] = False
             probabilities = to_probabilities(output.logits, self._temperature)
-            predictions = self._table.of(schema.with_failures(batch, failures), probabilities, output.features)
+            facts, logits = schema.with_failures(batch, failures), of_classes(output.logits)
+            predictions = self._table.of(facts, logits, probabilities, output.features)
             close = self._close(output, margins.decoding) & classified
             return ClassifiedBatch(predictions, output.logits, close, 1 + second.astype(np.int8))
 

@@ -10,7 +10,7 @@ from typing import Protocol, cast
 
 from pipeline.child_process import Report, in_a_child
 from pipeline.errors import RequestError
-from pipeline.job import EngineName, Options
+from pipeline.job import Device, EngineName, Options
 from pipeline.model import bundle as bundles
 from pipeline.model import cache
 from pipeline.model.bundle import Bundle
@@ -53,6 +53,20 @@ def choose(asked: EngineName, device: str) -> EngineName:
         if reason is None:
             return engine
     raise RequestError(" ".join(f"--engine {engine} {reason}." for engine, reason in reasons.items()))
+
+
+def device_to_continue(engine: EngineName, asked: Device) -> Device:
+    """The `--device` with which a run that was planned for an engine goes on: one that the engine runs on.
+
+    Raises `RequestError` for another one that was asked for: it would not be used.
+    """
+    runs_on = module_of(engine).DEVICES
+    if asked != "auto" and asked not in runs_on:
+        raise RequestError(
+            f"--device {asked}: the unfinished run was planned with the engine {engine}, which runs on "
+            f"{' or '.join(runs_on)}. Continue it with --device auto, or start anew with --fresh."
+        )
+    return asked if "cuda" in runs_on else "cpu"
 
 
 def _why_not(engine: EngineName, device: str) -> str | None:

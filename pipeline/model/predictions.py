@@ -22,13 +22,18 @@ class PredictionTable:
         self._top_k = top_k
         self._abstain_below = abstain_below
 
-    def of(self, batch: pa.Table, probabilities: Floats, features: Floats | None) -> pa.Table:
-        """The rows of an image batch, errors included, with `probabilities` [rows, classes]."""
+    def of(
+        self, batch: pa.Table, logits: npt.NDArray[np.float64], probabilities: Floats, features: Floats | None
+    ) -> pa.Table:
+        """The rows of an image batch, errors included, with `logits` and `probabilities` [rows, classes].
+
+        Logits tell which classes are the best: at some temperatures, probabilities are equal that are not.
+        """
         failed = batch["error_stage"].is_valid().to_numpy()
         unsure = np.zeros_like(failed)
         if self._abstain_below is not None:
             unsure = ~failed & (probabilities.max(axis=1) < self._abstain_below)
-        best = top(probabilities, self._top_k)
+        best = top(logits, self._top_k)
         confidences = np.take_along_axis(probabilities, best, axis=1)
         columns = {column: batch[column] for column in batch.column_names if column != "image"} | {
             "status": pa.array(np.select([failed, unsure], ["error", "abstained"], "ok")),

@@ -4,6 +4,8 @@ Logits are divided by the bundle's fitted temperature, then softmax (or, for one
 function) makes probabilities of them; see Guo et al. 2017, "On Calibration of Modern Neural Networks".
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -16,22 +18,22 @@ def to_probabilities(logits: Floats, temperature: float) -> Floats:
     One output is a logistic one: p for the second class, 1 − p for the first. Computed in float64, so that rows add
     up to one before they are rounded to float32.
     """
-    scaled = _of_classes(logits) / temperature
+    scaled = of_classes(logits) / temperature
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     probabilities: Floats = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
     return probabilities
 
 
-def top(probabilities: Floats, k: int) -> npt.NDArray[np.intp]:
+def top(values: npt.NDArray[np.floating[Any]], k: int) -> npt.NDArray[np.intp]:
     """The columns of the k greatest values of each row, greatest first; of equals, the first column. Not for NaN."""
-    if k < probabilities.shape[1]:
-        least = np.partition(probabilities, -k, axis=1)[:, -k, None]
-        some = np.nonzero(probabilities >= least)
-        if len(some[0]) == k * len(probabilities):  # no ties at the end: sorting k is a tenth of sorting all
+    if k < values.shape[1]:
+        least = np.partition(values, -k, axis=1)[:, -k, None]
+        some = np.nonzero(values >= least)
+        if len(some[0]) == k * len(values):  # no ties at the end: sorting k is a tenth of sorting all
             columns = some[1].reshape(-1, k)
-            order = np.argsort(-np.take_along_axis(probabilities, columns, axis=1), axis=1, kind="stable")
+            order = np.argsort(-np.take_along_axis(values, columns, axis=1), axis=1, kind="stable")
             return np.take_along_axis(columns, order, axis=1)
-    return np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+    return np.argsort(-values, axis=1, kind="stable")[:, :k]
 
 
 def is_close(
@@ -43,7 +45,7 @@ def is_close(
     and those of `abstain_below`. Both are differences of logits as the network puts them out, before the temperature:
     there reduced precision errs, and by as much whatever temperature was fitted.
     """
-    values = _of_classes(logits)
+    values = of_classes(logits)
     second, best = np.partition(values, -2, axis=1)[:, -2:].T
     close: npt.NDArray[np.bool_] = best - second < margin
     if abstain_below is not None and 0 < abstain_below < 1:
@@ -54,7 +56,7 @@ def is_close(
     return close
 
 
-def _of_classes(logits: Floats) -> npt.NDArray[np.float64]:
+def of_classes(logits: Floats) -> npt.NDArray[np.float64]:
     """Logits [rows, classes ≥ 2] of [rows, outputs]: one logistic output is the second class's beside a zero."""
     values = logits.astype(np.float64)
     return np.concatenate([np.zeros_like(values), values], axis=1) if values.shape[1] == 1 else values

@@ -61,6 +61,27 @@ def test_rows_hold_the_best_classes_and_errors_hold_none(tiny_bundle: Path) -> N
     assert third["confidence"] == pytest.approx(0.2165, abs=1e-3), "kept on abstention"
 
 
+@pytest.mark.parametrize("temperature", [1e-3, 0.1, 1.0, 1e9])
+def test_the_best_classes_are_those_of_the_logits_at_every_temperature(tiny_bundle: Path, temperature: float) -> None:
+    """Although probabilities become zeros at one end, and all equal at the other."""
+    model = bundle.load(tiny_bundle).model_copy(update={"temperature": temperature})
+    classifier = Classifier(model, Recorded([[-40, 3, 50, 2, 2.5]]), top_k=5, abstain_below=None)
+    ((rows, *_),) = classifier.classify([image_batch(1)], Stopwatch())
+    (row,) = rows.to_pylist()
+    assert [entry["label"] for entry in row["top_k"]] == ["cat", "bee", "emu", "dog", "ant"]
+    assert row["label"] == "cat"
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 1.0, 1e9])
+@pytest.mark.parametrize(("logit", "label"), [(0.01, "yes"), (-0.01, "no"), (900.0, "yes"), (-900.0, "no")])
+def test_so_are_those_of_one_logistic_output(tiny_bundle: Path, logit: float, label: str, temperature: float) -> None:
+    changes = {"temperature": temperature, "labels": ("no", "yes"), "outputs": 1}
+    model = bundle.load(tiny_bundle).model_copy(update=changes)
+    classifier = Classifier(model, Recorded([[logit]]), top_k=2, abstain_below=None)
+    ((rows, *_),) = classifier.classify([image_batch(1)], Stopwatch())
+    assert rows["label"].to_pylist() == [label]
+
+
 def test_a_batch_is_not_copied(tiny_bundle: Path) -> None:
     engine = Recorded([[0.0, 0, 0, 0, 0]] * 4)
     classifier = Classifier(bundle.load(tiny_bundle), engine, top_k=1, abstain_below=None)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from pipeline.errors import RequestError
 from pipeline.images.preprocessing import Pixels
-from pipeline.job import EngineName, Options
+from pipeline.job import Device, EngineName, Options
 from pipeline.model import bundle, engines, resolving
 from pipeline.model.engine import EngineSpec
 from pipeline.model.probabilities import to_probabilities
@@ -82,6 +82,28 @@ print(engine(np.zeros((6, *model.preprocessing.shape), np.uint8)).logits.shape, 
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "(6, 5) False"
+
+
+@pytest.mark.parametrize(
+    ("engine", "asked", "found"),
+    [
+        (EngineName.OPENVINO, "auto", "cpu"),
+        (EngineName.OPENVINO, "cpu", "cpu"),
+        (EngineName.OPENVINO, "cuda", None),
+        (EngineName.TORCH, "auto", "auto"),
+        (EngineName.TORCH, "cpu", "cpu"),
+        (EngineName.TORCH, "cuda", "cuda"),
+    ],
+)
+def test_a_run_goes_on_where_its_engine_runs_or_is_refused(
+    engine: EngineName, asked: Device, found: Device | None
+) -> None:
+    """Planned on a CPU and continued with a GPU, OpenVINO would run on the CPU beside the GPU that was asked for."""
+    if found is None:
+        with pytest.raises(RequestError, match=r"--device cuda: .* openvino, which runs on cpu\. .*--fresh"):
+            engines.device_to_continue(engine, asked)
+    else:
+        assert engines.device_to_continue(engine, asked) == found
 
 
 def test_the_engine_is_chosen_by_the_device() -> None:
