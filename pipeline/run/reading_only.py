@@ -16,7 +16,7 @@ import duckdb
 from duckdb import StatementType, token_type
 
 from pipeline.errors import RequestError
-from pipeline.run.sql import quoted
+from pipeline.run.sql import literal, quoted
 
 READS = ("SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE", "STATEMENT_NODE")
 # Words that make a statement write which the parser has no tree for: EXPLAIN, and PIVOT over values not listed.
@@ -36,7 +36,8 @@ def lock(database: duckdb.DuckDBPyConnection, output: Path, folders: Sequence[Pa
     for link in (link for folder in folders for link in _links(folder)):
         if not link.resolve().is_relative_to(output.resolve()):
             raise RequestError(f"{link} is a symbolic link that leads out of the output. --unsafe follows it.")
-    allowed = ", ".join(quoted(folder) for folder in folders)
+    # DuckDB looks at a pattern before it looks at what the pattern finds, so that both are allowed.
+    allowed = ", ".join(quoted(spelt) for folder in folders for spelt in (folder, literal(folder)))
     for setting in (
         "python_enable_replacements = false",  # variables of this very program are tables otherwise
         f"allowed_directories = [{allowed}]",

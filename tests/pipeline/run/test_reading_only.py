@@ -1,6 +1,7 @@
 """`query` reads what is published, all that SQL can ask of it, and can do nothing else."""
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -201,6 +202,17 @@ def test_an_output_behind_a_link_or_a_relative_path_is_read(
     monkeypatch.chdir(tmp_path)
     for spelt in (Path("link"), tmp_path / "link", Path(os.path.relpath(output)), output / ".." / "out"):
         assert asked(spelt, "SELECT count(*) FROM current") == [(3,)]
+
+
+@pytest.mark.parametrize(
+    "name", ["[an]", "a[", "*?", "{a,b}", "a\\b", "it's", "\x1b[31m\n", "key=value", "'; SELECT 1"]
+)
+def test_an_output_of_any_name_is_read_and_nothing_beside_it(name: str, output: Path, tmp_path: Path) -> None:
+    shutil.copytree(output, tmp_path / name)
+    write(tmp_path / "secret.parquet")
+    assert asked(tmp_path / name, "SELECT count(*) FROM current") == [(3,)]
+    with pytest.raises(duckdb.PermissionException):
+        asked(tmp_path / name, f"FROM '{tmp_path}/secret.parquet'")
 
 
 def test_unsafe_is_all_of_duckdb(output: Path, tmp_path: Path) -> None:
