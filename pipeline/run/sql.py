@@ -18,9 +18,9 @@ def below(folder: str) -> str:
     return f"({' OR '.join(f'starts_with(path, {quoted(prefix)})' for prefix in storage.prefixes_below(folder))})"
 
 
-def literal(folder: Path) -> str:
-    """A folder as the beginning of a pattern: a wildcard in its own name is no wildcard."""
-    return re.sub(r"([*?\[])", r"[\1]", str(folder))
+def literal(path: Path) -> str:
+    """A path as a pattern, or the beginning of one: a wildcard in its own name is no wildcard."""
+    return re.sub(r"([*?\[])", r"[\1]", str(path))
 
 
 def files(folder: Path, pattern: str) -> str:
@@ -64,7 +64,7 @@ def missing(output: Path) -> str:
 
 def read(parts: list[Part], *options: str) -> str:
     """SQL that reads these files, and no other that may lie beside them."""
-    names = ", ".join(files(part.path.parent, literal(part.path.name)) for part in parts)
+    names = ", ".join(quoted(literal(part.path)) for part in parts)
     if len({part.columns for part in parts}) > 1:  # copied together from earlier versions
         options = (*options, "union_by_name=true")
     return f"read_parquet({', '.join([f'[{names}]', 'hive_partitioning=false', *options])})"

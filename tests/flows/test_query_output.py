@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from flows import console, query_output, terminal
 from flows.console import PlainConsole
+from pipeline import schema
 from pipeline.errors import RequestError
 from tests.processes import ROOT, shardseer
 
@@ -159,8 +161,8 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = base / "predictions" / "model=m-0" / "run=r20260101T000000000000-abcdef"
     folder.mkdir(parents=True)
     (base / "runs" / "r20260101T000000000000-abcdef").mkdir(parents=True)
-    columns = "'/a/' || n AS path, 'ok' AS status, 'ant' AS label, 0.5::FLOAT AS confidence"
-    duckdb.sql(f"SELECT {columns} FROM range(3005) AS rows(n)").write_parquet(str(folder / "part-a.parquet"))
+    rows = [{"path": f"/a/{number}", "status": "ok", "label": "ant", "confidence": 0.5} for number in range(3005)]
+    pq.write_table(pa.Table.from_pylist(rows, schema.PREDICTIONS), folder / "part-a.parquet")
     return base
 
 

@@ -11,8 +11,10 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from pipeline import schema
 from pipeline.errors import RequestError
 from pipeline.run import querying
 from tests.processes import ROOT
@@ -126,10 +128,9 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write(file: Path) -> None:
-    duckdb.sql(
-        "SELECT '/a/' || n AS path, 'ok' AS status, 'ant' AS label, 0.5::FLOAT AS confidence, "
-        "[{'label': 'ant', 'confidence': 0.5::FLOAT}] AS top_k FROM range(3) AS rows(n)"
-    ).write_parquet(str(file))
+    answer = {"status": "ok", "label": "ant", "confidence": 0.5, "top_k": [{"label": "ant", "confidence": 0.5}]}
+    rows = [{"path": f"/a/{number}", **answer} for number in range(3)]
+    pq.write_table(pa.Table.from_pylist(rows, schema.PREDICTIONS), file)
 
 
 def filled(sql: str, output: Path) -> str:
