@@ -24,6 +24,7 @@ import pyarrow as pa
 from PIL import Image
 
 from benchmarks import photographs
+from benchmarks.arguments import real, whole
 from pipeline import markdown, schema, storage
 from pipeline.images.decoding import DecoderName
 from pipeline.job import EngineName, Options
@@ -223,9 +224,9 @@ def _choice(first: Floats, second: Floats, expected: Floats) -> list[str]:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description="agreement with the textbook")
-    parser.add_argument("--images", type=int, default=1000, help="of 500×375, of each kind")
-    parser.add_argument("--large", type=int, default=100, help="of 4000×3000, of each kind")
-    parser.add_argument("--temperatures", type=float, nargs="*", default=[], help="to answer at, beside 1")
+    parser.add_argument("--images", type=whole(0, 10**10), default=1000, help="of 500×375, of each kind")
+    parser.add_argument("--large", type=whole(0, 10**8), default=100, help="of 4000×3000, of each kind")
+    parser.add_argument("--temperatures", type=real(0.01, 100), nargs="*", default=[], help="to answer at, beside 1")
     parser.add_argument("--choose", action="store_true", help="the grid of margins, on the seed they are chosen on")
     chosen = parser.parse_args()
     seed = CHOSEN_ON if chosen.choose else REPORTED_ON

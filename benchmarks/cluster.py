@@ -24,6 +24,7 @@ import pyarrow as pa
 import ray
 
 from benchmarks import tiny
+from benchmarks.arguments import whole
 from pipeline import markdown, schema
 from pipeline.job import Job
 from pipeline.model import bundle as bundles
@@ -201,8 +202,8 @@ def tables(steps: list[Step], actors: int) -> Iterator[str]:
 def main() -> None:
     """Simulate in a temporary folder; print the tables."""
     parser = argparse.ArgumentParser(description="how many shards/s one driver assigns")
-    parser.add_argument("--actors", type=int, default=64)
-    parser.add_argument("--shards", type=int, default=4000)
+    parser.add_argument("--actors", type=whole(1, 10**5), default=64)
+    parser.add_argument("--shards", type=whole(1, 10**8), default=4000)
     parser.add_argument("--folder", type=Path, default=None, help="where to work; default: a temporary folder")
     chosen = parser.parse_args()
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"

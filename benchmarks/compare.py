@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import contenders, figures, judging, results
+from benchmarks.arguments import whole
 from benchmarks.contenders import (
     DEFAULT,
     EXACT,
@@ -151,8 +152,8 @@ def arguments() -> argparse.Namespace:
     """What was asked for."""
     parser = argparse.ArgumentParser(description="the roof, Shardseer and its peers, side by side")
     parser.add_argument("--quick", action="store_true", help="once, on few images: does everything run? judges nothing")
-    parser.add_argument("--rounds", type=int, default=None, help="default: 3; 1 with --quick")
-    parser.add_argument("--peer-images", type=int, default=None, help="images for the slow peers; default: 1,000")
+    parser.add_argument("--rounds", type=whole(1, 1000), default=None, help="default: 3; 1 with --quick")
+    parser.add_argument("--peer-images", type=whole(1, 10**8), help="images for the slow peers; default: 1,000")
     parser.add_argument(
         "--folder", type=Path, help="keeps images and caches for the next time; default: a temporary one"
     )

@@ -25,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from benchmarks.arguments import seconds, whole
 from flows import phases
 from pipeline import markdown, schema
 from pipeline.events import Events
@@ -222,9 +223,11 @@ def main() -> None:
     """Measure, print one Markdown table, row after row."""
     parser = argparse.ArgumentParser(description="the whole path on a GPU beside its roofs")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    parser.add_argument("--images", type=int, default=20_000, help="of 500×375; a tenth as many of 4000×3000")
-    parser.add_argument("--batch", type=int, default=BATCH_SIZE["gpu"])
-    parser.add_argument("--seconds", type=float, default=5.0, help="for each roof")
+    parser.add_argument(
+        "--images", type=whole(1, 10**8), default=20_000, help="of 500×375; a tenth as many of 4000×3000"
+    )
+    parser.add_argument("--batch", type=whole(1, 65_536), default=BATCH_SIZE["gpu"])
+    parser.add_argument("--seconds", type=seconds, default=5.0, help="for each roof")
     parser.add_argument("--gpu-decoding", action="store_true", help="the whole path with JPEGs decoded on the GPU")
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
     chosen = parser.parse_args()

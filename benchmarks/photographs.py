@@ -18,6 +18,8 @@ import numpy.typing as npt
 import skimage
 from PIL import Image
 
+from benchmarks.arguments import whole
+
 Kind = Literal["hard", "ordinary"]
 SMALL, LARGE = (500, 375), (4000, 3000)  # width, height
 NAMED = ("camera.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "motorcycle_right.png", "rocket.jpg")
@@ -81,9 +83,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="JPEGs to measure on")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kind", choices=list(RECIPES), default="ordinary")
-    parser.add_argument("--images", type=int, default=4000)
+    parser.add_argument("--images", type=whole(1, 10**10), default=4000)
     parser.add_argument("--large", action="store_true", help="4000×3000 instead of 500×375")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0)
     chosen = parser.parse_args()
     write(chosen.folder, chosen.images, chosen.kind, LARGE if chosen.large else SMALL, chosen.seed)
 

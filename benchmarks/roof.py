@@ -29,6 +29,7 @@ import simplejpeg
 import torch
 from cykooz_resizer import CropBox, FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
 
+from benchmarks.arguments import seconds
 from pipeline.images.preprocessing import Pixels, Preprocessing
 from pipeline.model import resolving
 from pipeline.model.bundle import Bundle
@@ -203,7 +204,7 @@ def main() -> int:
     """Measure, print; 1 with `--check` where the rates do not explain each other."""
     parser = argparse.ArgumentParser(description="images/s of this machine with no pipeline around them")
     parser.add_argument("images", type=Path)
-    parser.add_argument("--seconds", type=float, default=4.5, help="of each of the three phases")
+    parser.add_argument("--seconds", type=seconds, default=4.5, help="of each of the three phases")
     parser.add_argument("--check", action="store_true", help="fail if the combined rate is off by more than 5 %%")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()

@@ -22,6 +22,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from benchmarks import tiny
+from benchmarks.arguments import whole
 from pipeline import markdown
 
 ROOT = Path(__file__).parent.parent
@@ -199,7 +200,7 @@ def _goal(value: float, most: float, name: str) -> str:
 def main() -> None:
     """Measure in a temporary folder; print the tables."""
     parser = argparse.ArgumentParser(description="whether cost stays flat as work grows")
-    parser.add_argument("--images", type=int, default=1_000_000)
+    parser.add_argument("--images", type=whole(1, 10**10), default=1_000_000)
     parser.add_argument("--folder", type=Path, default=None, help="where to make them; default: a temporary folder")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=chosen.folder) as base:

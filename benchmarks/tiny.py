@@ -13,6 +13,8 @@ import zlib
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+from benchmarks.arguments import whole
+
 SIDE = 8  # pixels
 PER_FOLDER = 1000
 LONG_AGO = (1_700_000_000, 1_700_000_000)  # a file changed just now is read again by the next run
@@ -70,7 +72,7 @@ def main() -> None:
     """Write images."""
     parser = argparse.ArgumentParser(description="tiny images to measure on")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--images", type=int, default=1_000_000)
+    parser.add_argument("--images", type=whole(1, 10**10), default=1_000_000)
     chosen = parser.parse_args()
     write(chosen.folder, chosen.images)
 

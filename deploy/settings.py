@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import shlex
 import socket
 import sys
@@ -16,6 +17,7 @@ HOME = Path(__file__).resolve().parent.parent  # holds the packages: a checkout,
 IS_CHECKOUT = (HOME / "pyproject.toml").is_file()
 HEARTBEAT_SECONDS = 30  # between a flow run's signs of life; Prefect takes no less
 DEFAULT_PORT = 4200
+LAST_PORT = 65_535
 
 PREFECT_SETTINGS = {  # a setting of the user's own environment wins
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -119,6 +121,9 @@ def api_url(port: int) -> str:
 def choose_port(last: int | None) -> int:
     """PORT, else the port of last time, else 4200; where that is taken, PORT fails and the others give way."""
     asked = os.environ.get("PORT")
+    if asked and not (re.fullmatch("[0-9]{1,5}", asked) and 1 <= int(asked) <= LAST_PORT):
+        example = with_settings("up", PORT=str(DEFAULT_PORT))
+        raise SystemExit(f"PORT is {asked!r}; it must be a number from 1 to {LAST_PORT}: {example}")
     for port in (int(asked or 0) or last or DEFAULT_PORT, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

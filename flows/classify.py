@@ -21,6 +21,8 @@ from pipeline.counting import counted
 from pipeline.errors import RequestError, RunError
 from pipeline.events import Events
 from pipeline.job import Job, Options
+from pipeline.markdown import code, escaped
+from pipeline.printable import printable
 from pipeline.run.plan import Plan
 from pipeline.run.reporting import Summary, markdown
 from pipeline.run.result import Result
@@ -49,13 +51,13 @@ def classify_images(images: str, output: str, model: str | None = None, options:
                 if not run.is_more:
                     break
             if not run.result.runs:
-                _show(f"Nothing new in `{job.images}`: every image is classified already.")
+                _show(f"Nothing new in {code(job.images)}: every image is classified already.")
             return run.result
     except RequestError as error:
-        _show(f"The request was wrong: {error}")
+        _show(f"The request was wrong: {escaped(str(error))}")
         raise
     except RunError as error:
-        _show(f"The run failed: {error}\n\nThe next run with the same parameters continues it.")
+        _show(f"The run failed: {escaped(str(error))}\n\nThe next run with the same parameters continues it.")
         raise
 
 
@@ -105,7 +107,7 @@ class _PrefectEvents(Events):
 
     def message(self, text: str) -> None:
         """See `Events`."""
-        self._log.info(text)
+        self._log.info(printable(text))
 
     def progress(self, done: int, total: int) -> None:
         """See `Events`."""

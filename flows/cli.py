@@ -9,17 +9,21 @@ from typing import Annotated, Literal
 import typer
 
 from flows import model_commands, process, run_commands, terminal
-from flows.exit_codes import exit_codes
+from flows.console import message
+from flows.exit_codes import Commands, exit_codes
 from flows.options import AsFlow, Model, Output, options_from
 from flows.prefect_api import api_is_configured, no_telemetry
-from flows.terminal import message
 from pipeline.errors import RequestError, RunError
 from pipeline.images.pillow_settings import ignore_remarks
 from pipeline.job import Job, Options
+from pipeline.printable import in_json
 from pipeline.run.result import Result, published_before
 from pipeline.without_pandas import leave_pandas_out
 
+FIRST_ROWS = f"SELECT path, label, confidence FROM current ORDER BY path LIMIT {terminal.FIRST}"
+
 app = typer.Typer(
+    cls=Commands,
     help="Classify directories of images with a convolutional network; the answers are Parquet.",
     no_args_is_help=True,
     add_completion=False,
@@ -70,10 +74,10 @@ def classify(
         result = _estimated(job) if dry_run else _classified(job, as_flow or api_is_configured())
     except (RequestError, RunError) as error:
         if as_json:
-            print((published_before(error) or asked).failed(str(error)).model_dump_json(indent=2))
+            print(in_json((published_before(error) or asked).failed(str(error)).model_dump_json(indent=2)))
         raise
     if as_json:
-        print(result.model_dump_json(indent=2))
+        print(in_json(result.model_dump_json(indent=2)))
     elif not dry_run:
         _close(job, result)
 
@@ -82,7 +86,8 @@ def _estimated(job: Job) -> Result:
     from flows import estimate
 
     result = estimate.estimate(job)
-    message(estimate.sentences(result))
+    for sentence in estimate.sentences(result).splitlines():
+        message(sentence)
     return result
 
 
@@ -133,26 +138,33 @@ def query(
     sql: Annotated[
         str,
         typer.Argument(help="SQL over the views `predictions` (all rows) and `current` (the newest)."),
-    ] = "SELECT path, label, confidence FROM current ORDER BY path LIMIT 100",
+    ] = FIRST_ROWS,
     form: Annotated[
         Literal["table", "csv", "json", "parquet"], typer.Option("--format", help="parquet writes to stdout.")
     ] = "table",
+    unsafe: Annotated[
+        bool,
+        typer.Option("--unsafe", help="Let the SQL do all that DuckDB can: open and write any file, use the network."),
+    ] = False,
 ) -> None:
-    """Ask the published predictions with DuckDB."""
+    """Ask the published predictions with DuckDB. The SQL can read them, and nothing else."""
     import duckdb
 
+    from flows import query_output
     from pipeline.run import outputs, querying
 
     for problem in outputs.problems(outputs.existing(output)):
         message(problem)
-    database = querying.connect(output)
     try:
-        if form == "parquet":
-            terminal.write_parquet(database, sql)
-        else:
-            terminal.show_rows(database.execute(sql), form)
+        result = querying.ask(output, sql, unsafe=unsafe)
+        if result is not None:
+            query_output.show(result, form)
+        if sql == FIRST_ROWS:
+            terminal.say_how_many(querying.connect(output), output)
     except duckdb.Error as error:
-        raise RequestError(f"The query failed: {error}") from None
+        what = " ".join(str(error).partition("\nLINE ")[0].split())  # without the drawing of where
+        hint = " --unsafe lets SQL do all that DuckDB can." if isinstance(error, duckdb.PermissionException) else ""
+        raise RequestError(f"The query failed: {what}.{hint}") from None
 
 
 run_commands.register(app)

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from flows.console import line, message
 from flows.exit_codes import exit_codes
 from flows.options import AsFlow, Model, options_from
 from flows.prefect_api import api_is_configured, no_telemetry
-from flows.terminal import TerminalEvents, message, out
+from flows.terminal import TerminalEvents
 from pipeline import storage
 from pipeline.errors import RequestError
 from pipeline.job import Options
+from pipeline.printable import in_json
 from pipeline.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ def read_layers(file: Path) -> list[dict[str, Any]]:
     """The layers of the plain network from a JSON file. Raises `RequestError` where that is no list."""
     try:
         layers = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RequestError(f"--layers {file} cannot be read as JSON: {error}") from None
     if not isinstance(layers, list):
         raise RequestError(f"--layers {file} is not a JSON list of layers.")
@@ -78,7 +80,7 @@ def _close(found: "Evaluation | None", as_json: bool) -> None:
     from flows.model_tables import show_evaluation
 
     if as_json:
-        print("{}" if found is None else found.model_dump_json(indent=1))
+        print(in_json("{}" if found is None else found.model_dump_json(indent=1)))
     elif found is not None:
         show_evaluation(found)
 
@@ -138,13 +140,15 @@ def explain(
     found = explaining.explain(bundle, explaining.pixels_of(bundle, image, options.max_pixels), label)
     drawing.draw(found, target, title=storage.as_text(Path(storage.local_path(image) or image).name))
     for place in found.probabilities.argsort()[::-1][:5]:
-        out.print(f"{found.probabilities[place]:.3f}  {bundle.labels[place]}", highlight=False, markup=False)
+        line(f"{found.probabilities[place]:.3f}  {bundle.labels[place]}")
     message(f"Picture: {storage.as_text(str(target))}")
 
 
 def describe(
     model: Annotated[str | None, typer.Argument(help="A bundle folder or a timm model name.")] = None,
-    depth: Annotated[int | None, typer.Option(min=1, help="How many levels of blocks of layers to show.")] = None,
+    depth: Annotated[
+        int | None, typer.Option(min=1, max=99, help="How many levels of blocks of layers to show.")
+    ] = None,
 ) -> None:
     """Print the network's layers: output shapes, parameters, share of multiply-adds; and an MLP to compare with."""
     from flows.model_tables import show_layers

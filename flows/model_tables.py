@@ -2,7 +2,7 @@
 
 from rich.table import Table
 
-from flows.terminal import message, out
+from flows.console import line, message, out
 from pipeline.counting import counted
 from pipeline.explain.describing import Description
 from pipeline.model.bundle import Bundle
@@ -25,13 +25,12 @@ def show_evaluation(found: Evaluation) -> None:
             table.add_row(each.label, f"{each.images:,}", *(share(x) for x in (each.precision, each.recall, each.f1)))
     out.print(table)
     for count, label, answer in _mistakes(found)[:SHOWN_MISTAKES]:
-        out.print(f"  {count} × {label} taken for {answer}", highlight=False, markup=False)
+        line(f"  {count} × {label} taken for {answer}")
     answered = f", {found.coverage:.1%} answered" if found.abstained else ""
-    out.print(f"accuracy           {found.accuracy:.4f}{answered}", highlight=False)
+    line(f"accuracy           {found.accuracy:.4f}{answered}")
     fitted = "" if found.temperature == 1 else f" ({found.calibration_error_before:.4f} at 1)"
-    out.print(
+    line(
         f"calibration error  {found.calibration_error_after:.4f} at temperature {found.temperature:g}{fitted}",
-        highlight=False,
     )
 
 
@@ -69,7 +68,7 @@ def show_layers(bundle: Bundle, found: Description) -> None:
     hidden, parameters, products = found.mlp
     table.add_row(f"MLP, {hidden:,} hidden", "", f"{found.outputs}", f"{parameters:,}", f"{products:,}", "")
     out.print(table)
-    out.print(mlp_sentence(found), highlight=False)
+    line(mlp_sentence(found))
 
 
 def mlp_sentence(found: Description) -> str:

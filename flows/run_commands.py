@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from flows import terminal
+from flows.console import line, message
 from flows.exit_codes import exit_codes
 from flows.options import Output
-from flows.terminal import message
 from pipeline import durable
 from pipeline.errors import RequestError
 from pipeline.run import cleaning, published, publishing, refusing, reporting
@@ -85,7 +85,8 @@ def report(output: Output) -> None:
         raise RequestError(f"{output} has no published run with a summary.")
     if newest.state != "published":
         message(f"Run {newest.run} is {newest.state}: its rows are no longer in {output}.")
-    print(newest.summary.read_text(encoding="utf-8", errors="replace"))
+    for text in newest.summary.read_text(encoding="utf-8", errors="replace").splitlines():
+        line(text)
 
 
 def _all_runs(output: Path) -> list[RunFolder]:

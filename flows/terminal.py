@@ -3,8 +3,6 @@
 Sentences go to stderr, results to stdout; nothing here decides anything.
 """
 
-import csv
-import json
 import os
 import shlex
 import shutil
@@ -12,31 +10,23 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import duckdb
-import pyarrow.parquet as pq
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 from rich.text import Text
 
+from flows.console import err, line, message, out
 from pipeline import storage
 from pipeline.counting import counted
-from pipeline.errors import RequestError
 from pipeline.events import Events
+from pipeline.printable import shell_word
 from pipeline.run import accounting, sql
 from pipeline.run.reporting import Summary
 
 SHOWN_ROWS = 40
 MANY_ROWS = 10_000
-err = Console(stderr=True)
-out = Console(width=None if sys.stdout.isatty() else 240)  # a pipe has no width to fit into
-
-
-def message(text: str) -> None:
-    """One sentence for the person, on stderr."""
-    err.print(text, highlight=False, markup=False, soft_wrap=True)
+FIRST = 100  # rows that `query` shows where it is given no SQL
 
 
 class TerminalEvents(Events):
@@ -92,24 +82,33 @@ def show_current(database: duckdb.DuckDBPyConnection, output: Path, images: str)
             [SHOWN_ROWS + 1],
         ).fetchall()
     if 0 < len(rows) <= SHOWN_ROWS:
-        table = Table("image", "label", "confidence", title=Text(f"Images of {images}"), title_justify="left")
+        line(f"Images of {images}")  # as a title, it would be folded to the width of the table
+        table = Table("image", "label", "confidence")
         for path, label, confidence in rows:
             certainty = "" if confidence is None else f"{confidence:.3f}"
             shown = storage.as_text(storage.below(path, images) or path)
-            table.add_row(Text(shown), Text(label), certainty)
+            table.add_row(shown, label, certainty)
         out.print(table)
-    out.print(f"\nParquet: {output / 'predictions'}", soft_wrap=True, highlight=False, markup=False)
-    out.print(
-        f"Query:   {_command()} query {shlex.quote(str(output))} "
+    line()
+    line(f"Parquet: {output / 'predictions'}")
+    line(
+        f"Query:   {command()} query {shell_word(str(output))} "
         '"SELECT label, count(*) AS images, avg(confidence) AS confidence FROM current '
-        'GROUP BY label ORDER BY images DESC"',
-        soft_wrap=True,
-        highlight=False,
-        markup=False,
+        'GROUP BY label ORDER BY images DESC"'
     )
 
 
-def _command() -> str:
+def say_how_many(database: duckdb.DuckDBPyConnection, output: Path) -> None:
+    """Say, on stderr, that `query` without SQL showed the first rows only, where there are more."""
+    ((rows,),) = database.execute("SELECT count(*) FROM current").fetchall()
+    if rows > FIRST:
+        message(
+            f"These are the first {FIRST} of {rows:,} rows. SQL of your own asks for others, as in {command()} query "
+            f'{shell_word(str(output))} "SELECT path, label, confidence FROM current" --format csv'
+        )
+
+
+def command() -> str:
     """How this command is typed here: its name where the shell finds it, else its path from this folder."""
     if shutil.which("shardseer"):
         return "shardseer"
@@ -117,38 +116,9 @@ def _command() -> str:
     return shlex.quote(os.path.relpath(script) if script.is_relative_to(Path.cwd()) else str(script))
 
 
-def show_rows(result: duckdb.DuckDBPyConnection, form: str) -> None:
-    """A query's result on stdout as a `table`, `csv` or `json` (one array of objects)."""
-    names = [column[0] for column in result.description or ()]
-    if form == "csv":
-        writer = csv.writer(sys.stdout)
-        writer.writerow(names)
-        while rows := result.fetchmany(10_000):
-            writer.writerows(rows)
-    elif form == "json":
-        objects = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
-        print(json.dumps(objects, default=str, ensure_ascii=False, indent=1))
-    else:
-        show_table(names, result.fetchall())
-
-
-def show_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+def show_table(names: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> None:
     """Rows on stdout as a table."""
     table = Table(*(Column(name, overflow="fold") for name in names))
     for row in rows:
-        table.add_row(*(Text(_cell(value)) for value in row))
+        table.add_row(*row)
     out.print(table)
-
-
-def _cell(value: Any) -> str:
-    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
-
-
-def write_parquet(database: duckdb.DuckDBPyConnection, sql: str) -> None:
-    """A query's result as Parquet on stdout, streamed."""
-    if sys.stdout.isatty():
-        raise RequestError("Parquet is not for terminals: redirect it, as in … --format parquet > result.parquet")
-    reader = database.sql(sql).to_arrow_reader()
-    with pq.ParquetWriter(sys.stdout.buffer, reader.schema, compression="zstd") as writer:
-        for batch in reader:
-            writer.write_batch(batch)

@@ -10,6 +10,8 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.artifacts import if_possible
 from pipeline.events import Events
+from pipeline.markdown import code
+from pipeline.printable import printable
 from pipeline.training.evaluating import Evaluation
 from pipeline.training.phases import Training
 from pipeline.training.recipe import Recipe
@@ -24,7 +26,7 @@ class _LoggedEvents(Events):
 
     def message(self, text: str) -> None:
         """See `Events`."""
-        self._log.info(text)
+        self._log.info(printable(text))
 
 
 @flow(name="train-classifier", validate_parameters=True)
@@ -71,4 +73,4 @@ def publish(training: Training) -> None:
     """Give the bundle its name; show its card as an artifact."""
     bundle = training.publish()
     card = (bundle / CARD).read_text(encoding="utf-8").split("---\n", 2)[-1]
-    if_possible(create_markdown_artifact, card, key="model-card", description=f"Bundle {bundle}")
+    if_possible(create_markdown_artifact, card, key="model-card", description=f"Bundle {code(str(bundle))}")

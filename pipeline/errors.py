@@ -2,12 +2,24 @@
 
 from enum import StrEnum
 
+from pipeline.printable import printable
 
-class RequestError(ValueError):
+
+class _SentenceError(Exception):
+    """Says what to do in one sentence, rarely in more `lines`: shown on many surfaces, so printable from the start."""
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__(*map(printable, lines))
+
+    def __str__(self) -> str:
+        return "\n".join(self.args)
+
+
+class RequestError(_SentenceError, ValueError):
     """The request was wrong; the message says what to change. The command line exits with 2."""
 
 
-class RunError(RuntimeError):
+class RunError(_SentenceError, RuntimeError):
     """The run failed; the message says what happened and what to do. The command line exits with 1."""
 
 

@@ -17,6 +17,8 @@ from pipeline import storage
 from pipeline.errors import RequestError
 from pipeline.nesting import check_outside
 
+SHOWN_INPUT = 60  # characters of a value that is refused
+
 Workers = Literal["auto", "ray", "inline"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "exact", "fast"]
@@ -32,12 +34,19 @@ class EngineName(StrEnum):
 
 
 class Options(BaseModel):
-    """Everything about a run that has a default. Names are those of the command line's flags."""
+    """Everything about a run that has a default. Names are those of the command line's flags.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Every number has a lower and an upper bound: what cannot be meant is refused when it is asked for, and what can be
+    fits every integer, time-out and JSON document that it comes into.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     top_k: int | None = Field(
-        default=None, ge=1, description="Classes kept per image, best first. Default: 5, or all if there are fewer."
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Classes kept per image, best first. Default: 5, or all if there are fewer.",
     )
     abstain_below: float | None = Field(
         default=None, ge=0, le=1, description="Give no label where the best class is less probable than this (0–1)."
@@ -80,23 +89,30 @@ class Options(BaseModel):
     exclude: tuple[str, ...] = Field(
         default=(), description="No files that match one of these globs; as for --include."
     )
-    limit: int | None = Field(default=None, ge=1, description="At most this many images in this run, in path order.")
+    limit: int | None = Field(
+        default=None, ge=1, le=10**12, description="At most this many images in this run, in path order."
+    )
     max_pixels: int = Field(
-        default=100_000_000, ge=1, description="Refuse images with more pixels than this before decoding them."
+        default=100_000_000,
+        ge=1,
+        le=10**10,
+        description="Refuse images with more pixels than this before decoding them.",
     )
     strict: bool = Field(default=False, description="Make an error of JPEGs that decode only with libjpeg's warnings.")
     image_seconds: float = Field(
         default=20,
         gt=0,
+        le=86_400,
         description="Seconds an image may take to be read and decoded once its shard has killed or stalled a worker.",
     )
     stall_seconds: float = Field(
         default=300,
         gt=0,
+        le=7 * 86_400,
         description="Give up on a worker that shows no progress for so many seconds; try its shard again.",
     )
     watchdog_minutes: float = Field(
-        default=30, gt=0, description="Fail the run if no worker makes any progress for so many minutes."
+        default=30, gt=0, le=7 * 1440, description="Fail the run if no worker makes any progress for so many minutes."
     )
 
     @classmethod
@@ -176,7 +192,12 @@ def _check_name(what: str, name: str) -> None:
 def validation_message(error: ValidationError) -> str:
     """Say in one line what pydantic found: `--top-k: Input should be greater than or equal to 1 (got 0)`."""
     found = (
-        f"--{'.'.join(str(part) for part in item['loc'][:1]).replace('_', '-')}: {item['msg']} (got {item['input']!r})"
+        f"--{'.'.join(map(str, item['loc'][:1])).replace('_', '-')}: {item['msg']} (got {_shortened(item['input'])})"
         for item in error.errors()
     )
     return "; ".join(dict.fromkeys(found))
+
+
+def _shortened(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN_INPUT else f"{text[:SHOWN_INPUT]}…"

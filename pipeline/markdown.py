@@ -3,13 +3,16 @@
 import re
 from collections.abc import Sequence
 
-# Wherever they stand; `&`, `_` and `:` only where they would begin an entity, an emphasis or the address of a link.
+from pipeline.printable import printable
+
+# Wherever they stand; `&`, `_`, `:` and `@` only where they would begin an entity, an emphasis or an address.
 SPECIAL = re.compile(
     r"""[\\`*\[\]<>|~\#$]
     | &(?=\#?\w+;)
     | (?<![^\W_])_ | _(?![^\W_])
     | :(?=//)
-    | (?<=www)\.""",
+    | (?<=www)\.
+    | @(?=\w)""",
     re.VERBOSE | re.IGNORECASE,
 )
 # At the beginning of a line: an item of a list, a rule, the line below a heading.
@@ -24,13 +27,16 @@ class Markup(str):
 
 def escaped(text: str) -> Markup:
     """A text in one line that Markdown shows as it is, apart from its white space, in a table and elsewhere."""
-    line = " ".join(text.split())
-    return Markup(LEADING.sub(r"\1\\\2", SPECIAL.sub(r"\\\g<0>", line)))
+    return Markup(LEADING.sub(r"\1\\\2", SPECIAL.sub(r"\\\g<0>", _line(text))))
+
+
+def _line(text: str) -> str:
+    return printable(" ".join(text.split()))
 
 
 def code(text: str) -> Markup:
     """A text as a span of code; escaped only, where it is empty or has a pipe, for which a table's code has no way."""
-    line = " ".join(text.split())
+    line = _line(text)
     if not line or "|" in line:
         return escaped(text)
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))

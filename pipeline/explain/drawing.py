@@ -10,6 +10,7 @@ from torch import nn
 
 from pipeline.explain.explaining import Array, Explanation, Maps
 from pipeline.images.preprocessing import Pixels
+from pipeline.printable import printable
 from pipeline.training.plotting import figure, styled, write
 
 DRAWN_BY = "shardseer explain"
@@ -28,7 +29,7 @@ def draw(found: Explanation, target: Path, title: str) -> None:
         made = figure(WIDTH, head + ROW * len(rows) + 0.5)
         made.set_layout_engine("none")
         height = made.get_figheight()
-        made.text(0.015, 1 - 0.22 / height, title, fontsize=15, fontweight="bold", va="top")
+        made.text(0.015, 1 - 0.22 / height, printable(title), fontsize=15, fontweight="bold", va="top")
         made.text(0.015, 1 - 0.52 / height, _subtitle(found), fontsize=10, va="top", color="#52606d")
         _head(made, found, top=height - 0.82, height=head - 0.7)
         for number, (name, text, tiles, colours) in enumerate(rows):
@@ -44,7 +45,8 @@ def _subtitle(found: Explanation) -> str:
     if found.explained != answer:  # asked for by `--label`
         sure += f", and of {bundle.labels[found.explained]}, explained here: {found.probabilities[found.explained]:.1%}"
     calibrated = f"calibrated, T = {bundle.temperature:g}" if bundle.temperature else "not calibrated"
-    return f"{bundle.name} ({bundle.architecture}) says {sure} ({calibrated}). Read from top to bottom."
+    said = f"{bundle.name} ({bundle.architecture}) says {sure} ({calibrated})."
+    return f"{printable(said)} Read from top to bottom."
 
 
 def _rows(found: Explanation) -> list[tuple[str, str, list[Any], str]]:
@@ -225,4 +227,5 @@ def _percent(value: float) -> str:
 
 
 def _shortened(name: str, most: int) -> str:
+    name = printable(name)
     return name if len(name) <= most else name[: math.floor(most) - 1] + "…"

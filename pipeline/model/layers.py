@@ -10,6 +10,7 @@ from torch import nn
 from pipeline.errors import RequestError
 
 Shape = tuple[int, ...]  # (channels, height, width) of feature maps, or (units,) behind a fully connected layer
+MOST = 65_536  # filters, units, or pixels of a window: more is a slip of the pen
 SMALLEST_MAP = 4  # pixels a side: the default stack pools while maps are at least twice as large
 
 
@@ -21,17 +22,17 @@ def map_size(n: int, k: int, s: int, p: int) -> int:
 class _Layer(BaseModel):
     """A layer's settings: it knows what it makes of a shape, and how to build itself for one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Convolution(_Layer):
     """`filters` (the depth of the output) of `kernel` × `kernel` pixels over all maps, moved by `stride` pixels."""
 
     kind: Literal["convolution"] = "convolution"
-    filters: int = Field(ge=1)
-    kernel: int = Field(default=3, ge=1)
-    stride: int = Field(default=1, ge=1)
-    padding: int = Field(default=0, ge=0)
+    filters: int = Field(ge=1, le=MOST)
+    kernel: int = Field(default=3, ge=1, le=MOST)
+    stride: int = Field(default=1, ge=1, le=MOST)
+    padding: int = Field(default=0, ge=0, le=MOST)
 
     def shape(self, given: Shape) -> Shape:
         """Maps out of maps."""
@@ -60,9 +61,9 @@ class Pooling(_Layer):
     """The maximum or average of each `size` × `size` window, on each map separately; `stride` defaults to `size`."""
 
     kind: Literal["max_pooling", "average_pooling"]
-    size: int = Field(default=2, ge=1)
-    stride: int | None = Field(default=None, ge=1)
-    padding: int = Field(default=0, ge=0)
+    size: int = Field(default=2, ge=1, le=MOST)
+    stride: int | None = Field(default=None, ge=1, le=MOST)
+    padding: int = Field(default=0, ge=0, le=MOST)
 
     def shape(self, given: Shape) -> Shape:
         """As many maps out as in."""
@@ -111,7 +112,7 @@ class FullyConnected(_Layer):
     """Every one of `units` sees every value of the layer before it."""
 
     kind: Literal["fully_connected"] = "fully_connected"
-    units: int = Field(ge=1)
+    units: int = Field(ge=1, le=MOST)
 
     def shape(self, given: Shape) -> Shape:
         """Units, whatever came in."""

@@ -149,6 +149,7 @@ class AccountBuilder:
         seconds["idle"] = max(0.0, wall * lanes - sum(seconds.values()))
         remote_seconds = _sum(total.remote_seconds for total in totals)
         cores = _cores(totals, wall, how)
+        how = how._replace(inline=all(who.kind == "inline" for who, _ in self._totals))
         stage, explanation = bottleneck.find(seconds, remote_seconds, phases, lanes, how)
         return Account(
             images=images,

@@ -29,6 +29,15 @@ LOWER: dict[Precision, str] = {
 }
 
 
+MORE_CORES = "More cores or smaller images would help."
+DISK = "A faster disk for the output would help."
+UNEVEN = (
+    "More images per run would help: the shards were too few or too uneven for so many workers, or the driver's disk "
+    "too slow."
+)
+INLINE = "; for a few hundred, --workers inline starts fastest"
+
+
 class RunConditions(NamedTuple):
     """How a run was done, as far as advice depends on it."""
 
@@ -37,6 +46,7 @@ class RunConditions(NamedTuple):
     precision: Precision
     engine: str
     gpu_decoding: bool = False
+    inline: bool = False  # in one process, which decodes in one thread on CPUs
 
 
 def find(
@@ -66,16 +76,18 @@ def _advice(name: str, how: RunConditions) -> str:
         return f"A GPU, more cores or a smaller network would help.{engine}{LOWER[how.precision]}"
     if name in ("decode", "resample") and how.on_gpu and not how.gpu_decoding and how.precision != "exact":
         return "More cores or smaller images would help, and for JPEGs --gpu-decoding may."
+    alone = how.inline and not how.on_gpu
+    more = "Smaller images would help, or --workers ray, which decodes on every core." if alone else MORE_CORES
+    workers = "--workers ray, which reads" if alone else "more workers, which read"
     return {
-        "read": "Faster or nearer storage would help, or more workers, which read side by side.",
-        "decode": f"More cores or smaller images would help.{reduced}",
-        "resample": f"More cores or smaller images would help.{reduced}",
+        "read": f"Faster or nearer storage would help, or {workers} side by side.",
+        "decode": f"{more}{reduced}",
+        "resample": f"{more}{reduced}",
         "classify": f"More GPUs or a smaller network would help.{LOWER[how.precision]}",
         "second_pass": "--precision fast would save it, and so would a network with fewer close calls.",
-        "write": "A faster disk for the output would help.",
-        "startup": "More images per run would help; for a few hundred, --workers inline starts fastest.",
-        "waiting": "More images per run would help: the shards were too few or too uneven for so many workers, or the "
-        "driver's disk too slow.",
+        "write": DISK,
+        "startup": f"More images per run would help{'' if how.inline else INLINE}.",
+        "waiting": DISK if how.size == 1 else UNEVEN,
         "plan": "The more images a run has, the less that counts; with a network used before it is quicker.",
-        "publish": "A faster disk for the output would help.",
-    }.get(name, "More cores would help.")
+        "publish": DISK,
+    }.get(name, "--workers ray, which uses every core, would help." if alone else "More cores would help.")

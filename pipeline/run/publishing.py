@@ -112,8 +112,8 @@ def _refuse(folder: RunFolder, rows: dict[str, int], repeated: int, max_error_ra
     without = f" ({repeated} more repeat the error of an earlier run)" if repeated else ""
     raise RunError(
         f"Run {folder.run} is refused: {rows['error'] - repeated} of {rows['rows'] - repeated} images ended as errors"
-        f"{without}, more than --max-error-rate {max_error_rate} allows. Nothing was published. "
-        f"{refusing.how_to_go_on(folder, replaced)}"
+        f"{without}, more than --max-error-rate {max_error_rate} allows. Nothing was published.",
+        *refusing.how_to_go_on(folder, replaced),
     )
 
 

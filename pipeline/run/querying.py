@@ -4,13 +4,16 @@
 `refused` has the rows that refused runs would publish.
 """
 
+import secrets
 import tempfile
 from pathlib import Path
 
 import duckdb
 
 from pipeline import schema
-from pipeline.run import outputs, refusing
+from pipeline.errors import RequestError
+from pipeline.run import outputs, reading_only, refusing
+from pipeline.run.folder import earlier_missing_folder, missing_folder, predictions_folder
 from pipeline.run.sql import any_rows, missing, quoted, rows
 
 MEMORY_LIMIT = "4GB"  # beyond it DuckDB spills
@@ -26,16 +29,37 @@ def connect(output: Path) -> duckdb.DuckDBPyConnection:
     """A database with the views over `output`; empty ones where no run is published. Raises `RequestError`."""
     outputs.existing(output)
     outputs.check_readable_format(output)
+    output = output.absolute()
     database = duckdb.connect()
-    database.execute(
-        f"SET memory_limit='{MEMORY_LIMIT}'; SET temp_directory={quoted(tempfile.gettempdir())}"
-    ).fetchall()
+    # DuckDB makes it where it spills and removes it again. Not /tmp itself: a locked database may read all below it.
+    spill = Path(tempfile.gettempdir(), f"shardseer-{secrets.token_hex(8)}")
+    database.execute(f"SET memory_limit='{MEMORY_LIMIT}'; SET temp_directory={quoted(spill)}").fetchall()
     if any_rows(output):
         database.execute(f"CREATE VIEW predictions AS {rows(output)}")
     else:
         database.register("nothing", schema.PREDICTIONS.empty_table())
-        database.execute("CREATE VIEW predictions AS SELECT *, ''::VARCHAR AS model, ''::VARCHAR AS run FROM nothing")
+        database.execute("CREATE TABLE predictions AS SELECT *, ''::VARCHAR AS model, ''::VARCHAR AS run FROM nothing")
+        database.unregister("nothing")
     database.execute(f"CREATE VIEW missing AS {missing(output)}")
     database.execute(f"CREATE VIEW current AS {CURRENT}")
     database.execute(f"CREATE VIEW refused AS {refusing.rows(output) or 'FROM predictions WHERE false'}")
     return database
+
+
+def ask(output: Path, sql: str, *, unsafe: bool = False) -> duckdb.DuckDBPyRelation | None:
+    """What a person's SQL over the views gives, not fetched yet; None for a statement that gives nothing.
+
+    It can only read, and only what the views read, unless it is `unsafe`. Raises `RequestError` for SQL that is not let
+    through and for an empty one, `duckdb.Error` where DuckDB refuses it.
+    """
+    if sql.encode(errors="ignore").decode() != sql:
+        raise RequestError("The SQL is not UTF-8.")
+    database = connect(output)
+    if not database.extract_statements(sql):
+        raise RequestError('The SQL is empty. Ask for something, as in "SELECT count(*) FROM current".')
+    if not unsafe:
+        reading_only.check(database, sql)
+        folders = [predictions_folder(output), missing_folder(output), earlier_missing_folder(output)]
+        folders += [each.staged for each in refusing.refused(output)]
+        reading_only.lock(database, output, [folder.absolute() for folder in folders])
+    return database.sql(sql)

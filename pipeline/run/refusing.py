@@ -1,7 +1,6 @@
 """Refused runs: what they have staged, for people to look at, and which earlier ones a new one replaces."""
 
 import json
-import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import duckdb
 
 from pipeline import durable
+from pipeline.printable import shell_word
 from pipeline.run import outputs, published, sql
 from pipeline.run.folder import RunFolder
 
@@ -28,15 +28,17 @@ def refuse(folder: RunFolder, counted: Mapping[str, object]) -> list[str]:
     return [each.run for each in earlier]
 
 
-def how_to_go_on(folder: RunFolder, replaced: list[str]) -> str:
-    """What people can do about a refused run."""
-    output = shlex.quote(str(folder.output))
+def how_to_go_on(folder: RunFolder, replaced: list[str]) -> list[str]:
+    """What people can do about a refused run, line by line."""
+    output = shell_word(str(folder.output))
     query = f"SELECT error_stage, error, count(*) AS images FROM refused WHERE run = '{folder.run}' GROUP BY ALL"
-    instead = "".join(f"\nIt replaces the refused run {run}, of which it has every image." for run in replaced)
-    return (
-        f'List them with\n  shardseer query {output} "{query}"\n'
-        f"and publish them anyway with\n  shardseer publish {output} --run {folder.run}{instead}"
-    )
+    return [
+        "List them with",
+        f'  shardseer query {output} "{query}"',
+        "and publish them anyway with",
+        f"  shardseer publish {output} --run {folder.run}",
+        *(f"It replaces the refused run {run}, of which it has every image." for run in replaced),
+    ]
 
 
 def _replaced_by(folder: RunFolder) -> list[RunFolder]:
@@ -64,11 +66,16 @@ def _replaced(folder: RunFolder) -> list[str]:
     return []
 
 
+def refused(output: Path) -> list[RunFolder]:
+    """The refused runs of an output, oldest first."""
+    return [each for each in outputs.all_runs(output) if each.state == "refused"]
+
+
 def rows(output: Path) -> str | None:
     """SQL for the staged rows of every refused run, with columns `model` and `run`; None where there are none."""
     found = [
         f"SELECT *, {sql.quoted(each.plan().model_name)} AS model, {sql.quoted(each.run)} AS run FROM {sql.read(parts)}"
-        for each in outputs.all_runs(output)
-        if each.state == "refused" and (parts := published.staged(each).parts)
+        for each in refused(output)
+        if (parts := published.staged(each).parts)
     ]
     return " UNION ALL ".join(found) or None

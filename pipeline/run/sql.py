@@ -18,13 +18,16 @@ def below(folder: str) -> str:
     return f"({' OR '.join(f'starts_with(path, {quoted(prefix)})' for prefix in storage.prefixes_below(folder))})"
 
 
+def literal(path: Path) -> str:
+    """A path as a pattern, or the beginning of one: a wildcard in its own name is no wildcard."""
+    return re.sub(r"([*?\[])", r"[\1]", str(path))
+
+
 def files(folder: Path, pattern: str) -> str:
-    """`folder/pattern` as an SQL string: a wildcard in the folder's own name is no wildcard."""
-    return quoted(f"{_no_wildcards(str(folder))}/{pattern}")
-
-
-def _no_wildcards(name: str) -> str:
-    return re.sub(r"([*?\[])", r"[\1]", name)
+    """`folder/pattern` in SQL: a string, or a list of what it finds where DuckDB takes a backslash for a slash."""
+    if "\\" in str(folder):
+        return f"[{', '.join(quoted(literal(path)) for path in sorted(folder.glob(pattern)))}]"
+    return quoted(f"{literal(folder)}/{pattern}")
 
 
 def parquet(folder: Path, pattern: str, *options: str) -> str:
@@ -61,7 +64,7 @@ def missing(output: Path) -> str:
 
 def read(parts: list[Part], *options: str) -> str:
     """SQL that reads these files, and no other that may lie beside them."""
-    names = ", ".join(files(part.path.parent, _no_wildcards(part.path.name)) for part in parts)
+    names = ", ".join(quoted(literal(part.path)) for part in parts)
     if len({part.columns for part in parts}) > 1:  # copied together from earlier versions
         options = (*options, "union_by_name=true")
     return f"read_parquet({', '.join([f'[{names}]', 'hive_partitioning=false', *options])})"

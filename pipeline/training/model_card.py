@@ -1,12 +1,12 @@
 """The model card: what a trained bundle is, what it was trained on, how good it is, and where it should not be used."""
 
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 
 from pipeline.counting import counted
 from pipeline.markdown import Markup, code, escaped, table
 from pipeline.model.bundle import Bundle
+from pipeline.printable import shell_word
 from pipeline.training.evaluating import Evaluation
 from pipeline.training.labelled import SPLITS
 from pipeline.training.recipe import Recipe
@@ -65,8 +65,8 @@ def _introduction(bundle: Bundle, recipe: Recipe, parameters: int) -> list[str]:
         f"{len(bundle.labels)} classes apart, {origin} with Shardseer.",
         "",
         "```sh",
-        f"shardseer classify IMAGES --output OUT --model {shlex.quote(bundle.name)}",
-        f"shardseer evaluate {shlex.quote(bundle.name)} LABELLED",
+        f"shardseer classify IMAGES --output OUT --model {shell_word(bundle.name)}",
+        f"shardseer evaluate {shell_word(bundle.name)} LABELLED",
         "```",
         "",
         *table(

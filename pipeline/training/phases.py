@@ -37,6 +37,7 @@ class Training:
         self, source: str, output: str, recipe: Recipe, *, events: Events = Events(), fresh: bool = False
     ) -> None:
         """`source` is the labelled directory or table, `output` the bundle folder to be. Raises `RequestError`."""
+        recipe.check_layers()
         labelled.check_source(source)
         self._source = source
         self._workspace = Workspace(output, source, recipe.weights, fresh=fresh)

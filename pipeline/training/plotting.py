@@ -9,6 +9,7 @@ from PIL import Image
 
 from pipeline import durable
 from pipeline.errors import RequestError
+from pipeline.printable import printable
 from pipeline.training.calibrating import Bin
 from pipeline.training.evaluating import Evaluation
 from pipeline.training.trainer import Fitted
@@ -38,6 +39,8 @@ STYLE = {
     "legend.frameon": False,
     "figure.facecolor": PAPER,
     "savefig.facecolor": PAPER,
+    "text.parse_math": False,  # a class may be named $x$
+    "text.usetex": False,
 }
 
 
@@ -108,7 +111,7 @@ def confusion_matrix(found: Evaluation, target: Path) -> None:
     classes = len(found.labels)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(max(3.6, 0.42 * classes + 1.8), 14)
-    longest = max(len(label) for label in found.labels)
+    names = [printable(label) for label in found.labels]
     with styled():
         made = figure(side + 0.6, side)
         axes = made.subplots()
@@ -120,8 +123,8 @@ def confusion_matrix(found: Evaluation, target: Path) -> None:
                     axes.text(
                         column, row, f"{counts[row, column]}", ha="center", va="center", color=PAPER if dark else INK
                     )
-            axes.set_xticks(range(classes), found.labels, rotation=90 if longest > 3 else 0)
-            axes.set_yticks(range(classes), found.labels)
+            axes.set_xticks(range(classes), names, rotation=90 if max(map(len, names)) > 3 else 0)
+            axes.set_yticks(range(classes), names)
         axes.set_xticks(np.arange(classes + 1) - 0.5, minor=True)
         axes.set_yticks(np.arange(classes + 1) - 0.5, minor=True)
         axes.grid(which="minor", color=GREY, linewidth=0.6)

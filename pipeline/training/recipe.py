@@ -28,7 +28,7 @@ AUGMENT: dict[str, dict[str, Any]] = {  # arguments of timm's training transform
 class Recipe(BaseModel):
     """Everything about a training that has a default. Names are those of the command line's flags."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     architecture: str | None = Field(
         default=None, description="plain, or the name of a timm CNN. Default: plain, or what --weights brings."
@@ -41,20 +41,26 @@ class Recipe(BaseModel):
         description="The layers of the plain network (docs/network.md): a JSON list, on the command line a file of it.",
     )
     size: int | None = Field(
-        default=None, ge=1, description="Side of the input, in pixels. Default: the model's, or the images' (8–128)."
+        default=None,
+        ge=1,
+        le=4096,
+        description="Side of the input, in pixels. Default: the model's, or the images' (8–128).",
     )
     channels: Literal[1, 3] | None = Field(
         default=None, description="1 grey, 3 RGB. Default: grey if all images are grey (plain network only)."
     )
-    epochs: int = Field(default=60, ge=1, description="At most this many times over the training images.")
+    epochs: int = Field(default=60, ge=1, le=100_000, description="At most this many times over the training images.")
     patience: int = Field(
-        default=20, ge=1, description="Stop after so many epochs in which the validation loss did not fall."
+        default=20, ge=1, le=100_000, description="Stop after so many epochs in which the validation loss did not fall."
     )
-    batch_size: int = Field(default=32, ge=2, description="Images per step.")
+    batch_size: int = Field(default=32, ge=2, le=65_536, description="Images per step.")
     learning_rate: float | None = Field(
-        default=None, gt=0, description="Peak learning rate of AdamW. Default: 0.002 from scratch, 0.0005 fine-tuning."
+        default=None,
+        gt=0,
+        le=10,
+        description="Peak learning rate of AdamW. Default: 0.002 from scratch, 0.0005 fine-tuning.",
     )
-    weight_decay: float = Field(default=0.02, ge=0, description="Weight decay of AdamW.")
+    weight_decay: float = Field(default=0.02, ge=0, le=10, description="Weight decay of AdamW.")
     augment: Literal["none", "light", "standard"] = Field(
         default="light",
         description="light: crops and stretches; standard: also mirror images and colour (timm's transforms).",
@@ -64,10 +70,13 @@ class Recipe(BaseModel):
     )
     validation: float = Field(default=0.15, gt=0, lt=1, description="Share of each class for stopping and calibration.")
     test: float = Field(default=0.2, ge=0, lt=1, description="Share of each class held out for the figures.")
-    seed: int = Field(default=0, ge=0, description="Equal seeds on one machine give equal weights.")
+    seed: int = Field(default=0, ge=0, le=2**32 - 1, description="Equal seeds on one machine give equal weights.")
     device: Device = Field(default="auto", description="Where to train; auto takes a GPU where there is one.")
     max_pixels: int = Field(
-        default=100_000_000, ge=1, description="Refuse images with more pixels than this before decoding them."
+        default=100_000_000,
+        ge=1,
+        le=10**10,
+        description="Refuse images with more pixels than this before decoding them.",
     )
 
     @classmethod
@@ -86,6 +95,12 @@ class Recipe(BaseModel):
         if recipe.layers and not recipe.is_plain:
             raise RequestError("--layers describes the plain network; use it with --architecture plain.")
         return recipe
+
+    def check_layers(self) -> None:
+        """Raise `RequestError` for a layer that does not exist, or with a setting that none has."""
+        from pipeline.model.layers import parse  # torch takes a second to be imported
+
+        parse(self.layers or ())
 
     @property
     def is_plain(self) -> bool:

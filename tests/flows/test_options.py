@@ -57,6 +57,7 @@ COMMANDS: dict[str, dict[str, tuple[str, Any]]] = {
         "output": ("Path", "required"),
         "sql": ("str", "SELECT path, label, confidence FROM current ORDER BY path LIMIT 100"),
         "--format": ("table|csv|json|parquet", "table"),
+        "--unsafe": ("flag", False),
     },
     "runs": {
         "output": ("Path", "required"),

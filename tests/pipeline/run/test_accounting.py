@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.job import Precision
 from pipeline.run import accounting, reporting
 from pipeline.run.accounting import WORK_STAGES, Account, AccountBuilder
 from pipeline.run.bottleneck import RunConditions
@@ -81,19 +82,19 @@ def test_a_part_without_its_stage_times_costs_figures_only(tmp_path: Path) -> No
 
 
 def account_of(
-    how: RunConditions, *times: StageTimes, phases: dict[str, float] | None = None, rows: int = 100
+    how: RunConditions, *times: StageTimes, phases: dict[str, float] | None = None, rows: int = 100, kind: str = "ray"
 ) -> Account:
     """The account of ten seconds of classifying, in which each worker made one part."""
     builder = AccountBuilder()
     for number, each in enumerate(times):
-        builder.add(receipt_of(number, rows), each)
+        builder.add(receipt_of(number, rows, kind), each)
     account = builder.account(NOON, phases or {"classify": 10.0}, how)
     assert account is not None
     return account
 
 
-def receipt_of(number: int, rows: int) -> Receipt:
-    worker = Worker(kind="ray", host="here", pid=number, accelerators=(str(number),))
+def receipt_of(number: int, rows: int, kind: str = "ray") -> Receipt:
+    worker = Worker(kind=kind, host="here", pid=number, accelerators=(str(number),))
     counts = {"rows": rows, "ok": rows, "abstained": 0, "error": 0, "second_pass": 0, "decoded_again": 0}
     return Receipt(
         run="r",
@@ -177,6 +178,19 @@ def test_advice_depends_on_what_was_asked_for() -> None:
     for name in ("decode", "classify"):
         sentence = account_of(best, times_of({name: 10.0})).explanation
         assert "--precision" not in sentence and "--engine" not in sentence
+
+
+@pytest.mark.parametrize("stage", ["startup", "waiting", "read", "decode", "resample", "classify", "write", "other"])
+@pytest.mark.parametrize("kind", ["inline", "ray"])
+@pytest.mark.parametrize("precision", ["exact", "auto", "fast"])
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_nobody_is_advised_to_do_what_they_do(stage: str, kind: str, precision: Precision, on_gpu: bool) -> None:
+    how = RunConditions(size=1, on_gpu=on_gpu, precision=precision, engine="openvino", gpu_decoding=on_gpu)
+    account = account_of(how, times_of({stage: 10.0}), phases={"classify": 10.0}, kind=kind)
+    assert account.bottleneck == stage
+    for advised in (f"--workers {kind}", f"--precision {precision}", "--engine openvino"):
+        assert advised not in account.explanation
+    assert not on_gpu or ("--gpu-decoding" not in account.explanation and "A GPU" not in account.explanation)
 
 
 def test_nothing_measured_is_no_account() -> None:
