@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ErrorStage, RequestError
+from pipeline.errors import ErrorStage, RequestError, RunError
 from pipeline.events import Events
 
 MAKE_SECONDS = 3600  # to download, build or convert a network
@@ -58,7 +58,7 @@ class ChildError(Exception):
 def in_a_child(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call `function(report, *arguments)` in a process of its own: what it imports and takes goes with it.
 
-    Raises the `RequestError` that is raised there, and `ChildError` for any other exception.
+    Raises the `RequestError` that is raised there, and `RunError` where it fails otherwise, or dies.
     """
     child = Child(Events())
     try:
@@ -66,7 +66,11 @@ def in_a_child(function: Callable[..., Any], *arguments: Any) -> Any:
     except ChildError as error:
         if error.kind == RequestError.__name__:
             raise RequestError(error.text) from None
-        raise
+        raise RunError(f"The model could not be made ready: {error}.") from error
+    except (ChildDiedError, ChildSlowError) as error:
+        raise RunError(
+            f"The model could not be made ready: the process that did it {error}. Is there memory enough for it?"
+        ) from error
     finally:
         child.close()
 

@@ -161,6 +161,7 @@ class Job(BaseModel):
                 f"would not agree on {target}. Set PYTHONUTF8=1, or a UTF-8 locale."
             )
         check_outside(target, source)
+        model = storage.text_of(model or "") or None  # an empty one is the default, as Prefect's form has it
         if model is not None:
             check_outside(target, storage.absolute(model), "model")
         return cls(images=source, output=target, model=model, options=chosen)

@@ -39,7 +39,8 @@ FACTS = [
     ("note", pa.string()),  # what was guessed to make pixels of it, in short sentences
 ]
 
-# Columns that this version leaves null are there: a column that comes later would break globs over older parts.
+# `class_index` is the number of the best class in the bundle, kept on abstention. Columns that this version leaves null
+# are there: a column that comes later would break globs over older parts.
 PREDICTIONS = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),

@@ -42,7 +42,7 @@ def describe(bundle: Bundle, depth: int | None = None) -> Description:
         raise RequestError("Describing needs the package torchinfo: pip install 'shardseer[train]'.") from None
 
     preprocessing = bundle.preprocessing
-    net: Any = bundle.network()
+    net: Any = bundle.tried_network()
     size = (1, preprocessing.channels, preprocessing.height, preprocessing.width)
     counted = summary(net, input_size=size, depth=99, verbose=0, device="cpu", mode="eval").summary_list
     deepest = max(layer.depth for layer in counted)

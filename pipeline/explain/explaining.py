@@ -22,6 +22,7 @@ from pipeline.model.probabilities import to_probabilities
 Array = npt.NDArray[np.float32]
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.Hardswish, nn.ELU, nn.PReLU)
 POOLINGS = (nn.MaxPool2d, nn.AvgPool2d)
+SHOWN = 10  # classes named where one is not known
 HEAT_SIDE = 4  # a heat map from fewer pixels a side says nothing of where
 
 
@@ -70,8 +71,8 @@ def network_input(bundle: Bundle, pixels: Pixels) -> Tensor:
 def explain(bundle: Bundle, pixels: Pixels, label: str | None = None) -> Explanation:
     """Run the network once and keep what every layer gave; explain `label`, or the most probable class."""
     if label is not None and label not in bundle.labels:
-        raise RequestError(f"--label {label!r} is not a class of {bundle.name}: {', '.join(bundle.labels[:10])}…")
-    net, x = bundle.network(), network_input(bundle, pixels)
+        raise RequestError(_not_a_class(bundle, label))
+    net, x = bundle.tried_network(), network_input(bundle, pixels)
     layers, logits = _layers(net, x)
     probabilities = to_probabilities(logits, bundle.temperature or 1.0)[0]
     explained = int(probabilities.argmax()) if label is None else bundle.labels.index(label)
@@ -102,6 +103,12 @@ def explain(bundle: Bundle, pixels: Pixels, label: str | None = None) -> Explana
         deeper=tuple(deeper),
         features=_features(net),
     )
+
+
+def _not_a_class(bundle: Bundle, label: str) -> str:
+    near = bundle.similar(label) or bundle.labels
+    names = ", ".join(near[:SHOWN]) + ("…" if len(near) > SHOWN else "")
+    return f"--label {label!r} is not a class of {bundle.name}; did you mean one of these? {names}"
 
 
 def _features(net: Any) -> int:

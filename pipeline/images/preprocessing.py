@@ -10,12 +10,12 @@ Crop modes and interpolations that this file does not know go through timm's own
 import math
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -26,26 +26,43 @@ RESAMPLING = {  # without "nearest", which half a float's rounding of the crop's
     "box": Image.Resampling.BOX,
     "hamming": Image.Resampling.HAMMING,
 }
+LARGEST_SIDE = 4096  # pixels: no network that classifies takes more
+
+
+def _whole(value: Any) -> Any:
+    if type(value) is not int:  # True and 1.0 are equal to 1
+        raise ValueError(f"it should be 1 or 3, not {value!r}")
+    return value
+
+
+Channels = Annotated[Literal[1, 3], BeforeValidator(_whole)]
+Side = Annotated[int, Field(strict=True, ge=1, le=LARGEST_SIDE)]
+# Of pixels that are 0…1: beyond these bounds are those of 0…255, and what a float32 cannot divide by.
+Means = Annotated[tuple[Annotated[float, Field(strict=True, ge=-10, le=10)], ...], Field(max_length=3)]
+Stds = Annotated[tuple[Annotated[float, Field(strict=True, ge=1e-4, le=10)], ...], Field(max_length=3)]
+CropPct = Annotated[float, Field(strict=True, ge=0.1, le=10)]
+CropMode = Literal["center", "squash", "border"]
+Interpolation = Literal["bilinear", "bicubic", "lanczos", "box", "hamming", "nearest"]  # timm's, but `random`
 WIDEST = 3  # pixels of the result that a resampling kernel reaches to each side (lanczos)
 
 
 class Preprocessing(BaseModel):
     """How a picture becomes input: `channels` (1 grey, 3 RGB) of `height` × `width`, then (x/255 − mean)/std."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    channels: Literal[1, 3]
-    height: int = Field(ge=1)
-    width: int = Field(ge=1)
-    crop_pct: float = Field(gt=0)
-    crop_mode: str = "center"
-    interpolation: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    channels: Channels
+    height: Side
+    width: Side
+    crop_pct: CropPct
+    crop_mode: CropMode = "center"
+    interpolation: Interpolation
+    mean: Means
+    std: Stds
 
     @classmethod
     def of_timm(
-        cls, cfg: Mapping[str, Any], *, size: int | None = None, channels: Literal[1, 3] | None = None
+        cls, cfg: Mapping[str, Any], *, size: int | None = None, channels: Channels | None = None
     ) -> "Preprocessing":
         """From timm's configuration of a network (`pretrained_cfg`), at another size or in grey where asked.
 

@@ -5,25 +5,32 @@ door to every network. Reading a bundle imports neither torch nor timm; building
 """
 
 import hashlib
-import json
+import itertools
+import shutil
 import urllib.parse
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
+from pipeline import storage
 from pipeline.errors import RequestError
 from pipeline.images.preprocessing import Preprocessing
+from pipeline.model import bundle_config
 
 if TYPE_CHECKING:
     import torch
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-REQUIRED = ("architecture", "num_classes", "label_names", "pretrained_cfg")
-REQUIRED_INPUT = ("input_size", "mean", "std", "interpolation", "crop_pct")
-BARRED_ARGUMENTS = {"checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
+CONFIG, WEIGHTS = bundle_config.CONFIG, "model.safetensors"
 PICKLES = (".bin", ".pth", ".pt", ".pkl", ".pickle", ".ckpt", ".tar")
+BundleFolder = Annotated[  # in JSON, whatever the bytes of its name are
+    Path,
+    BeforeValidator(lambda found: Path(storage.local_path(str(found)) or found)),
+    PlainSerializer(lambda folder: storage.text_of(str(folder)), return_type=str, when_used="json"),
+]
+LONGEST_NAME = 236  # letters: in `model=<name>-<12 digits>` it fits the 255 bytes that a name on a disk may have
 
 
 class Bundle(BaseModel):
@@ -37,7 +44,8 @@ class Bundle(BaseModel):
     model_args: dict[str, Any]
     outputs: int
     labels: tuple[str, ...]
-    temperature: float | None = Field(gt=0)
+    labels_are_given: bool  # in its configuration, word for word
+    temperature: float | None
     preprocessing: Preprocessing
     weights_sha256: str
     config_sha256: str
@@ -50,7 +58,8 @@ class Bundle(BaseModel):
     @cached_property
     def digest(self) -> str:
         """SHA-256 over weights and configuration: labels, preprocessing and temperature count too."""
-        return hashlib.sha256(f"{self.weights_sha256} {self.config_sha256}".encode()).hexdigest()
+        content = [self.weights_sha256, self.config_sha256, *(() if self.labels_are_given else self.labels)]
+        return hashlib.sha256(" ".join(content).encode()).hexdigest()
 
     def network(self) -> "torch.nn.Module":
         """Build the network with its weights, evaluating, on the CPU. Raises `RequestError` where they do not fit."""
@@ -59,10 +68,16 @@ class Bundle(BaseModel):
 
         import pipeline.model.plain_cnn  # noqa: F401  registers PlainCNN with timm
 
+        if not timm.is_model(self.architecture.partition(".")[0]):
+            raise RequestError(f"{self.folder / CONFIG}: timm knows no architecture {self.architecture}.")
         try:
             fixed = {"num_classes": self.outputs, "in_chans": self.preprocessing.channels}
-            net: torch.nn.Module = timm.create_model(self.architecture, **(self.model_args | fixed))
-            net.load_state_dict(load_file(self.folder / WEIGHTS), strict=True)
+            build = partial(timm.create_model, self.architecture, **(self.model_args | fixed))
+            with (self.folder / WEIGHTS).open("rb") as file:  # safetensors opens no name that is not UTF-8
+                weights = f"/proc/self/fd/{file.fileno()}"
+                _check_shapes(build, weights)
+                net: torch.nn.Module = build()
+                net.load_state_dict(load_file(weights), strict=True)
         except Exception as error:
             raise RequestError(
                 f"The weights of {self.folder} do not fit its {CONFIG} ({self.architecture}, {self.outputs} outputs): "
@@ -70,32 +85,50 @@ class Bundle(BaseModel):
             ) from error
         return net.eval()
 
+    def tried_network(self) -> "torch.nn.Module":
+        """The network after it has answered to a black image. Raises `RequestError` where it does not as it should."""
+        import torch
+
+        net, shape = self.network(), self.preprocessing
+        size = f"an image of {shape.width}×{shape.height}×{shape.channels} (width×height×channels)"
+        try:
+            with torch.inference_mode():
+                logits = net(torch.zeros((1, shape.channels, shape.height, shape.width)))
+        except Exception as error:
+            what = " ".join(str(error).split())[:300]
+            raise RequestError(f"The network of {self.folder} cannot take {size}: {what}") from error
+        if tuple(getattr(logits, "shape", ())) != (1, self.outputs):
+            raise RequestError(
+                f"The network of {self.folder} does not classify: it does not make {self.outputs} numbers of {size}."
+            )
+        return net
+
+    def similar(self, label: str) -> tuple[str, ...]:
+        """The labels in which another one occurs: `crane` in `crane (n02012849)`, whatever the case of the letters."""
+        return tuple(name for name in self.labels if label.casefold() in name.casefold())
+
 
 def load(folder: Path) -> Bundle:
     """Read and check a bundle folder. Raises `RequestError` saying which file or key is wrong."""
-    config = _read_config(folder)
+    config = bundle_config.read(folder)
     if not (folder / WEIGHTS).is_file():
         pickled = [path.name for path in sorted(folder.iterdir()) if path.suffix in PICKLES]
         hint = f" It holds {pickled[0]}, a pickle, which can run code when loaded; convert it." if pickled else ""
         raise RequestError(f"The bundle {folder} has no {WEIGHTS}.{hint}")
-    labels, outputs = _labels(folder, config), config["num_classes"]
-    if outputs != len(labels) and not (outputs == 1 and len(labels) == 2):
-        raise RequestError(f"{folder / CONFIG}: num_classes is {outputs}, but label_names has {len(labels)} names.")
-    try:
-        return Bundle(
-            folder=folder.absolute(),
-            name=folder.absolute().name,
-            architecture=config["architecture"],
-            model_args=config.get("model_args") or {},
-            outputs=outputs,
-            labels=labels,
-            temperature=config.get("temperature"),
-            preprocessing=Preprocessing.of_timm(config["pretrained_cfg"]),
-            weights_sha256=_sha256(folder / WEIGHTS),
-            config_sha256=_sha256(folder / CONFIG),
-        )
-    except (TypeError, ValueError) as error:
-        raise RequestError(f"{folder / CONFIG} is not usable: {' '.join(str(error).split())}") from None
+    labels = config.labels
+    return Bundle(
+        folder=folder.absolute(),
+        name=_name(folder),
+        architecture=config.architecture,
+        model_args=config.model_args,
+        outputs=config.num_classes,
+        labels=labels,
+        labels_are_given=labels == config.label_names,
+        temperature=config.temperature,
+        preprocessing=config.pretrained_cfg.preprocessing,
+        weights_sha256=_sha256(folder / WEIGHTS),
+        config_sha256=_sha256(folder / CONFIG),
+    )
 
 
 def save(net: "torch.nn.Module", folder: Path, labels: tuple[str, ...], **extra: Any) -> None:
@@ -103,38 +136,50 @@ def save(net: "torch.nn.Module", folder: Path, labels: tuple[str, ...], **extra:
     from timm.models import save_for_hf
 
     save_for_hf(net, str(folder), model_config={"label_names": list(labels), **extra}, safe_serialization=True)
+    shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # the umask's: safetensors lets nobody else read
 
 
 def safe_name(name: str) -> str:
-    """A name that is fit for one part of a path; what is not is percent-escaped."""
-    return urllib.parse.quote(name, safe="-_. ").replace(" ", "_").strip(".") or "model"
+    """A name that is fit for one part of a path: what is not is percent-escaped, and what is too long is cut.
+
+    What is cut has a digest of the whole at its end.
+    """
+    escaped = [urllib.parse.quote(letter, safe="-_. ").replace(" ", "_") for letter in name]
+    if sum(map(len, escaped)) > LONGEST_NAME:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+        escaped = [*_first(escaped, LONGEST_NAME - len(digest) - 1), "-", digest]
+    return "".join(escaped).strip(".") or "model"
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def _check_shapes(build: Callable[[], "torch.nn.Module"], weights: str) -> None:
+    """See that stored weights are those of a network, before any memory is taken for it. Raises `ValueError`."""
+    import torch
+    from safetensors import safe_open
+
     try:
-        config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RequestError(f"{folder} is not a bundle: it has no {CONFIG}.") from None
-    except (OSError, ValueError) as error:
-        raise RequestError(f"{folder / CONFIG} cannot be read as JSON: {error}") from None
-    if not isinstance(config, dict) or not isinstance(config.get("pretrained_cfg", {}), dict):
-        raise RequestError(f"{folder / CONFIG} and its pretrained_cfg must be JSON objects.")
-    if barred := sorted(BARRED_ARGUMENTS & set(config.get("model_args") or {})):
-        raise RequestError(
-            f"{folder / CONFIG}: model_args may not have {', '.join(barred)}: weights are the bundle's own."
-        )
-    missing = [key for key in REQUIRED if key not in config]
-    missing += [f"pretrained_cfg.{key}" for key in REQUIRED_INPUT if key not in (config.get("pretrained_cfg") or {})]
-    if missing:
-        raise RequestError(f"{folder / CONFIG} lacks {', '.join(missing)}.")
-    return config
+        with torch.device("meta"):
+            wanted = {name: tuple(tensor.shape) for name, tensor in build().state_dict().items()}
+    except (NotImplementedError, RuntimeError) as error:
+        if "meta" not in str(error):
+            raise
+        return  # a network that cannot be built without memory: loading its weights checks them
+    with safe_open(weights, "pt") as stored:
+        found = {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}  # noqa: SIM118  no mapping
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            raise ValueError(f"{name} is {found.get(name, 'not there')}, and should be {wanted.get(name, 'not there')}")
 
 
-def _labels(folder: Path, config: dict[str, Any]) -> tuple[str, ...]:
-    names = config["label_names"]
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise RequestError(f"{folder / CONFIG}: label_names must be a list of strings, one per class.")
-    return tuple(names)
+def _first(pieces: list[str], room: int) -> list[str]:
+    """As many of the pieces as have room for their letters: none is cut in two."""
+    ends = itertools.accumulate(map(len, pieces))
+    return [piece for piece, end in zip(pieces, ends, strict=True) if end <= room]
+
+
+def _name(folder: Path) -> str:
+    """A folder's own name as text; where its path ends with none (`..`, `/`), that of the folder it leads to."""
+    name = folder.absolute().name
+    return storage.text_of(folder.resolve().name if name in ("", "..") else name).removeprefix("file://")
 
 
 def _sha256(path: Path) -> str:

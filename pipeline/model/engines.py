@@ -4,10 +4,13 @@ Normalisation is inside an engine: pixels cross every bus as uint8. Each engine 
 """
 
 import importlib
+import importlib.metadata
 import importlib.util
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, cast
 
+from pipeline import durable
 from pipeline.child_process import Report, in_a_child
 from pipeline.errors import RequestError
 from pipeline.job import Device, EngineName, Options
@@ -80,16 +83,17 @@ def _why_not(engine: EngineName, device: str) -> str | None:
 
 
 def check(bundle: Bundle, options: Options) -> None:
-    """See, once per bundle, that its weights fit its configuration, and that the engine is there.
+    """See, once per bundle, that its network can be built and answers as it should, and that the engine is there.
 
     Raises `RequestError`. What was found is kept in the cache: building a network takes seconds.
     """
     choose(options.engine, "cuda" if options.device == "cuda" else "cpu")
-    checked = cache.cache_folder() / "checked" / bundle.digest
+    checked = cache.cache_folder() / "checked" / f"{bundle.digest}-timm-{importlib.metadata.version('timm')}"
     if not checked.exists():
-        in_a_child(build_network, bundle.folder)
-        checked.parent.mkdir(parents=True, exist_ok=True)
-        checked.touch()
+        in_a_child(try_network, bundle.folder)
+        with suppress(OSError):  # a cache that others fill and this user cannot write: it is checked again
+            durable.make_folder(checked.parent)
+            checked.touch()
 
 
 def prepare(bundle: Bundle, spec: EngineSpec) -> None:
@@ -111,9 +115,9 @@ def packages() -> tuple[str, ...]:
     return tuple(module_of(engine).PACKAGE for engine in EngineName if engine != EngineName.AUTO)
 
 
-def build_network(_report: Report, folder: Path) -> None:
-    """In the child: see that a bundle's network can be built."""
-    bundles.load(folder).network()
+def try_network(_report: Report, folder: Path) -> None:
+    """In the child: see that a bundle's network can be built, and what it makes of a black image."""
+    bundles.load(folder).tried_network()
 
 
 def prepare_here(_report: Report, folder: Path, spec: EngineSpec) -> None:

@@ -5,6 +5,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pipeline.model.bundle import Bundle
 from pipeline.model.engine import DType, Engine, EngineOutput, EngineSpec, Floats
 
 PACKAGE = "openvino"
+MODEL = "network.xml"  # beside it network.bin, the weights
 DEVICES = ("cpu",)
 DTYPES: tuple[DType, ...] = ("float32", "bfloat16", "float16")
 # Images that OpenVINO gets at once: larger batches fall out of a core's caches. In float32 one is as good as four, and
@@ -29,8 +31,8 @@ def build(bundle: Bundle, spec: EngineSpec, device: str, threads: int) -> Engine
 
 
 def is_prepared(bundle: Bundle, spec: EngineSpec) -> bool:
-    """See `engines.EngineModule`: whether the converted network is in the cache."""
-    return _converted_file(bundle, spec).exists()
+    """See `engines.EngineModule`: whether the converted network is in the cache, undamaged."""
+    return cache.is_whole(_entry(bundle, spec))
 
 
 def prepare(bundle: Bundle, spec: EngineSpec) -> None:
@@ -69,33 +71,32 @@ class OpenVinoEngine:
         return [np.array(tensor.data, dtype=np.float32) for tensor in self._request.output_tensors]
 
 
-def _converted_file(bundle: Bundle, spec: EngineSpec) -> Path:
+def _entry(bundle: Bundle, spec: EngineSpec) -> Path:
     images, suffix = IMAGES_PER_CALL[spec.dtype], "-features" if spec.features else ""
     name = f"{bundle.digest[:24]}-b{images}{suffix}-{importlib.metadata.version('openvino')}"
-    return cache.cache_folder() / "openvino" / f"{name}.xml"
+    return cache.cache_folder() / "openvino" / name
 
 
 def _converted(bundle: Bundle, spec: EngineSpec) -> Path:
-    """The cached OpenVINO model for this bundle, weights in float32, converted on first use."""
-    model = _converted_file(bundle, spec)
-    if not model.exists():
-        import openvino
-        import torch
+    """The cached OpenVINO model for this bundle, converted on first use, or where the cache is damaged."""
+    return cache.entry(_entry(bundle, spec), partial(_convert, bundle, spec)) / MODEL
 
-        from pipeline.model.normalising import NormalisedNetwork
 
-        model.parent.mkdir(parents=True, exist_ok=True)
-        pixels = torch.zeros((IMAGES_PER_CALL[spec.dtype], *bundle.preprocessing.shape), dtype=torch.uint8)
-        with warnings.catch_warnings(), _no_telemetry(), torch.inference_mode():
-            warnings.simplefilter("ignore")  # the tracer's remarks on Python values that are constants here
-            converted = openvino.convert_model(
-                NormalisedNetwork(bundle, spec.features), example_input=pixels, input=[("pixels", list(pixels.shape))]
-            )
-        made = model.with_name(f"{model.stem}-{os.getpid()}.xml")
-        openvino.save_model(converted, str(made), compress_to_fp16=False)
-        made.with_suffix(".bin").rename(model.with_suffix(".bin"))  # weights first: the .xml says it is complete
-        made.rename(model)
-    return model
+def _convert(bundle: Bundle, spec: EngineSpec, folder: Path) -> None:
+    """Write a bundle's network as an OpenVINO model, its weights in float32, into a new folder."""
+    import openvino
+    import torch
+
+    from pipeline.model.normalising import NormalisedNetwork
+
+    pixels = torch.zeros((IMAGES_PER_CALL[spec.dtype], *bundle.preprocessing.shape), dtype=torch.uint8)
+    with warnings.catch_warnings(), _no_telemetry(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # the tracer's remarks on Python values that are constants here
+        converted = openvino.convert_model(
+            NormalisedNetwork(bundle, spec.features), example_input=pixels, input=[("pixels", list(pixels.shape))]
+        )
+    folder.mkdir()
+    openvino.save_model(converted, str(folder / MODEL), compress_to_fp16=False)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Probabilities → the table of predictions: status, label, confidence, the best classes, embedding."""
+"""Probabilities → the table of predictions: status, label and number of the class, confidence, the best classes."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from pipeline.model.engine import Floats
 from pipeline.model.probabilities import top
 
 Rows = npt.NDArray[np.bool_]
-LATER = ("class_index", "entity_tag")  # columns that this version leaves null
+LATER = ("entity_tag",)  # columns that this version leaves null
 
 
 class PredictionTable:
@@ -40,6 +40,7 @@ class PredictionTable:
             "label": pa.array(self._labels[best[:, 0]], mask=failed | unsure),
             "confidence": pa.array(confidences[:, 0], mask=failed),
             "top_k": self._top_lists(best, confidences, failed),
+            "class_index": pa.array(best[:, 0].astype(np.int32), mask=failed),
             "embedding": _embeddings(features, failed),
             **{name: pa.nulls(batch.num_rows, schema.PREDICTIONS.field(name).type) for name in LATER},
         }

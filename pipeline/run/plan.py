@@ -1,13 +1,11 @@
 """The plan of a run, fixed before the first image is read and stored in `plan.json`."""
 
-from pathlib import Path
-
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.errors import RequestError, RunError
 from pipeline.job import Job
 from pipeline.model import bundle as bundles
-from pipeline.model.bundle import Bundle
+from pipeline.model.bundle import Bundle, BundleFolder
 from pipeline.model.fingerprint import model_key
 from pipeline.model.inference import Inference
 from pipeline.run.format import FORMAT
@@ -40,7 +38,7 @@ class Plan(BaseModel):
     key: str
     model_key: str
     model_name: str
-    bundle: Path
+    bundle: BundleFolder
     weights_sha256: str
     calibrated: bool
     inference: Inference

@@ -109,9 +109,10 @@ def evaluate(
     """Classify labelled images and count. Raises `RequestError` where their labels are not the bundle's."""
     unknown = [label for label in labels_of(items) if label not in bundle.labels]
     if unknown:
+        known = bundle.similar(unknown[0]) or bundle.labels
         raise RequestError(
             f"{', '.join(map(repr, unknown[:SHOWN]))}: not a class of {bundle.name}, which knows "
-            f"{', '.join(map(repr, bundle.labels[:SHOWN]))}{'…' if len(bundle.labels) > SHOWN else ''}."
+            f"{', '.join(map(repr, known[:SHOWN]))}{'…' if len(known) > SHOWN else ''}."
         )
     items = sorted(items)
     found = classify(bundle, [item.path for item in items], options)
@@ -159,7 +160,7 @@ def _figures(bundle: Bundle, found: Classified, classes: Classes, left_out: int,
     if not readable.all():
         ((cause, _),) = Counter(cause for cause in predictions["error"].to_pylist() if cause).most_common(1)
         remarks.append(f"{counted(int((~readable).sum()), 'image')} cannot be read; most often: {cause}.")
-    predicted = _classes([label for label in predictions["label"].to_pylist() if label is not None], bundle.labels)
+    predicted = predictions.filter(pa.array(answered))["class_index"].to_numpy().astype(np.int64)
     before = to_probabilities(logits[readable], 1.0)
     after = to_probabilities(logits[readable], bundle.temperature or 1.0)
     truth = classes[readable]

@@ -187,7 +187,7 @@ def _from_weights(recipe: Recipe, weights: str, outputs: int) -> tuple["torch.nn
         raise RequestError(f"--channels {recipe.channels}: the weights of {weights} are for {given.channels}.")
     if recipe.size and bundle.architecture == "plain_cnn" and recipe.size != given.height:
         raise RequestError(f"--size {recipe.size}: the network {weights} was built for {given.height}×{given.width}.")
-    net: Any = bundle.network()
+    net: Any = bundle.tried_network()
     net.reset_classifier(outputs)
     side = {"height": recipe.size, "width": recipe.size} if recipe.size else {}
     preprocessing = given.model_copy(update=side)

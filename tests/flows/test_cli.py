@@ -52,7 +52,7 @@ def test_wrong_requests_get_a_sentence_exit_2_and_leave_nothing(
         ((images, "-o", output, "-m", tmp_path / "weights.pth"), "is a pickle"),
         ((images, "-o", output, "-m", tmp_path / "gone"), "is not a bundle"),
         ((images, "-o", output, "-m", pickled), "pickle"),
-        ((images, "-o", output, "-m", broken(tiny_bundle, tmp_path / "b1", label_names=None)), "lacks label_names"),
+        ((images, "-o", output, "-m", broken(tiny_bundle, tmp_path / "b1", architecture=None)), "lacks architecture"),
         ((images, "-o", output, "-m", broken(tiny_bundle, tmp_path / "b2", num_classes=7)), "label_names has 5"),
         (
             (images, "-o", output, "-m", broken(tiny_bundle, tmp_path / "b3", num_classes=2, label_names=["a", "b"])),

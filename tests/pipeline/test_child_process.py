@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.child_process import Child, ChildDiedError, ChildError, ChildSlowError
+from pipeline.child_process import Child, ChildDiedError, ChildError, ChildSlowError, in_a_child
+from pipeline.errors import RequestError, RunError
 from pipeline.events import Events
 from pipeline.images.isolating import decoding_memory
 from tests.processes import wait_until
@@ -113,3 +114,16 @@ def test_it_does_not_outlive_its_parent_even_in_an_endless_loop() -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr
     orphan = Path(f"/proc/{int(done.stdout)}/stat")
     wait_until(lambda: not orphan.exists() or orphan.read_text().split()[2] == "Z", 30, "the child to end")
+
+
+def refuse(_report, kind: str) -> None:
+    raise {"request": RequestError, "disk": OSError}[kind](f"no {kind}")
+
+
+def test_what_fails_in_a_child_of_its_own_is_a_sentence_here() -> None:
+    with pytest.raises(RequestError, match=r"^no request$"):
+        in_a_child(refuse, "request")
+    with pytest.raises(RunError, match="could not be made ready: OSError: no disk"):
+        in_a_child(refuse, "disk")
+    with pytest.raises(RunError, match=r"died of SIGKILL\. Is there memory enough"):
+        in_a_child(die, int(signal.SIGKILL))

@@ -85,6 +85,12 @@ def test_both_classes_of_a_logistic_network_can_be_explained(tmp_path: Path):
         explaining.explain(bundle, pixels, "maybe")
 
 
+def test_a_name_that_two_classes_had_is_answered_with_both(tiny_bundle: Path):
+    bundle = bundles.load(tiny_bundle).model_copy(update={"labels": ("crane (n1)", "crane (n2)", "hen")})
+    with pytest.raises(RequestError, match=r"did you mean one of these\? crane \(n1\), crane \(n2\)$"):
+        explaining.explain(bundle, np.zeros((8, 8, 1), np.uint8), "Crane")
+
+
 def test_what_is_no_image_is_a_sentence(tiny_bundle: Path, tmp_path: Path):
     (tmp_path / "x.png").write_text("<html>")
     with pytest.raises(RequestError, match="not an image in a format that is read"):

@@ -52,12 +52,13 @@ def test_rows_hold_the_best_classes_and_errors_hold_none(tiny_bundle: Path) -> N
     ((rows, *_),) = classifier.classify([image_batch(3, failed=(1,))], Stopwatch())
     assert rows.schema.equals(schema.PREDICTIONS)
     first, second, third = rows.to_pylist()
-    assert (first["status"], first["label"]) == ("ok", "emu")
+    assert (first["status"], first["label"], first["class_index"]) == ("ok", "emu", 4)
     assert [entry["label"] for entry in first["top_k"]] == ["emu", "dog"]
     assert first["confidence"] == pytest.approx(first["top_k"][0]["confidence"]) == pytest.approx(0.9962, abs=1e-4)
     assert (second["status"], second["label"], second["confidence"], second["top_k"]) == ("error", None, None, None)
     assert (second["error_stage"], second["error"]) == ("decode", "why")
-    assert (third["status"], third["label"]) == ("abstained", None)
+    assert second["class_index"] is None
+    assert (third["status"], third["label"], third["class_index"]) == ("abstained", None, 1), "the class is kept"
     assert third["confidence"] == pytest.approx(0.2165, abs=1e-3), "kept on abstention"
 
 
@@ -80,6 +81,14 @@ def test_so_are_those_of_one_logistic_output(tiny_bundle: Path, logit: float, la
     classifier = Classifier(model, Recorded([[logit]]), top_k=2, abstain_below=None)
     ((rows, *_),) = classifier.classify([image_batch(1)], Stopwatch())
     assert rows["label"].to_pylist() == [label]
+
+
+def test_the_classes_of_a_logistic_network_are_0_and_1(tiny_bundle: Path) -> None:
+    model = bundle.load(tiny_bundle).model_copy(update={"outputs": 1, "labels": ("no", "yes")})
+    classifier = Classifier(model, Recorded([[-1], [3], [0.1]]), top_k=2, abstain_below=0.6)
+    ((rows, *_),) = classifier.classify([image_batch(3)], Stopwatch())
+    assert rows["class_index"].to_pylist() == [0, 1, 1]
+    assert rows["label"].to_pylist() == ["no", "yes", None]
 
 
 def test_a_batch_is_not_copied(tiny_bundle: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from pipeline import schema
 from pipeline.errors import RequestError, RunError
 from pipeline.job import Options
+from pipeline.model import bundle as bundles
 from pipeline.run import outputs, querying
 from pipeline.run.folder import RunFolder
 from pipeline.run.parts import read_receipt
@@ -122,8 +123,14 @@ def test_a_part_has_these_columns_and_this_footer(run: RunFolder) -> None:
 
 
 def test_columns_that_this_version_does_not_fill_are_null(run: RunFolder) -> None:
-    query = f"SELECT count(class_index), count(note), count(entity_tag), count(*) FROM '{run.published}/*.parquet'"
-    assert duckdb.sql(query).fetchall() == [(0, 0, 0, 70)]
+    query = f"SELECT count(note), count(entity_tag), count(*) FROM '{run.published}/*.parquet'"
+    assert duckdb.sql(query).fetchall() == [(0, 0, 70)]
+
+
+def test_the_class_of_a_row_is_named_and_numbered(run: RunFolder, tiny_bundle: Path) -> None:
+    rows = duckdb.sql(f"SELECT label, class_index FROM '{run.published}/*.parquet'").fetchall()
+    labels = bundles.load(tiny_bundle).labels
+    assert len(rows) == 70 and all(labels[index] == label for label, index in rows)
 
 
 def test_a_run_folder_has_these_files_with_these_keys(run: RunFolder) -> None:
