@@ -69,7 +69,10 @@ def train(
 
 
 def _check_named(**given: str | None) -> None:
-    """Refuse what is given but empty, as by a shell's variable that is not set: it would be the current folder."""
+    """Refuse what is given but empty, as by a shell's variable that is not set: it would be the current folder.
+
+    An empty model is the default, as in Prefect's form, and is not to be given here.
+    """
     for name, value in given.items():
         if value is not None and not value.strip():
             raise RequestError(f"{name.replace('_', '-')} is empty. Is a variable not set?")
@@ -134,7 +137,7 @@ def explain(
     from pipeline.explain import drawing, explaining, picture_file
     from pipeline.model import resolving
 
-    _check_named(IMAGE=image, __model=model, __output=output)
+    _check_named(IMAGE=image, __model=model or None, __output=output)
     bundle = resolving.resolve(model)
     target = picture_file.target_for(output, image, bundle)
     found = explaining.explain(bundle, explaining.pixels_of(bundle, image, options.max_pixels), label)
@@ -155,6 +158,6 @@ def describe(
     from pipeline.explain import describing
     from pipeline.model import resolving
 
-    _check_named(MODEL=model)
+    _check_named(MODEL=model or None)
     bundle = resolving.resolve(model)
     show_layers(bundle, describing.describe(bundle, depth))

@@ -144,7 +144,7 @@ class Job(BaseModel):
         """Build a job from what a user typed. Raises `RequestError` with a sentence where it cannot be."""
         _check_name("IMAGES", images)
         _check_name("--output", output)
-        if model is not None:
+        if model:  # an empty one is the default, as Prefect's form gives it
             _check_name("--model", model)
         chosen = options if isinstance(options, Options) else Options.of(**options or {})
         if storage.is_uri(output):
@@ -161,7 +161,7 @@ class Job(BaseModel):
                 f"would not agree on {target}. Set PYTHONUTF8=1, or a UTF-8 locale."
             )
         check_outside(target, source)
-        model = storage.text_of(model or "") or None  # an empty one is the default, as Prefect's form has it
+        model = storage.text_of(model) if model else None
         if model is not None:
             check_outside(target, storage.absolute(model), "model")
         return cls(images=source, output=target, model=model, options=chosen)

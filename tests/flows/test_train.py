@@ -100,8 +100,8 @@ def test_without_a_test_split_the_json_is_an_object(few_digits: Path, tmp_path: 
         (("evaluate", "nowhere/", ""), "LABELLED is empty"),
         (("evaluate", "nowhere/", ".", "-o", ""), "--output is empty"),
         (("explain", ""), "IMAGE is empty"),
-        (("explain", "nowhere.png", "-m", ""), "--model is empty"),
-        (("describe", ""), "MODEL is empty"),
+        (("explain", "nowhere.png", "-m", " "), "--model is empty"),
+        (("describe", " "), "MODEL is empty"),
     ],
 )
 def test_wrong_requests_are_a_sentence_and_exit_2(arguments: tuple[str, ...], sentence: str):

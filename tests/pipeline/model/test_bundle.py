@@ -78,6 +78,12 @@ def test_an_empty_name_is_the_default(model: str | None) -> None:
     assert Job.of("/images", "/output", model).model is None
 
 
+@pytest.mark.parametrize("model", [" ", "\t\n"])
+def test_a_blank_name_is_no_model(model: str) -> None:
+    with pytest.raises(RequestError, match="--model is empty"):
+        Job.of("/images", "/output", model)
+
+
 @pytest.mark.parametrize(
     "name", ["x" * 300, "x" * 5000, "a\0b", "naïve", "\udce9", "resnet 18", "s3://bucket/model", "\n", " "]
 )
