@@ -103,11 +103,12 @@ def test_a_truncated_converted_network_is_converted_anew(
     model = bundle.load(tiny_bundle)
     engines.prepare(model, SPEC)
     (file,) = tmp_path.glob(f"openvino/*/{name}")
-    whole = file.stat().st_size
     truncate(file)
+    cut = file.stat().st_size
     assert not engines.module_of(EngineName.OPENVINO).is_prepared(model, SPEC)
     engines.build(model, SPEC, "cpu", threads=1)
-    assert file.stat().st_size == whole
+    assert engines.module_of(EngineName.OPENVINO).is_prepared(model, SPEC)
+    assert file.stat().st_size > cut
 
 
 def where(**environment: str) -> str:
