@@ -77,6 +77,11 @@ class Run(AbstractContextManager["Run"]):
         limit = self._job.options.limit
         return self._earlier is not None and (limit is None or self._earlier.images < limit)
 
+    @property
+    def device(self) -> str:
+        """Where the network runs: cpu or cuda; what was asked for where nothing was left to classify."""
+        return self._job.options.device if self._executor is None else self._executor.device
+
     def plan(self) -> Plan | None:
         """Continue the unfinished run of this request, or plan a new one; None where nothing is new."""
         self._timed, self._account_builder = Stopwatch(), AccountBuilder()

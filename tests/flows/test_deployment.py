@@ -25,7 +25,10 @@ def test_a_deployed_run_publishes_parts_that_name_their_actor_and_flow_run(
     assert paths(output) == files(images)
 
     (run,) = [run for run in up.api("flow_runs/filter", limit=200) if run["parameters"]["output"] == str(output)]
-    assert (run["state"]["type"], run["name"]) == ("COMPLETED", str(images))
+    assert run["state"]["type"] == "COMPLETED"
+    assert "70 images, 0 errors" in run["state"]["message"]
+    assert run["name"].startswith(f"{images.name} 20")
+    assert {"shardseer", "device: cpu"} <= set(run["tags"])
     for part in published(output):
         metadata = pq.read_metadata(part).metadata
         assert metadata[b"shardseer.flow_run"].decode() == run["id"]
@@ -46,7 +49,10 @@ def test_a_deployed_run_publishes_parts_that_name_their_actor_and_flow_run(
 def test_a_run_that_cannot_be_fails_with_the_sentence(up: Up, tmp_path: Path) -> None:
     flow_run = up.start(tmp_path / "nothing here", tmp_path / "out")
     assert up.end_of(flow_run) == "FAILED"
-    assert "nothing here" in up.api(f"flow_runs/{flow_run}")["state"]["message"]
+    message = up.api(f"flow_runs/{flow_run}")["state"]["message"]
+    assert "nothing here" in message and "\n" not in message
+    logged = up.api("logs/filter", logs={"flow_run_id": {"any_": [flow_run]}})
+    assert not [line for line in logged if "Traceback" in line["message"]]
     shown = up.api("artifacts/filter", artifacts={"flow_run_id": {"any_": [flow_run]}})
     assert ["nothing here" in artifact["data"] for artifact in shown if artifact["type"] == "markdown"] == [True]
     assert not (tmp_path / "out").exists()
