@@ -107,6 +107,7 @@ class _PrefectEvents(Events):
 
     def __init__(self) -> None:
         self._log = get_run_logger()
+        self._watcher = flow_runs.WATCHER.get() or Events()
         self._now = (0, 0)  # images done, images in all
         self._tags = ("", "")  # model and device
         self._ended = threading.Event()
@@ -120,6 +121,11 @@ class _PrefectEvents(Events):
     def progress(self, done: int, total: int) -> None:
         """See `Events`."""
         self._now = (done, total)
+        self._watcher.progress(done, total)
+
+    def doing(self, what: str) -> None:
+        """See `Events`."""
+        self._watcher.doing(what)
 
     def tag(self, model: str, device: str) -> None:
         """Tag the flow run, soon."""

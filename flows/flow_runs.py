@@ -5,7 +5,9 @@ the traceback that Prefect logs of whatever is raised in a task or flow.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
@@ -17,8 +19,10 @@ from pydantic import BaseModel
 
 from pipeline import storage
 from pipeline.errors import RequestError, RunError
+from pipeline.events import Events
 from pipeline.run.result import Result
 
+WATCHER: ContextVar[Events | None] = ContextVar("WATCHER", default=None)  # who else hears how far a run is
 Returned = TypeVar("Returned")
 EXPECTED = (RequestError, RunError, OSError, duckdb.Error)  # what a sentence says all of
 PROJECT = "shardseer"  # the tag of every flow run of ours
@@ -51,6 +55,16 @@ def tag(model: str, device: str) -> None:
     ours = (PROJECT, f"model: {short_name(model, TAG_LETTERS)}", f"device: {device}")
     with get_client(sync_client=True) as client:
         client.update_flow_run(UUID(flow_run.get_id()), tags=list(dict.fromkeys((*flow_run.get_tags(), *ours))))
+
+
+@contextmanager
+def watched(events: Events) -> Iterator[None]:
+    """Let `events` hear how far the flow run is that is called here meanwhile."""
+    before = WATCHER.set(events)
+    try:
+        yield
+    finally:
+        WATCHER.reset(before)
 
 
 def completed(message: str, result: Returned) -> Returned:
