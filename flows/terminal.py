@@ -72,8 +72,8 @@ class _AboveTheBar:
     """What Prefect's log prints with, so that the bar stays below it."""
 
     def print(self, text: str, **_: Any) -> None:
-        for line in text.splitlines():
-            message(line)
+        for each in text.splitlines():
+            message(each)
 
 
 @contextmanager

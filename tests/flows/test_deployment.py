@@ -1,10 +1,13 @@
 """deploy/: what `make up` starts, and what prefect.yaml deploys."""
 
 import json
+import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 import yaml
 from PIL import Image
 
@@ -79,6 +82,7 @@ def test_the_deployment_is_nightly_one_at_a_time_and_knows_no_folder_of_this_mac
     assert (deployment["pull_steps"], deployment["path"]) == ([], None)
     assert deployment["parameters"]["images"] == up.environment["IMAGES"]
     assert deployment["parameters"]["output"] == up.environment["OUT"]
+    assert deployment["parameters"]["options"] == {"max_error_rate": 0.2}
     assert up.api("work_pools/shardseer")["type"] == "process"
 
 
@@ -104,6 +108,86 @@ def test_up_again_says_so_and_changes_nothing(up: Up) -> None:
     assert export == f"export PREFECT_API_URL=http://127.0.0.1:{up.port}/api"
     assert f"deployment run {DEPLOYMENT} --param 'images=" in run
     assert {pid for pid in up.processes() if " start " in cmdline(pid)} == before
+
+
+def test_up_with_other_settings_deploys_them_and_keeps_what_is_not_given(
+    up: Up, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    def deployed() -> dict[str, str]:
+        parameters = up.api(f"deployments/name/{DEPLOYMENT}")["parameters"]
+        return {name: parameters[name] for name in ("images", "output", "model")}
+
+    before, ours = deployed(), {pid for pid in up.processes() if " start " in cmdline(pid)}
+    images, output, model = str(tmp_path / "other images"), str(tmp_path / "other out"), str(tiny_bundle)
+    again = up.command("up", IMAGES=images, OUT=output, MODEL=model)
+    assert deployed() == {"images": images, "output": output, "model": model}
+    assert f"IMAGES: {before['images']} → {images}" in again.stderr
+    assert f"--param 'images={images}' --param 'output={output}'" in again.stdout
+
+    kept = up.command("up", IMAGES=None, OUT=None)
+    assert "It is up already." in kept.stderr
+    assert kept.stdout == again.stdout
+    assert deployed() == {"images": images, "output": output, "model": model}
+
+    up.command("up", MODEL="")
+    assert deployed() == before
+    assert {pid for pid in up.processes() if " start " in cmdline(pid)} == ours
+
+
+def test_up_names_the_settings_that_cannot_take_effect_now(up: Up) -> None:
+    again = up.command(
+        "up", PORT=str(up.port + 1), PREFECT_WORKER_QUERY_SECONDS="7", PREFECT_API_AUTH_STRING="a:secret"
+    )
+    assert "PORT, PREFECT_API_AUTH_STRING, PREFECT_WORKER_QUERY_SECONDS" in again.stderr
+    assert "secret" not in again.stderr
+    assert f"127.0.0.1:{up.port}" in again.stdout
+    assert "takes effect" not in up.command("up").stderr
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"PORT": "many"},
+        {"PORT": "0"},
+        {"PORT": "65536"},
+        {"PORT": "-1"},
+        {"IMAGES": ""},
+        {"OUT": " "},
+        {"OUT": "s3://bucket/out"},
+    ],
+)
+def test_wrong_settings_of_up_are_a_sentence_and_start_nothing(given: dict[str, str], tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with pytest.raises(subprocess.CalledProcessError) as raised:
+        Up(state).command("up", **given)
+    (line,) = raised.value.stderr.splitlines()
+    assert next(iter(given)) in line
+    assert not state.exists()
+
+
+def test_a_port_that_is_taken_is_refused_where_it_was_asked_for(tmp_path: Path) -> None:
+    other = Up(tmp_path / "state")
+    with socket.create_server(("127.0.0.1", other.port)), pytest.raises(subprocess.CalledProcessError) as raised:
+        other.command("up")
+    assert f"Port {other.port} is taken." in raised.value.stderr
+    assert "Traceback" not in raised.value.stderr
+    assert not (other.state / "up.json").exists()
+
+
+def test_a_run_that_completed_stays_so_when_its_heartbeats_end(up: Up) -> None:
+    """What the automation against lost runs proposes where a last heartbeat comes after the end."""
+    (flow,) = up.api("flows/filter", flows={"name": {"any_": ["classify-images"]}})
+    run = up.api("flow_runs/", flow_id=flow["id"], state={"type": "RUNNING"})["id"]
+    up.api(f"flow_runs/{run}/set_state", state={"type": "COMPLETED"})
+    (zombies,) = [each for each in up.api("automations/filter", limit=200) if each["name"] == "crash zombies"]
+    (action,) = zombies["actions"]
+    proposed = {"type": action["state"], "name": action["name"], "message": action["message"]}
+    answer = up.api(f"flow_runs/{run}/set_state", state=proposed, force=action["force"])
+    assert answer["status"] == "ABORT"
+    assert up.state_of(run) == "COMPLETED"
+
+
+def test_the_automation_is_there_once(up: Up) -> None:
     automations = up.api("automations/filter", limit=200)
     (zombies,) = [automation for automation in automations if automation["name"] == "crash zombies"]
     assert zombies["enabled"]
