@@ -18,6 +18,7 @@ from prefect.states import Completed, Failed
 from pydantic import BaseModel
 
 from pipeline import storage
+from pipeline.counting import counted
 from pipeline.errors import RequestError, RunError
 from pipeline.events import Events
 from pipeline.run.result import Result
@@ -89,9 +90,10 @@ def sentence(error: Exception) -> str:
 def did(result: Result) -> str:
     """What a command did: `Run X: 1,234 images, 3 errors, 12.3 images/s`."""
     if not result.runs:
-        return f"Nothing new: all {result.found or 0:,} images are classified already."
+        return f"Nothing new: {counted(result.found or 0, 'image')}, all classified already."
     return "; ".join(
-        f"Run {run.run}: {run.rows:,} images, {run.error:,} errors, {run.images_per_second:,} images/s"
+        f"Run {run.run}: {counted(run.rows, 'image')}, {counted(run.error, 'error')}, "
+        f"{run.images_per_second:,} images/s"
         for run in result.runs
     )
 

@@ -12,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows import flow_runs
 from flows.artifacts import if_possible
+from pipeline.counting import counted
 from pipeline.events import Events
 from pipeline.markdown import code
 from pipeline.printable import printable
@@ -63,7 +64,7 @@ def train_classifier(labelled: str, output: str, recipe: Recipe = Recipe(), fres
 def _did(output: str, found: Evaluation | None) -> str:
     if found is None:
         return f"Bundle {output}: no images were held out."
-    return f"Bundle {output}: accuracy {found.accuracy:.3f} on {found.images:,} images."
+    return f"Bundle {output}: accuracy {found.accuracy:.3f} on {counted(found.images, 'image')}."
 
 
 @task(cache_policy=NO_CACHE)

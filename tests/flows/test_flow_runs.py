@@ -56,14 +56,14 @@ def test_a_run_says_what_it_did(crops: Crops, tiny_bundle: Path, tmp_path: Path)
     (run,) = first.result().runs
     known = stored(first)
     assert known.state_name == "Completed"
-    assert re.fullmatch(rf"Run {run.run}: 4 images, 1 errors, [\d.,]+ images/s", known.state.message)
+    assert re.fullmatch(rf"Run {run.run}: 4 images, 1 error, [\d.,]+ images/s", known.state.message)
     assert re.fullmatch(r"photos of 2024 \d{4}-\d\d-\d\d \d\d:\d\d [0-9a-f]{6}", known.name)
     assert set(known.tags) == {"shardseer", f"model: {run.model}", "device: cpu"}
 
     second = classify_images(*arguments, return_state=True)
     assert second.result().runs == ()
     known = stored(second)
-    assert (known.state_name, known.state.message) == ("Completed", "Nothing new: all 4 images are classified already.")
+    assert (known.state_name, known.state.message) == ("Completed", "Nothing new: 4 images, all classified already.")
     assert known.name != stored(first).name
 
 
