@@ -111,8 +111,9 @@ def check_parameters(texts: dict[str, Any], settings: Any) -> None:
 
 
 def log_sentences() -> None:
-    """Let Prefect log what is `EXPECTED` to end a task as its sentence; anything else keeps its traceback."""
-    logging.getLogger("prefect.task_runs").addFilter(_as_sentence)
+    """Let Prefect log what is `EXPECTED` to end a task or flow as its sentence; anything else keeps its traceback."""
+    for logger in ("prefect.task_runs", "prefect.flow_runs"):
+        logging.getLogger(logger).addFilter(_as_sentence)
 
 
 def _as_sentence(record: logging.LogRecord) -> bool:

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from tests.flows.server import DEPLOYMENT, Up, files, paths, published
-from tests.processes import ROOT, cmdline, shardseer, wait_until
+from tests.flows.server import DEPLOYMENT, Up, files, paths, processes_of, published
+from tests.processes import ROOT, alive, cmdline, shardseer, wait_until
 
 Crops = Callable[..., Path]
 
@@ -54,8 +54,10 @@ def test_a_run_that_cannot_be_fails_with_the_sentence(up: Up, tmp_path: Path) ->
     assert up.end_of(flow_run) == "FAILED"
     message = up.api(f"flow_runs/{flow_run}")["state"]["message"]
     assert "nothing here" in message and "\n" not in message
-    logged = up.api("logs/filter", logs={"flow_run_id": {"any_": [flow_run]}})
-    assert not [line for line in logged if "Traceback" in line["message"]]
+    wait_until(lambda: not alive(processes_of(flow_run)), 200, "its process to end, which logs until then")
+    logged = [line["message"] for line in up.api("logs/filter", logs={"flow_run_id": {"any_": [flow_run]}})]
+    assert message in logged
+    assert not [line for line in logged if "Traceback" in line]
     shown = up.api("artifacts/filter", artifacts={"flow_run_id": {"any_": [flow_run]}})
     assert ["nothing here" in artifact["data"] for artifact in shown if artifact["type"] == "markdown"] == [True]
     assert not (tmp_path / "out").exists()
