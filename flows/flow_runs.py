@@ -5,6 +5,7 @@ the traceback that Prefect logs of whatever is raised in a task or flow.
 """
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -43,8 +44,15 @@ def named_after(parameter: str) -> Callable[[], str]:
 
 
 def short_name(path: object, letters: int) -> str:
-    """The last part of a path, URI or name, as one line of so many letters at most, cut in the middle."""
-    parts = [part for part in str(path or "").partition("?")[0].split("/") if part] or ["–"]
+    """The last part of a path, URI or name, as one line of so many letters at most, cut in the middle.
+
+    Without what a URI may say of a user and a query, which may be secret.
+    """
+    scheme, is_uri, rest = str(path or "").partition("://")
+    if is_uri:
+        host, *folders = re.split("[?#]", rest)[0].split("/")
+        rest = "/".join((host.rpartition("@")[2], *folders))
+    parts = [part for part in (rest if is_uri else scheme).split("/") if part] or ["–"]
     text = "".join(letter if letter.isprintable() else "\ufffd" for letter in parts[-1])
     if len(text) <= letters:
         return text
