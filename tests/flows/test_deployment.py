@@ -4,6 +4,7 @@ import json
 import socket
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -144,6 +145,19 @@ def test_up_names_the_settings_that_cannot_take_effect_now(up: Up) -> None:
     assert "secret" not in again.stderr
     assert f"127.0.0.1:{up.port}" in again.stdout
     assert "takes effect" not in up.command("up").stderr
+
+
+@pytest.mark.faults
+def test_two_ups_at_the_same_time_are_one(tmp_path: Path) -> None:
+    own = Up(tmp_path / "up")
+    with ThreadPoolExecutor() as threads:
+        said = [done.stderr for done in threads.map(own.command, ("up", "up"))]
+    commands = [cmdline(pid) for pid in own.processes()]
+    own.command("down")
+    assert sum(" server start " in command for command in commands) == 1
+    assert sum(" worker start " in command for command in commands) == 1
+    assert sum("Another up or down is at work" in each for each in said) == 1
+    assert sum("It is up already." in each for each in said) == 1
 
 
 @pytest.mark.parametrize(

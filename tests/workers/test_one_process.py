@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,16 @@ def test_the_first_run_to_end_leaves_ray_to_the_second(crops: Crops, tiny_bundle
     assert done.stdout == ""
     assert rows(tmp_path / "first") == rows(tmp_path / "second")
     assert len(rows(tmp_path / "first")) == 70
+
+
+def test_inline_runs_side_by_side_answer_as_alone(crops: Crops, tiny_bundle: Path, tmp_path: Path) -> None:
+    images, outputs = crops(40), [tmp_path / name for name in ("first", "second", "alone")]
+    with ThreadPoolExecutor() as threads:
+        runs = list(threads.map(lambda output: classify(images, output, tiny_bundle), outputs[:2]))
+    assert [run.rows for run in runs if run is not None] == [40, 40]
+    classify(images, outputs[2], tiny_bundle)
+    first, second, alone = map(rows, outputs)
+    assert first == second == alone
 
 
 def test_a_run_that_stalls_is_noticed_beside_one_that_goes_on() -> None:
