@@ -30,6 +30,7 @@ from pipeline.run.reporting import Summary, markdown
 from pipeline.run.result import Result
 
 PROGRESS_EVERY = 2.0  # seconds between updates of the progress artifact
+NO_PROGRESS, NO_TAGS = (0, 0), ("", "")  # images done and in all; model and device
 LAST_PROGRESS = 5.0  # seconds that a run waits at its end for the last update
 
 
@@ -108,8 +109,8 @@ class _PrefectEvents(Events):
     def __init__(self) -> None:
         self._log = get_run_logger()
         self._watcher = flow_runs.WATCHER.get() or Events()
-        self._now = (0, 0)  # images done, images in all
-        self._tags = ("", "")  # model and device
+        self._now = NO_PROGRESS
+        self._tags = NO_TAGS
         self._ended = threading.Event()
         context = contextvars.copy_context()  # by which the artifact finds its flow run
         self._thread = threading.Thread(target=context.run, args=(self._follow,), name="progress", daemon=True)
@@ -141,7 +142,7 @@ class _PrefectEvents(Events):
             self._thread.join(LAST_PROGRESS)
 
     def _follow(self) -> None:
-        artifact, shown, tagged = None, self._now, self._tags
+        artifact, shown, tagged = None, NO_PROGRESS, NO_TAGS
         while not self._ended.is_set() or (shown, tagged) != (self._now, self._tags):
             if tagged != self._tags:
                 tagged = self._tags
