@@ -34,8 +34,9 @@ run: $(READY)  ## classify IMAGES (default: scikit-image's photographs) into OUT
 	@$(BIN)/shardseer classify "$(IMAGES)" \
 		--output "$(OUT)" $(if $(MODEL),--model "$(MODEL)") --prefect --workers ray $(ARGS)
 
+# What is given (IMAGES, OUT, MODEL, PORT) is in its environment, what is not given stays as it was: no defaults of this file.
 up: $(READY)  ## a Prefect server and a worker on this machine, with the nightly deployment of IMAGES into OUT
-	@IMAGES="$(IMAGES)" OUT="$(OUT)" PORT="$(PORT)" $(BIN)/python -m deploy.local up
+	@$(BIN)/python -m deploy.local up
 
 down: $(READY)  ## end them and every run of theirs
 	@$(BIN)/python -m deploy.local down

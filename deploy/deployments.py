@@ -3,6 +3,7 @@
 Call `prepare_server` and `deploy` with Prefect's settings in the environment: Prefect reads them when it is imported.
 """
 
+import hashlib
 import subprocess
 from contextlib import suppress
 from datetime import timedelta
@@ -10,20 +11,48 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy import processes, settings
+from deploy.settings import ASKED_AS, Nightly
 
 if TYPE_CHECKING:
     from prefect.automations import AutomationCore
 
 FILE = Path(__file__).resolve().parent / "prefect.yaml"
 POOL, NIGHTLY = "shardseer", "classify-images/nightly"
+FORMS = ("flows/classify.py", "flows/train.py", "pipeline/job.py", "pipeline/training/recipe.py")
 NO_HEARTBEAT = "crash zombies"  # the name that Prefect's documentation gives this automation
 NO_HEARTBEAT_AFTER = timedelta(minutes=3)  # without a heartbeat, a run is taken for crashed
 
 
-def deploy(environment: dict[str, str]) -> None:
+def made_of() -> str:
+    """A digest of what the deployments are made of: the file, and the code that their forms come from."""
+    digest = hashlib.sha256()
+    for file in (FILE, *(settings.HOME / name for name in FORMS)):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def current() -> Nightly | None:
+    """What the server knows of the nightly deployment, if anything."""
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        with get_client(sync_client=True) as client:
+            parameters = client.read_deployment_by_name(NIGHTLY).parameters
+    except ObjectNotFound:
+        return None
+    return Nightly(*(str(parameters.get(name) or "") for name in Nightly._fields))
+
+
+def deploy(environment: dict[str, str], wanted: Nightly) -> None:
     """Make or update the deployments in `prefect.yaml`."""
     command = processes.prefect("--no-prompt", "deploy", "--all", "--prefect-file", str(FILE))
-    subprocess.run(command, cwd=settings.state_folder(), env=environment, check=True, stdout=subprocess.DEVNULL)
+    asked = dict(zip(ASKED_AS, wanted, strict=True))
+    done = subprocess.run(
+        command, cwd=settings.state_folder(), env={**environment, **asked}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"{FILE} could not be deployed:\n{processes.end_of(done.stdout + done.stderr)}")
 
 
 def prepare_server() -> None:

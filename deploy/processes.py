@@ -46,7 +46,12 @@ def wait_until(true: Callable[[], bool], seconds: float) -> None:
 
 def tail(log: Path) -> str:
     """The end of a log."""
-    return "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
+    return end_of(log.read_text(errors="replace"))
+
+
+def end_of(text: str) -> str:
+    """The last lines of a text."""
+    return "\n".join(text.splitlines()[-LOG_LINES:])
 
 
 def family(value: str, variable: str = TOKEN) -> set[psutil.Process]:
@@ -61,6 +66,13 @@ def family(value: str, variable: str = TOKEN) -> set[psutil.Process]:
 def running(token: str, which: str) -> list[psutil.Process]:
     """The processes of `prefect server start` or `prefect worker start` that carry the token."""
     return [process for process in psutil.process_iter() if _carries(process, token) and _has_command(process, which)]
+
+
+def environment(process: psutil.Process) -> dict[str, str]:
+    """What a process was started with; empty where it has ended."""
+    with suppress(psutil.Error):
+        return dict(process.environ())
+    return {}
 
 
 def end(token: str) -> int:

@@ -1,5 +1,6 @@
 """What `up` and `down` take from the environment, and what they remember in the state folder."""
 
+import fcntl
 import importlib.util
 import json
 import os
@@ -8,6 +9,8 @@ import shlex
 import socket
 import sys
 import sysconfig
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +21,7 @@ IS_CHECKOUT = (HOME / "pyproject.toml").is_file()
 HEARTBEAT_SECONDS = 30  # between a flow run's signs of life; Prefect takes no less
 DEFAULT_PORT = 4200
 LAST_PORT = 65_535
+STARTED_WITH = ("PREFECT_", "SHARDSEER_", "RAY_", "PYTHON", "HTTP", "SSL_")  # how names begin that matter to what is up
 
 PREFECT_SETTINGS = {  # a setting of the user's own environment wins
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -30,10 +34,25 @@ PREFECT_SETTINGS = {  # a setting of the user's own environment wins
 
 
 class Up(NamedTuple):
-    """What is up: the server's port, and the token in the environment of all that was started."""
+    """What is up: the server's port, the token in the environment of all that was started, what was deployed there.
+
+    The latter as a digest of the files that deployments are made of.
+    """
 
     port: int
     token: str
+    deployed: str = ""
+
+
+class Nightly(NamedTuple):
+    """What the nightly deployment classifies, into what, by which model (empty: the default network)."""
+
+    images: str
+    output: str
+    model: str = ""
+
+
+ASKED_AS = Nightly("IMAGES", "OUT", "MODEL")  # the environment variables that say so
 
 
 def state_folder() -> Path:
@@ -56,15 +75,30 @@ def state_file() -> Path:
 def read_state() -> Up | None:
     """What is up, if anything."""
     try:
-        return Up(**json.loads(state_file().read_text()))
+        stored = json.loads(state_file().read_text())
+        return Up(**{name: stored[name] for name in Up._fields if name in stored})
     except (OSError, ValueError, TypeError):
         return None
 
 
 def write_state(up: Up) -> None:
-    """Remember what is up."""
+    """Remember what is up; whoever is killed meanwhile leaves what was there before."""
+    written = state_file().with_suffix(".new")
+    written.write_text(json.dumps(up._asdict()))
+    written.replace(state_file())
+
+
+@contextmanager
+def locked(waiting: Callable[[], None]) -> Iterator[None]:
+    """One `up` or `down` at a time; calls `waiting` where it has to wait for another."""
     state_folder().mkdir(parents=True, exist_ok=True)
-    state_file().write_text(json.dumps(up._asdict()))
+    with os.fdopen(os.open(state_folder() / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644), "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def typed(verb: str) -> str:
@@ -78,39 +112,72 @@ def with_settings(verb: str, **settings: str) -> str:
     return f"{typed(verb)} {words}" if IS_CHECKOUT else f"{words} {typed(verb)}"
 
 
-def images_and_output() -> tuple[str, str]:
-    """What the nightly deployment classifies: IMAGES and OUT, else the photographs that scikit-image ships."""
-    images, output = os.environ.get("IMAGES"), os.environ.get("OUT") or "out"
-    if not images:
-        found = importlib.util.find_spec("skimage")
-        if found is None or found.origin is None:
-            example = with_settings("up", IMAGES="/folder/with/images", OUT="/folder/for/results")
-            raise SystemExit(f"Say what to classify: {example}")
-        images = str(Path(found.origin).parent / "data")
-    return _absolute(images), _absolute(output)
+def wanted(deployed: Nightly | None) -> Nightly:
+    """What IMAGES, OUT and MODEL ask for. What they leave out stays as it is deployed, or is the default.
+
+    That is: the photographs that scikit-image ships, the folder `out`, the default network.
+    """
+    before = deployed or Nightly("", _absolute("out"))
+    images = os.environ.get(ASKED_AS.images) or before.images or _photographs()
+    return Nightly(
+        images=_absolute(images),
+        output=_absolute(os.environ.get(ASKED_AS.output) or before.output),
+        model=_model(os.environ.get(ASKED_AS.model, before.model)),
+    )
+
+
+def check_asked() -> None:
+    """Whether what is asked for can be, as far as that is known before anything runs. Raises `SystemExit`."""
+    asked_port()
+    for name in (ASKED_AS.images, ASKED_AS.output):
+        if os.environ.get(name, "-").strip() == "":
+            raise SystemExit(f"{name} is empty. Give it a folder, or leave it out.")
+    if "://" in os.environ.get(ASKED_AS.output, ""):
+        raise SystemExit(f"{ASKED_AS.output} must be a local or mounted folder, not {os.environ[ASKED_AS.output]}.")
+
+
+def _photographs() -> str:
+    found = importlib.util.find_spec("skimage")
+    if found is None or found.origin is None:
+        example = with_settings("up", IMAGES="/folder/with/images", OUT="/folder/for/results")
+        raise SystemExit(f"Say what to classify: {example}")
+    return str(Path(found.origin).parent / "data")
 
 
 def _absolute(path: str) -> str:
     return path if "://" in path else str(Path(path).expanduser().absolute())
 
 
+def _model(named: str) -> str:
+    """A bundle by its absolute path, since runs have a working directory of their own; another model by its name."""
+    return _absolute(named) if named.startswith((".", "/", "~")) or (Path(named).is_dir() and named) else named
+
+
 def environment(up: Up) -> dict[str, str]:
     """The environment of the server, the worker and the runs."""
-    images, output = images_and_output()
     # The flow that runs is the one beside this module, whatever the folder that it runs in.
     own = [] if str(HOME) == str(Path(sysconfig.get_path("purelib")).resolve()) else [str(HOME)]
     paths = [*own, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
         **PREFECT_SETTINGS,
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name not in ("PORT", *ASKED_AS)},
         "PREFECT_HOME": str(state_folder() / "prefect"),
         "PREFECT_API_URL": api_url(up.port),
         "PREFECT_SERVER_API_HOST": "127.0.0.1",
         "PYTHONPATH": os.pathsep.join(paths),
-        "IMAGES": images,
-        "OUT": output,
         processes.TOKEN: up.token,
     }
+
+
+def without_effect(up: Up) -> list[str]:
+    """The names of settings that differ from those which the running server and worker were started with."""
+    now = environment(up)
+    found = {"PORT"} if asked_port() not in (None, up.port) else set()
+    for started in (*processes.running(up.token, "server"), *processes.running(up.token, "worker")):
+        then = processes.environment(started)
+        names = {name for name in (*now, *then) if name.startswith(STARTED_WITH)}
+        found |= {name for name in names if then and now.get(name) != then.get(name)}
+    return sorted(found)
 
 
 def api_url(port: int) -> str:
@@ -118,21 +185,38 @@ def api_url(port: int) -> str:
     return f"http://127.0.0.1:{port}/api"
 
 
-def choose_port(last: int | None) -> int:
-    """PORT, else the port of last time, else 4200; where that is taken, PORT fails and the others give way."""
-    asked = os.environ.get("PORT")
-    if asked and not (re.fullmatch("[0-9]{1,5}", asked) and 1 <= int(asked) <= LAST_PORT):
+def asked_port() -> int | None:
+    """PORT, where it is given. Raises `SystemExit` where it is none."""
+    asked = os.environ.get("PORT", "").strip()
+    if not asked:
+        return None
+    if not (re.fullmatch("[0-9]{1,5}", asked) and 1 <= int(asked) <= LAST_PORT):
         example = with_settings("up", PORT=str(DEFAULT_PORT))
         raise SystemExit(f"PORT is {asked!r}; it must be a number from 1 to {LAST_PORT}: {example}")
-    for port in (int(asked or 0) or last or DEFAULT_PORT, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                if asked:
-                    example = with_settings("up", PORT="…")
-                    raise SystemExit(f"Port {asked} is taken. Choose another: {example}") from None
-                continue
-            return int(probe.getsockname()[1])
-    raise SystemExit("No port is free on 127.0.0.1.")
+    return int(asked)
+
+
+def choose_port(last: int | None) -> int:
+    """PORT, else the port of last time, else 4200; where that is taken, PORT fails and the others give way."""
+    asked = asked_port()
+    if asked is not None:
+        if not is_free(asked):
+            raise SystemExit(f"Port {asked} is taken. Choose another: {with_settings('up', PORT='…')}")
+        return asked
+    for port in (last or DEFAULT_PORT, DEFAULT_PORT):
+        if is_free(port):
+            return port
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody listens at a port of this machine."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

@@ -8,30 +8,33 @@ shown there (progress, the closing artifact) is shown if it can be, and the file
 import contextvars
 import threading
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
+from flows import flow_runs
 from flows.artifacts import if_possible
 from flows.phases import Run
 from pipeline.counting import counted
-from pipeline.errors import RequestError, RunError
+from pipeline.errors import RequestError
 from pipeline.events import Events
 from pipeline.job import Job, Options
 from pipeline.markdown import code, escaped
+from pipeline.model.resolving import DEFAULT
 from pipeline.printable import printable
 from pipeline.run.plan import Plan
 from pipeline.run.reporting import Summary, markdown
 from pipeline.run.result import Result
 
 PROGRESS_EVERY = 2.0  # seconds between updates of the progress artifact
+NO_PROGRESS, NO_TAGS = (0, 0), ("", "")  # images done and in all; model and device
 LAST_PROGRESS = 5.0  # seconds that a run waits at its end for the last update
 
 
-@flow(name="classify-images", flow_run_name="{images}", validate_parameters=True)
+@flow(name="classify-images", flow_run_name=flow_runs.named_after("images"), validate_parameters=False)
 def classify_images(images: str, output: str, model: str | None = None, options: Options = Options()) -> Result:
     """Classify a directory of images into Parquet: the unfinished run of the same request first, then what is new.
 
@@ -41,10 +44,14 @@ def classify_images(images: str, output: str, model: str | None = None, options:
         model: A bundle folder or the name of a timm model; empty for the default ImageNet network.
         options: Everything that has a default.
     """
+    flow_runs.log_sentences()
     try:
-        job = Job.of(images, output, model, options)
+        flow_runs.check_parameters({"images": images, "output": output, "model": model or ""}, options)
+        job = Job.of(images, output, model or None, options)
         with _PrefectEvents() as events, Run(job, events, flow_run=flow_run.get_id()) as run:
-            while plan(run) is not None:
+            events.tag(job.model or DEFAULT, job.options.device)
+            while (planned := plan(run)) is not None:
+                events.tag(planned.model_name, run.device)
                 classify(run)
                 publish(run)
                 report(run)
@@ -52,13 +59,14 @@ def classify_images(images: str, output: str, model: str | None = None, options:
                     break
             if not run.result.runs:
                 _show(f"Nothing new in {code(job.images)}: every image is classified already.")
-            return run.result
+            return flow_runs.completed(flow_runs.did(run.result), run.result)
     except RequestError as error:
         _show(f"The request was wrong: {escaped(str(error))}")
-        raise
-    except RunError as error:
-        _show(f"The run failed: {escaped(str(error))}\n\nThe next run with the same parameters continues it.")
-        raise
+        return cast(Result, flow_runs.failed(error))
+    except flow_runs.EXPECTED as error:
+        what = escaped(flow_runs.sentence(error))
+        _show(f"The run failed: {what}\n\nThe next run with the same parameters continues it.")
+        return cast(Result, flow_runs.failed(error))
 
 
 @task(cache_policy=NO_CACHE)
@@ -100,7 +108,9 @@ class _PrefectEvents(Events):
 
     def __init__(self) -> None:
         self._log = get_run_logger()
-        self._now = (0, 0)  # images done, images in all
+        self._watcher = flow_runs.WATCHER.get() or Events()
+        self._now = NO_PROGRESS
+        self._tags = NO_TAGS
         self._ended = threading.Event()
         context = contextvars.copy_context()  # by which the artifact finds its flow run
         self._thread = threading.Thread(target=context.run, args=(self._follow,), name="progress", daemon=True)
@@ -112,6 +122,15 @@ class _PrefectEvents(Events):
     def progress(self, done: int, total: int) -> None:
         """See `Events`."""
         self._now = (done, total)
+        self._watcher.progress(done, total)
+
+    def doing(self, what: str) -> None:
+        """See `Events`."""
+        self._watcher.doing(what)
+
+    def tag(self, model: str, device: str) -> None:
+        """Tag the flow run, soon."""
+        self._tags = (model, device)
 
     def __enter__(self) -> "_PrefectEvents":
         self._thread.start()
@@ -123,8 +142,11 @@ class _PrefectEvents(Events):
             self._thread.join(LAST_PROGRESS)
 
     def _follow(self) -> None:
-        artifact, shown = None, (0, 0)
-        while not self._ended.is_set() or shown != self._now:
+        artifact, shown, tagged = None, NO_PROGRESS, NO_TAGS
+        while not self._ended.is_set() or (shown, tagged) != (self._now, self._tags):
+            if tagged != self._tags:
+                tagged = self._tags
+                if_possible(flow_runs.tag, *tagged)
             if shown != self._now:
                 shown = done, total = self._now
                 artifact = if_possible(_advance, artifact, 100 * done / max(total, 1), total) or artifact

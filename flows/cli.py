@@ -8,12 +8,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from flows import model_commands, process, run_commands, terminal
+from flows import model_commands, prefect_api, process, run_commands, terminal
 from flows.console import message
 from flows.exit_codes import Commands, exit_codes
 from flows.options import AsFlow, Model, Output, options_from
-from flows.prefect_api import api_is_configured, no_telemetry
 from pipeline.errors import RequestError, RunError
+from pipeline.events import Events
 from pipeline.images.pillow_settings import ignore_remarks
 from pipeline.job import Job, Options
 from pipeline.printable import in_json
@@ -71,7 +71,7 @@ def classify(
     try:
         job = Job.of(images, output, model, options)
         asked = Result.of(job)
-        result = _estimated(job) if dry_run else _classified(job, as_flow or api_is_configured())
+        result = _estimated(job) if dry_run else _classified(job, as_flow or prefect_api.api_is_configured())
     except (RequestError, RunError) as error:
         if as_json:
             print(in_json((published_before(error) or asked).failed(str(error)).model_dump_json(indent=2)))
@@ -103,17 +103,27 @@ def _classified(job: Job, as_flow: bool) -> Result:
 
 def _through_prefect(job: Job) -> Result:
     """Run the flow here, and read its state back from the API."""
-    no_telemetry()
+    prefect_api.prepare()
     from flows import phases
-
-    phases.check(job)  # a wrong request is a sentence here, not a failed flow run
-    from prefect.client.orchestration import get_client
-
-    from flows.classify import classify_images
     from workers import executor
 
+    phases.check(job)  # a wrong request is a sentence here, not a failed flow run
     executor.import_ahead(job.options)
-    state = classify_images(job.images, str(job.output), job.model, job.options, return_state=True)
+    with terminal.progress_bar() as events:
+        events.doing("waiting for Prefect's server")
+        with prefect_api.answering():
+            return _as_flow(job, events)
+
+
+def _as_flow(job: Job, events: Events) -> Result:
+    from prefect.client.orchestration import get_client
+
+    from flows import flow_runs
+    from flows.classify import classify_images
+
+    events.doing("starting the flow")
+    with flow_runs.watched(events), terminal.logs_above_the_bar():
+        state = classify_images(job.images, str(job.output), job.model, job.options, return_state=True)
     flow_run = state.state_details.flow_run_id
     assert flow_run is not None
     with get_client(sync_client=True) as client:

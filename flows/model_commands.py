@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from flows import prefect_api
 from flows.console import line, message
 from flows.exit_codes import exit_codes
 from flows.options import AsFlow, Model, options_from
-from flows.prefect_api import api_is_configured, no_telemetry
 from flows.terminal import TerminalEvents
 from pipeline import storage
 from pipeline.errors import RequestError
@@ -51,11 +51,12 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a network on LABELLED images; write it as a bundle with figures, pictures and a model card."""
-    if as_flow or api_is_configured():
-        no_telemetry()
-        from flows.train import train_classifier
+    if as_flow or prefect_api.api_is_configured():
+        prefect_api.prepare()
+        with prefect_api.answering():
+            from flows.train import train_classifier
 
-        found = train_classifier(labelled, output, recipe, fresh)
+            found = train_classifier(labelled, output, recipe, fresh)
     else:
         from pipeline.training import phases
 

@@ -77,10 +77,16 @@ class Run(AbstractContextManager["Run"]):
         limit = self._job.options.limit
         return self._earlier is not None and (limit is None or self._earlier.images < limit)
 
+    @property
+    def device(self) -> str:
+        """Where the network runs: cpu or cuda; what was asked for where nothing was left to classify."""
+        return self._job.options.device if self._executor is None else self._executor.device
+
     def plan(self) -> Plan | None:
         """Continue the unfinished run of this request, or plan a new one; None where nothing is new."""
         self._timed, self._account_builder = Stopwatch(), AccountBuilder()
         with self._timed("plan"):
+            self._events.doing("checking the request")
             bundle = check(self._job)
             unfinished = None
             if self._earlier is None:
@@ -112,6 +118,7 @@ class Run(AbstractContextManager["Run"]):
     def publish(self) -> None:
         """Count, decide, and make the run visible."""
         with self._timed("publish"):
+            self._events.doing("publishing")
             if self._folder.state == "planned":
                 publishing.decide(self._folder, self._plan, self._job.options.max_error_rate)
             publishing.publish(self._folder)
@@ -187,6 +194,7 @@ class Run(AbstractContextManager["Run"]):
         if earlier is not None:
             self._events.message(f"Run {earlier.run} was planned by an earlier command: looking for what is new since.")
         folder.create()
+        self._events.doing("listing the images")
         self._earlier, self._resumed = None, 0
         selection = planning.select(job, bundle, folder.path, earlier)
         self.result = self.result.with_listing(selection.found, selection.found - selection.eligible)
@@ -206,6 +214,7 @@ class Run(AbstractContextManager["Run"]):
         except RequestError:  # only the cluster itself could say
             folder.discard()
             raise
+        self._events.doing("preparing the network")
         plan.inference.prepare(bundle)
         cascade = plan.inference.cascade
         how = f"{cascade.engine} in {cascade.first.dtype}"
@@ -221,6 +230,8 @@ class Run(AbstractContextManager["Run"]):
         if self._executor is None or chosen != self._chosen:
             with self._timed("start"):
                 self._executors.close()
+                if not chosen[0]:
+                    self._events.doing("starting Ray")
                 self._executor = self._executors.enter_context(open_executor(options, images))
                 self._chosen = chosen
         return self._executor

@@ -3,6 +3,7 @@
 Sentences go to stderr, results to stdout; nothing here decides anything.
 """
 
+import logging
 import os
 import shlex
 import shutil
@@ -10,8 +11,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import duckdb
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 from rich.text import Text
@@ -34,7 +37,7 @@ class TerminalEvents(Events):
 
     def __init__(self, bar: Progress | None = None) -> None:
         self._bar = bar
-        self._task = None if bar is None else bar.add_task("classifying", total=None)
+        self._task = None if bar is None else bar.add_task("starting", total=None)
 
     def message(self, text: str) -> None:
         """See `Events`."""
@@ -43,15 +46,50 @@ class TerminalEvents(Events):
     def progress(self, done: int, total: int) -> None:
         """See `Events`."""
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=done, total=total)
+            self._bar.update(self._task, description="classifying", completed=done, total=total)
+
+    def doing(self, what: str) -> None:
+        """See `Events`."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, description=what, completed=0, total=None)
 
 
 @contextmanager
 def progress_bar() -> Iterator[TerminalEvents]:
     """Events with a bar on stderr; silent where stderr is no terminal."""
-    columns = (SpinnerColumn(), TextColumn("classifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         yield TerminalEvents(bar)
+
+
+class _AboveTheBar:
+    """What Prefect's log prints with, so that the bar stays below it."""
+
+    def print(self, text: str, **_: Any) -> None:
+        for each in text.splitlines():
+            message(each)
+
+
+@contextmanager
+def logs_above_the_bar() -> Iterator[None]:
+    """Let Prefect, which is imported already, log above a bar that is shown meanwhile."""
+    from prefect.logging.handlers import PrefectConsoleHandler
+
+    handlers = [each for each in logging.getLogger("prefect").handlers if isinstance(each, PrefectConsoleHandler)]
+    before = [each.console for each in handlers]
+    try:
+        for handler in handlers if err.is_terminal else ():
+            handler.console = cast(Console, _AboveTheBar())
+        yield
+    finally:
+        for handler, console in zip(handlers, before, strict=True):
+            handler.console = console
 
 
 def show_summary(summary: Summary) -> None:

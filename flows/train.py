@@ -4,11 +4,15 @@ A flow run that is started again after any crash continues after the last finish
 result: where Prefect's server cannot be reached at the end, the model card is not shown, and the training is done.
 """
 
+from typing import cast
+
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
+from flows import flow_runs
 from flows.artifacts import if_possible
+from pipeline.counting import counted
 from pipeline.events import Events
 from pipeline.markdown import code
 from pipeline.printable import printable
@@ -29,7 +33,7 @@ class _LoggedEvents(Events):
         self._log.info(printable(text))
 
 
-@flow(name="train-classifier", validate_parameters=True)
+@flow(name="train-classifier", flow_run_name=flow_runs.named_after("output"), validate_parameters=False)
 def train_classifier(labelled: str, output: str, recipe: Recipe = Recipe(), fresh: bool = False) -> Evaluation | None:
     """Train a network on labelled images and write it as a bundle.
 
@@ -39,15 +43,28 @@ def train_classifier(labelled: str, output: str, recipe: Recipe = Recipe(), fres
         recipe: How to train; everything has a default.
         fresh: Abandon an unfinished training, and replace a finished bundle.
     """
-    training = Training(labelled, output, Recipe.of(**recipe.model_dump()), events=_LoggedEvents(), fresh=fresh)
-    with training.held():
-        read(training)
-        if training.is_done():
-            return None
-        fit(training)
-        found = evaluate(training)
-        publish(training)
-        return found
+    flow_runs.log_sentences()
+    try:
+        flow_runs.check_parameters({"labelled": labelled, "output": output}, recipe)
+        chosen = Recipe.of(**(recipe if isinstance(recipe, dict) else recipe.model_dump()))
+        training = Training(labelled, output, chosen, events=_LoggedEvents(), fresh=fresh)
+        if_possible(flow_runs.tag, chosen.weights or chosen.architecture or "plain", chosen.device)
+        with training.held():
+            read(training)
+            if training.is_done():
+                return flow_runs.completed(f"Nothing to do: {output} is trained already.", None)
+            fit(training)
+            found = evaluate(training)
+            publish(training)
+        return flow_runs.completed(_did(output, found), found)
+    except flow_runs.EXPECTED as error:
+        return cast(Evaluation, flow_runs.failed(error))
+
+
+def _did(output: str, found: Evaluation | None) -> str:
+    if found is None:
+        return f"Bundle {output}: no images were held out."
+    return f"Bundle {output}: accuracy {found.accuracy:.3f} on {counted(found.images, 'image')}."
 
 
 @task(cache_policy=NO_CACHE)

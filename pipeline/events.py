@@ -10,5 +10,8 @@ class Events:
     def progress(self, done: int, total: int) -> None:
         """So many images are done, of so many in all."""
 
+    def doing(self, what: str) -> None:
+        """What is done from now on, until something else is or images are: `starting Ray`, for example."""
+
     def heartbeat(self) -> None:
         """The work goes on; called about once a second while it does."""

@@ -33,7 +33,7 @@ def check_executor(options: Options) -> None:
     if options.ray_address is not None:
         from workers import cluster
 
-        cluster.check_reachable(options.ray_address)
+        cluster.check(options.ray_address)
     elif options.device == "cuda":
         devices.device_for(options.device)
 

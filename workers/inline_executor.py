@@ -2,9 +2,11 @@
 
 import faulthandler
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
 from pipeline.events import Events
 from pipeline.images.batching import Decoding, image_batches
@@ -30,35 +32,58 @@ class InlineExecutor:
 
     def classify(self, plan: Plan, shards: list[Shard], flow_run: str | None) -> Parts:
         """See `workers.executor.Executor`."""
+        alarm = StallAlarm(plan.job.options.stall_seconds)
         classifier = self._classifier(
             plan,
             device=self.device,
             threads=len(os.sched_getaffinity(0)),
             worker=this_process("inline"),
             flow_run=flow_run,
-            events=StallAlarm(plan.job.options.stall_seconds),
+            events=alarm,
         )
         with _decoding(self.device) as batches:
-            yield from schedule(plan, shards, InlineRunner(classifier, batches))
+            yield from schedule(plan, shards, InlineRunner(classifier, batches, alarm))
 
 
 class StallAlarm(Events):
-    """Ends this process where it stalls in native code for so many seconds: the next run then isolates the shard."""
+    """Ends this process where a run stalls in native code for so many seconds: the next one then isolates the shard.
+
+    A process has one such timer, whose thread needs no lock of Python's: it is set for the run that is due first.
+    """
+
+    _lock = threading.Lock()
+    _due: ClassVar[dict["StallAlarm", float]] = {}  # by which each run of this process has to show that it goes on
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
 
     def heartbeat(self) -> None:
         """Wait anew."""
-        faulthandler.dump_traceback_later(self._seconds, exit=True, file=2)
+        with self._lock:
+            self._due[self] = time.monotonic() + self._seconds
+            self._set()
+
+    def stop(self) -> None:
+        """Wait no longer."""
+        with self._lock:
+            self._due.pop(self, None)
+            self._set()
+
+    def _set(self) -> None:
+        if not self._due:
+            faulthandler.cancel_dump_traceback_later()
+            return
+        left = min(self._due.values()) - time.monotonic()
+        faulthandler.dump_traceback_later(max(left, 0.001), exit=True, file=2)
 
 
 class InlineRunner:
     """One attempt at a time, made as soon as it begins; see `scheduling.AttemptRunner`."""
 
-    def __init__(self, classifier: ShardClassifier, batches: Decoding) -> None:
+    def __init__(self, classifier: ShardClassifier, batches: Decoding, alarm: StallAlarm) -> None:
         self._classifier = classifier
         self._batches = batches
+        self._alarm = alarm
         self._ended: list[Outcome] = []
 
     @property
@@ -73,7 +98,7 @@ class InlineRunner:
         except Exception as error:  # noqa: BLE001  handled by the scheduler
             outcome = Outcome(shard, None, error)
         finally:
-            faulthandler.cancel_dump_traceback_later()
+            self._alarm.stop()
         self._ended.append(outcome)
 
     def wait(self, seconds: float) -> list[Outcome]:

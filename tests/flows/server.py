@@ -46,12 +46,11 @@ class Up:
         """Let the flow runs that start from now on suffer a fault, or none."""
         self._fault.write_text("null" if fault is None else fault.file.read_text())
 
-    def command(self, verb: str) -> subprocess.CompletedProcess[str]:
-        """Run `up` or `down`, as make does."""
+    def command(self, verb: str, **settings: str | None) -> subprocess.CompletedProcess[str]:
+        """Run `up` or `down`, as make does; with other `settings`, None for those that are not given."""
         command = [sys.executable, "-m", "deploy.local", verb]
-        return subprocess.run(
-            command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=240, check=True
-        )
+        given = {name: value for name, value in {**self.environment, **settings}.items() if value is not None}
+        return subprocess.run(command, cwd=ROOT, env=given, capture_output=True, text=True, timeout=240, check=True)
 
     def prefect(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
         """Run Prefect's command line against this server, as a person would who pasted the export line."""

@@ -1,15 +1,19 @@
 """deploy/: what `make up` starts, and what prefect.yaml deploys."""
 
 import json
+import socket
+import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 import yaml
 from PIL import Image
 
-from tests.flows.server import DEPLOYMENT, Up, files, paths, published
-from tests.processes import ROOT, cmdline, shardseer, wait_until
+from tests.flows.server import DEPLOYMENT, Up, files, paths, processes_of, published
+from tests.processes import ROOT, alive, cmdline, shardseer, wait_until
 
 Crops = Callable[..., Path]
 
@@ -25,7 +29,10 @@ def test_a_deployed_run_publishes_parts_that_name_their_actor_and_flow_run(
     assert paths(output) == files(images)
 
     (run,) = [run for run in up.api("flow_runs/filter", limit=200) if run["parameters"]["output"] == str(output)]
-    assert (run["state"]["type"], run["name"]) == ("COMPLETED", str(images))
+    assert run["state"]["type"] == "COMPLETED"
+    assert "70 images, 0 errors" in run["state"]["message"]
+    assert run["name"].startswith(f"{images.name} 20")
+    assert {"shardseer", "device: cpu"} <= set(run["tags"])
     for part in published(output):
         metadata = pq.read_metadata(part).metadata
         assert metadata[b"shardseer.flow_run"].decode() == run["id"]
@@ -46,7 +53,12 @@ def test_a_deployed_run_publishes_parts_that_name_their_actor_and_flow_run(
 def test_a_run_that_cannot_be_fails_with_the_sentence(up: Up, tmp_path: Path) -> None:
     flow_run = up.start(tmp_path / "nothing here", tmp_path / "out")
     assert up.end_of(flow_run) == "FAILED"
-    assert "nothing here" in up.api(f"flow_runs/{flow_run}")["state"]["message"]
+    message = up.api(f"flow_runs/{flow_run}")["state"]["message"]
+    assert "nothing here" in message and "\n" not in message
+    wait_until(lambda: not alive(processes_of(flow_run)), 200, "its process to end, which logs until then")
+    logged = [line["message"] for line in up.api("logs/filter", logs={"flow_run_id": {"any_": [flow_run]}})]
+    assert message in logged
+    assert not [line for line in logged if "Traceback" in line]
     shown = up.api("artifacts/filter", artifacts={"flow_run_id": {"any_": [flow_run]}})
     assert ["nothing here" in artifact["data"] for artifact in shown if artifact["type"] == "markdown"] == [True]
     assert not (tmp_path / "out").exists()
@@ -73,6 +85,7 @@ def test_the_deployment_is_nightly_one_at_a_time_and_knows_no_folder_of_this_mac
     assert (deployment["pull_steps"], deployment["path"]) == ([], None)
     assert deployment["parameters"]["images"] == up.environment["IMAGES"]
     assert deployment["parameters"]["output"] == up.environment["OUT"]
+    assert deployment["parameters"]["options"] == {"max_error_rate": 0.2}
     assert up.api("work_pools/shardseer")["type"] == "process"
 
 
@@ -98,6 +111,99 @@ def test_up_again_says_so_and_changes_nothing(up: Up) -> None:
     assert export == f"export PREFECT_API_URL=http://127.0.0.1:{up.port}/api"
     assert f"deployment run {DEPLOYMENT} --param 'images=" in run
     assert {pid for pid in up.processes() if " start " in cmdline(pid)} == before
+
+
+def test_up_with_other_settings_deploys_them_and_keeps_what_is_not_given(
+    up: Up, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    def deployed() -> dict[str, str]:
+        parameters = up.api(f"deployments/name/{DEPLOYMENT}")["parameters"]
+        return {name: parameters[name] for name in ("images", "output", "model")}
+
+    before, ours = deployed(), {pid for pid in up.processes() if " start " in cmdline(pid)}
+    images, output, model = str(tmp_path / "other images"), str(tmp_path / "other out"), str(tiny_bundle)
+    again = up.command("up", IMAGES=images, OUT=output, MODEL=model)
+    assert deployed() == {"images": images, "output": output, "model": model}
+    assert f"IMAGES: {before['images']} → {images}" in again.stderr
+    assert f"--param 'images={images}' --param 'output={output}'" in again.stdout
+
+    kept = up.command("up", IMAGES=None, OUT=None)
+    assert "It is up already." in kept.stderr
+    assert kept.stdout == again.stdout
+    assert deployed() == {"images": images, "output": output, "model": model}
+
+    up.command("up", MODEL="")
+    assert deployed() == before
+    assert {pid for pid in up.processes() if " start " in cmdline(pid)} == ours
+
+
+def test_up_names_the_settings_that_cannot_take_effect_now(up: Up) -> None:
+    again = up.command(
+        "up", PORT=str(up.port + 1), PREFECT_WORKER_QUERY_SECONDS="7", PREFECT_API_AUTH_STRING="a:secret"
+    )
+    assert "PORT, PREFECT_API_AUTH_STRING, PREFECT_WORKER_QUERY_SECONDS" in again.stderr
+    assert "secret" not in again.stderr
+    assert f"127.0.0.1:{up.port}" in again.stdout
+    assert "takes effect" not in up.command("up").stderr
+
+
+@pytest.mark.faults
+def test_two_ups_at_the_same_time_are_one(tmp_path: Path) -> None:
+    own = Up(tmp_path / "up")
+    with ThreadPoolExecutor() as threads:
+        said = [done.stderr for done in threads.map(own.command, ("up", "up"))]
+    commands = [cmdline(pid) for pid in own.processes()]
+    own.command("down")
+    assert sum(" server start " in command for command in commands) == 1
+    assert sum(" worker start " in command for command in commands) == 1
+    assert sum("Another up or down is at work" in each for each in said) == 1
+    assert sum("It is up already." in each for each in said) == 1
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"PORT": "many"},
+        {"PORT": "0"},
+        {"PORT": "65536"},
+        {"PORT": "-1"},
+        {"IMAGES": ""},
+        {"OUT": " "},
+        {"OUT": "s3://bucket/out"},
+    ],
+)
+def test_wrong_settings_of_up_are_a_sentence_and_start_nothing(given: dict[str, str], tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with pytest.raises(subprocess.CalledProcessError) as raised:
+        Up(state).command("up", **given)
+    (line,) = raised.value.stderr.splitlines()
+    assert next(iter(given)) in line
+    assert not state.exists()
+
+
+def test_a_port_that_is_taken_is_refused_where_it_was_asked_for(tmp_path: Path) -> None:
+    other = Up(tmp_path / "state")
+    with socket.create_server(("127.0.0.1", other.port)), pytest.raises(subprocess.CalledProcessError) as raised:
+        other.command("up")
+    assert f"Port {other.port} is taken." in raised.value.stderr
+    assert "Traceback" not in raised.value.stderr
+    assert not (other.state / "up.json").exists()
+
+
+def test_a_run_that_completed_stays_so_when_its_heartbeats_end(up: Up) -> None:
+    """What the automation against lost runs proposes where a last heartbeat comes after the end."""
+    (flow,) = up.api("flows/filter", flows={"name": {"any_": ["classify-images"]}})
+    run = up.api("flow_runs/", flow_id=flow["id"], state={"type": "RUNNING"})["id"]
+    up.api(f"flow_runs/{run}/set_state", state={"type": "COMPLETED"})
+    (zombies,) = [each for each in up.api("automations/filter", limit=200) if each["name"] == "crash zombies"]
+    (action,) = zombies["actions"]
+    proposed = {"type": action["state"], "name": action["name"], "message": action["message"]}
+    answer = up.api(f"flow_runs/{run}/set_state", state=proposed, force=action["force"])
+    assert answer["status"] == "ABORT"
+    assert up.state_of(run) == "COMPLETED"
+
+
+def test_the_automation_is_there_once(up: Up) -> None:
     automations = up.api("automations/filter", limit=200)
     (zombies,) = [automation for automation in automations if automation["name"] == "crash zombies"]
     assert zombies["enabled"]
