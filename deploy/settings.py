@@ -187,7 +187,7 @@ def api_url(port: int) -> str:
 
 def asked_port() -> int | None:
     """PORT, where it is given. Raises `SystemExit` where it is none."""
-    asked = os.environ.get("PORT", "").strip()
+    asked = os.environ.get("PORT")
     if not asked:
         return None
     if not (re.fullmatch("[0-9]{1,5}", asked) and 1 <= int(asked) <= LAST_PORT):

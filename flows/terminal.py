@@ -51,6 +51,7 @@ class TerminalEvents(Events):
     def doing(self, what: str) -> None:
         """See `Events`."""
         if self._bar is not None and self._task is not None:
+            self._bar.refresh()  # however short what came before was
             self._bar.update(self._task, description=what, completed=0, total=None)
 
 
