@@ -10,6 +10,7 @@ from flows.console import line, message
 from flows.exit_codes import exit_codes
 from flows.options import Output
 from pipeline import durable
+from pipeline.counting import counted
 from pipeline.errors import RequestError
 from pipeline.run import cleaning, published, publishing, refusing, reporting
 from pipeline.run import outputs as run_folders
@@ -74,7 +75,8 @@ def clean(output: Output) -> None:
     run_folders.check_writable_format(output)
     with run_folders.locked(output, terminal.TerminalEvents()):
         removed, freed = cleaning.clean(run_folders.all_runs(output))
-    message(f"Removed {len(removed)} abandoned run(s) {' '.join(removed)}; {freed / 1e6:,.1f} MB freed.")
+    which = f" ({', '.join(removed)})" if removed else ""
+    message(f"Removed {counted(len(removed), 'abandoned run')}{which}; {freed / 1e6:,.1f} MB freed.")
 
 
 def report(output: Output) -> None:
