@@ -17,6 +17,7 @@ from prefect.runtime import flow_run
 
 from flows import flow_runs
 from flows.artifacts import if_possible
+from flows.failures import EXPECTED, sentences
 from flows.phases import Run
 from pipeline.counting import counted
 from pipeline.errors import RequestError
@@ -63,8 +64,8 @@ def classify_images(images: str, output: str, model: str | None = None, options:
     except RequestError as error:
         _show(f"The request was wrong: {escaped(str(error))}")
         return cast(Result, flow_runs.failed(error))
-    except flow_runs.EXPECTED as error:
-        what = escaped(flow_runs.sentence(error))
+    except EXPECTED as error:
+        what = escaped(" ".join(sentences(error)))
         _show(f"The run failed: {what}\n\nThe next run with the same parameters continues it.")
         return cast(Result, flow_runs.failed(error))
 

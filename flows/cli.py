@@ -4,6 +4,7 @@ Exit codes: 0 done (also with error rows), 1 the run failed, 2 the request was w
 """
 
 import importlib.metadata
+from contextlib import suppress
 from typing import Annotated, Literal
 
 import typer
@@ -11,8 +12,10 @@ import typer
 from flows import model_commands, prefect_api, process, run_commands, terminal
 from flows.console import message
 from flows.exit_codes import Commands, exit_codes
+from flows.failures import EXPECTED, sentences
 from flows.options import AsFlow, Model, Output, options_from
-from pipeline.errors import RequestError, RunError
+from pipeline import storage
+from pipeline.errors import RequestError
 from pipeline.events import Events
 from pipeline.images.pillow_settings import ignore_remarks
 from pipeline.job import Job, Options
@@ -67,14 +70,15 @@ def classify(
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")] = False,
 ) -> None:
     """Classify every image of IMAGES that is not classified yet."""
-    asked = Result(images=images, output=output)
+    asked = Result(images=storage.text_of(images), output=storage.text_of(output))
     try:
         job = Job.of(images, output, model, options)
         asked = Result.of(job)
         result = _estimated(job) if dry_run else _classified(job, as_flow or prefect_api.api_is_configured())
-    except (RequestError, RunError) as error:
+    except (*EXPECTED, KeyboardInterrupt) as error:
         if as_json:
-            print(in_json((published_before(error) or asked).failed(str(error)).model_dump_json(indent=2)))
+            failed = (published_before(error) or asked).failed(" ".join(sentences(error)))
+            print(in_json(failed.model_dump_json(indent=2)))
         raise
     if as_json:
         print(in_json(result.model_dump_json(indent=2)))
@@ -116,7 +120,9 @@ def _through_prefect(job: Job) -> Result:
 
 
 def _as_flow(job: Job, events: Events) -> Result:
+    import httpx
     from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectException
 
     from flows import flow_runs
     from flows.classify import classify_images
@@ -126,10 +132,14 @@ def _as_flow(job: Job, events: Events) -> Result:
         state = classify_images(job.images, str(job.output), job.model, job.options, return_state=True)
     flow_run = state.state_details.flow_run_id
     assert flow_run is not None
-    with get_client(sync_client=True) as client:
-        stored = client.read_flow_run(flow_run)
+    result = state.result(raise_on_failure=False)
+    with suppress(PrefectException, httpx.HTTPError):  # the run has ended; its files say more than the server can
+        with get_client(sync_client=True) as client:
+            stored = client.read_flow_run(flow_run)
         message(f"Prefect flow run {stored.name} ({stored.id}): {stored.state_name}")
-    result: Result = state.result()
+    if isinstance(result, BaseException):
+        raise result
+    assert isinstance(result, Result)
     return result
 
 

@@ -6,15 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import duckdb
 import typer
 from typer.core import TyperGroup
 
 from flows import console
 from flows.console import message
-from pipeline.errors import RequestError, RunError
+from flows.failures import EXPECTED, exit_code, sentences
 from pipeline.printable import printable
-from pipeline.storage import cause
 
 UsageError: Any = typer.BadParameter.__mro__[1]  # click's, which newer versions of typer bring along by another name
 
@@ -27,22 +25,13 @@ def exit_codes(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*arguments, **named)
             _flush()
-        except (RequestError, RunError) as error:
-            _say(error)
-            raise typer.Exit(2 if isinstance(error, RequestError) else 1) from None
-        except OSError as error:  # the disk, the network: what is finished is kept
+        except (*EXPECTED, KeyboardInterrupt) as error:
             if isinstance(error, BrokenPipeError) and console.is_reader_gone():
                 raise  # see `Commands`
-            what = f"{error.filename}: " if error.filename else ""
-            message(f"shardseer: {what}{cause(error)}. When that is mended, continue with the same command.")
-            raise typer.Exit(1) from None
-        except duckdb.Error as error:  # a part that cannot be read, a disk too full to spill to
-            what = " ".join(str(error).split())
-            message(f"shardseer: DuckDB: {what}. When that is mended, continue with the same command.")
-            raise typer.Exit(1) from None
-        except KeyboardInterrupt:
-            message("shardseer: interrupted; resume with the same command.")
-            raise typer.Exit(130) from None
+            first, *more = sentences(error)
+            for text in (f"shardseer: {first}", *more):
+                message(text)
+            raise typer.Exit(exit_code(error)) from None
 
     return guarded
 
@@ -51,12 +40,6 @@ def _flush() -> None:
     """Write what is buffered while an error can still be told from a reader that has gone."""
     if sys.stdout is not None:
         sys.stdout.flush()
-
-
-def _say(error: RequestError | RunError) -> None:
-    first, *more = error.args
-    for text in (f"shardseer: {first}", *more):
-        message(text)
 
 
 class Commands(TyperGroup):

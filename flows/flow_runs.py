@@ -12,21 +12,20 @@ from contextvars import ContextVar
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
-import duckdb
 from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from pydantic import BaseModel
 
-from pipeline import storage
+from flows.failures import EXPECTED, sentences
 from pipeline.counting import counted
-from pipeline.errors import RequestError, RunError
+from pipeline.errors import RequestError
 from pipeline.events import Events
+from pipeline.printable import printable
 from pipeline.run.result import Result
 
 WATCHER: ContextVar[Events | None] = ContextVar("WATCHER", default=None)  # who else hears how far a run is
 Returned = TypeVar("Returned")
-EXPECTED = (RequestError, RunError, OSError, duckdb.Error)  # what a sentence says all of
 PROJECT = "shardseer"  # the tag of every flow run of ours
 FOLDER_LETTERS, TAG_LETTERS = 60, 60  # of a folder in a name, of a tag
 ID_LETTERS = 6  # of the flow run's id, which tell two of a minute apart
@@ -53,7 +52,7 @@ def short_name(path: object, letters: int) -> str:
         host, *folders = re.split("[?#]", rest)[0].split("/")
         rest = "/".join((host.rpartition("@")[2], *folders))
     parts = [part for part in (rest if is_uri else scheme).split("/") if part] or ["–"]
-    text = "".join(letter if letter.isprintable() else "\ufffd" for letter in parts[-1])
+    text = printable(parts[-1])
     if len(text) <= letters:
         return text
     return f"{text[: letters // 2]}…{text[len(text) - (letters - letters // 2 - 1) :]}"
@@ -86,13 +85,7 @@ def failed(error: Exception) -> Any:
 
     Its message is the sentence.
     """
-    return Failed(message=sentence(error), data=error)
-
-
-def sentence(error: Exception) -> str:
-    """What one of `EXPECTED` says, in one line."""
-    text = f"{error.filename}: {storage.cause(error)}" if isinstance(error, OSError) and error.filename else str(error)
-    return " ".join(text.split())
+    return Failed(message=" ".join(sentences(error)), data=error)
 
 
 def did(result: Result) -> str:
@@ -127,5 +120,5 @@ def log_sentences() -> None:
 def _as_sentence(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, EXPECTED):
-        record.msg, record.args, record.exc_info, record.exc_text = sentence(error), (), None, None
+        record.msg, record.args, record.exc_info, record.exc_text = " ".join(sentences(error)), (), None, None
     return True

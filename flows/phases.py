@@ -177,7 +177,8 @@ class Run(AbstractContextManager["Run"]):
         plan = plan.model_copy(update={"job": job, "bundle": bundle.folder})  # the same one, where it lies now
         left = publishing.unstaged_shards(folder)
         self._folder = folder
-        self._earlier = Earlier(folder.run, plan.counts.images)
+        parts = tuple(folder.published / publishing.part_name(shard) for shard in left)
+        self._earlier = Earlier(folder.run, plan.counts.images, parts)
         self._events.message(
             f"Continuing run {folder.run}: {plan.shards - len(left)} of {counted(plan.shards, 'shard')} done."
         )

@@ -12,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows import flow_runs
 from flows.artifacts import if_possible
+from flows.failures import EXPECTED
 from pipeline.counting import counted
 from pipeline.events import Events
 from pipeline.markdown import code
@@ -57,7 +58,7 @@ def train_classifier(labelled: str, output: str, recipe: Recipe = Recipe(), fres
             found = evaluate(training)
             publish(training)
         return flow_runs.completed(_did(output, found), found)
-    except flow_runs.EXPECTED as error:
+    except EXPECTED as error:
         return cast(Evaluation, flow_runs.failed(error))
 
 

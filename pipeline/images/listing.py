@@ -27,7 +27,8 @@ ARCHIVES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar")
 CHUNK = 65_536  # references held at once
 KINDS_COUNTED, KINDS_REPORTED = 1000, 20  # of what is skipped: where every suffix is another one, the rest are one kind
 LONGEST_SUFFIX = 16  # letters; what is longer is more of a sentence
-LARGEST_PROBE = 1 << 30  # bytes of a file of no known suffix that are looked at to see whether it is an image
+TO_READ = " (to read them: "  # in the name of a kind that could be read if something were installed
+LARGEST_PROBE = 1 << 26  # bytes of a file of no known suffix that are looked at to see whether it is an image
 OTHERS = "of other kinds"
 
 
@@ -57,7 +58,7 @@ class Listing:
             if (reason := why_skipped(entry)) is None:
                 yield entry
             else:
-                known = reason in self.skipped or len(self.skipped) < KINDS_COUNTED
+                known = reason in self.skipped or TO_READ in reason or len(self.skipped) < KINDS_COUNTED
                 self.skipped[reason if known else OTHERS] += 1
 
     def why_skipped(self, path: str, may_be_folder: bool = False) -> str | None:
@@ -73,7 +74,7 @@ class Listing:
         if not self._options.all_files and (suffix := _suffix(below)) not in SUFFIXES:
             return storage.as_text(suffix) if len(suffix) <= LONGEST_SUFFIX else OTHERS
         if not self._options.all_files and (needed := formats.missing(suffix)) is not None:
-            return f"{suffix} (to read them: {needed})"
+            return f"{suffix}{TO_READ}{needed})"
         return self._why_unwanted(path)
 
     def _why_unwanted(self, path: str) -> str | None:
@@ -171,8 +172,9 @@ def write_listing(job: Job, target: Path) -> Counter[str]:
 
 
 def _reported(skipped: Counter[str]) -> Counter[str]:
-    """The most frequent kinds, and the rest as one."""
-    shown = Counter(dict(skipped.most_common(KINDS_REPORTED)))
+    """The most frequent kinds and those that something could be installed for, and the rest as one."""
+    shown = Counter({kind: count for kind, count in skipped.items() if TO_READ in kind})
+    shown |= Counter(dict(skipped.most_common(KINDS_REPORTED)))
     return shown + Counter({OTHERS: skipped.total() - shown.total()})
 
 

@@ -17,8 +17,8 @@ def refuse(folder: RunFolder, counted: Mapping[str, object]) -> list[str]:
     """Refuse a staged run for what was `counted`; return the ids of earlier refused runs that it replaces.
 
     The same command is given again after a refusal, every night perhaps: without this, each try would stay for good.
-    A run is replaced by one of the same request that has every image of it. One that has others is kept: somebody may
-    want to publish it.
+    A run is replaced by one of the same request that has every image of it, and an answer wherever it has one. One that
+    has more is kept: somebody may want to publish it.
     """
     earlier = _replaced_by(folder)
     replaced = sorted({run for each in earlier for run in (each.run, *_replaced(each))})
@@ -44,13 +44,16 @@ def how_to_go_on(folder: RunFolder, replaced: list[str]) -> list[str]:
 def _replaced_by(folder: RunFolder) -> list[RunFolder]:
     key = folder.plan().key
     earlier = [each for each in outputs.all_runs(folder.output) if each.run < folder.run and each.state == "refused"]
-    return [each for each in earlier if each.plan().key == key and _has_all(folder, each)]
+    return [each for each in earlier if each.plan().key == key and _has_all_of(folder, each)]
 
 
-def _has_all(folder: RunFolder, earlier: RunFolder) -> bool:
+def _has_all_of(folder: RunFolder, earlier: RunFolder) -> bool:
     with suppress(duckdb.Error):  # unreadable parts: nothing is known of them
         mine, theirs = (sql.parquet(each.staged, "*.parquet") for each in (folder, earlier))
-        ((lacking,),) = duckdb.execute(f"SELECT count(*) FROM {theirs} ANTI JOIN {mine} USING (path)").fetchall()
+        ((lacking,),) = duckdb.execute(
+            f"SELECT count(*) FROM {theirs} AS theirs LEFT JOIN {mine} AS mine USING (path) "
+            "WHERE mine.status IS NULL OR mine.status = 'error' AND theirs.status <> 'error'"
+        ).fetchall()
         return bool(lacking == 0)
     return False
 

@@ -29,10 +29,14 @@ CLOCK_TICK_US = 2_000_000  # a file changed this shortly before it was read may 
 
 
 class Earlier(NamedTuple):
-    """The run that the same command continued and published before this one, and how many images that run has."""
+    """The run that the same command continued and published before this one, of so many images in all.
+
+    `parts` are those that this command added to it.
+    """
 
     run: str
     images: int
+    parts: tuple[Path, ...]
 
 
 class Selection:
@@ -53,7 +57,7 @@ class Selection:
     ) -> None:
         """`model` is the value of the `model` partition whose rows can be up to date.
 
-        What `earlier` classified is not tried again whatever came of it, and counts towards `--limit`.
+        What this command classified for `earlier` is not tried again; all of that run counts towards `--limit`.
         """
         self._job = job
         self._earlier = earlier
@@ -125,8 +129,8 @@ class Selection:
         none, says nothing of when the file changed, and would never do so: there equal content settles it.
         """
         lasting = "false" if self._job.options.retry_errors else f"row.error_stage NOT IN {TRANSIENT!r}"
-        # An image that could not be examined or read has no size in its row: the same command does not try it again.
-        tried = "false" if self._earlier is None else f"row.run = {quoted(self._earlier.run)} AND row.status = 'error'"
+        tried = "listed.path IN (FROM tried)"
+        self._find_tried()
         now = int(datetime.now(UTC).timestamp() * 1_000_000)
         says_nothing = f"epoch_us(listed.modified_at) NOT BETWEEN {storage.EARLIEST_US + 1} AND {now}"
         unsettled = self._number(f"SELECT count(*) FROM listed WHERE {says_nothing}")
@@ -148,9 +152,9 @@ class Selection:
             SELECT listed.path, row.content_hash AS content_hash, {says_nothing} AND NOT ({tried}) AS by_content
             FROM newest JOIN listed USING (path) LEFT JOIN missing USING (path)
             WHERE (
-                  {tried} AND row.size_bytes IS NULL
+                  {tried} AND row.size_bytes IS NULL  -- what could not be examined or read has no size in its row
                   OR listed.size_bytes = row.size_bytes AND listed.modified_at = row.modified_at
-                  AND (by_content OR epoch_us(row.modified_at) + {CLOCK_TICK_US} < {read_at})
+                  AND (by_content OR {tried} OR epoch_us(row.modified_at) + {CLOCK_TICK_US} < {read_at})
                   AND (row.status <> 'error' OR {lasting} OR {tried})
               )
               AND (missing.run IS NULL OR missing.run < row.run)
@@ -160,6 +164,13 @@ class Selection:
             self._keep_changed_content()
         self._run("CREATE TABLE left_over AS FROM listed ANTI JOIN up_to_date USING (path)")
         self._run("CREATE OR REPLACE VIEW eligible AS FROM left_over")
+
+    def _find_tried(self) -> None:
+        """Make `tried`: the images of which this very command made an error row already."""
+        self._run("CREATE TABLE tried (path VARCHAR)")
+        if self._earlier is not None and self._earlier.parts:
+            parts = ", ".join(quoted(sql.literal(part)) for part in self._earlier.parts)
+            self._run(f"INSERT INTO tried SELECT path FROM read_parquet([{parts}]) WHERE status = 'error'")
 
     def _keep_changed_content(self) -> None:
         """Read the up-to-date files that no time settles, or all, several at a time: those whose bytes changed go."""

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import RequestError
-from pipeline.images import listing, lists
+from pipeline.images import formats, listing, lists
 from pipeline.job import Job, Options
 
 
@@ -266,6 +266,20 @@ def test_of_many_kinds_that_are_skipped_the_most_frequent_are_told(tmp_path: Pat
     assert len(skipped) <= listing.KINDS_REPORTED + 1
     assert sum(skipped.values()) == 1504
     assert all(len(kind) < 20 for kind in skipped)
+
+
+def test_kinds_that_something_could_be_installed_for_are_told_however_many_others_there_are(
+    tmp_path, target, monkeypatch
+):
+    monkeypatch.setattr(formats.heif, "is_installed", lambda: False)
+    for kind in range(30):
+        for number in range(2):
+            (tmp_path / f"{number}.kind{kind}").touch()
+    for name in ("phone.heic", "a.jpg"):
+        (tmp_path / name).touch()
+    _, skipped = listed(tmp_path, target)
+    assert [kind for kind in skipped if kind.startswith(".heic")] == [f".heic (to read them: {formats.heif.INSTALL})"]
+    assert sum(skipped.values()) == 61
 
 
 def test_folders_that_cannot_be_looked_at_follow_the_globs_only_where_all_below_would(tmp_path, target) -> None:

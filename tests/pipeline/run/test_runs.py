@@ -144,7 +144,8 @@ def test_too_many_errors_are_refused_and_published_by_hand(crops: Crops, tiny_bu
     [
         pytest.param(lambda images: None, 1, id="the same listing"),
         pytest.param(lambda images: (images / "more.jpg").write_text("no image"), 1, id="one image more"),
-        pytest.param(lambda images: (images / "000000.jpg").write_text("changed"), 1, id="an image changed"),
+        pytest.param(lambda images: (images / "bad.jpg").write_text("also bad"), 1, id="an image changed"),
+        pytest.param(lambda images: (images / "000000.jpg").write_text("no image"), 2, id="one answer less"),
         pytest.param(lambda images: (images / "000000.jpg").unlink(), 2, id="an image less"),
     ],
 )
