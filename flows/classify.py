@@ -17,7 +17,7 @@ from prefect.runtime import flow_run
 
 from flows import flow_runs
 from flows.artifacts import if_possible
-from flows.failures import EXPECTED, sentences
+from flows.failures import EXPECTED, in_one_line
 from flows.phases import Run
 from pipeline.counting import counted
 from pipeline.errors import RequestError
@@ -65,7 +65,7 @@ def classify_images(images: str, output: str, model: str | None = None, options:
         _show(f"The request was wrong: {escaped(str(error))}")
         return cast(Result, flow_runs.failed(error))
     except EXPECTED as error:
-        what = escaped(" ".join(sentences(error)))
+        what = escaped(in_one_line(error))
         _show(f"The run failed: {what}\n\nThe next run with the same parameters continues it.")
         return cast(Result, flow_runs.failed(error))
 

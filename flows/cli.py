@@ -12,7 +12,7 @@ import typer
 from flows import model_commands, prefect_api, process, run_commands, terminal
 from flows.console import message
 from flows.exit_codes import Commands, exit_codes
-from flows.failures import EXPECTED, sentences
+from flows.failures import EXPECTED, in_one_line
 from flows.options import AsFlow, Model, Output, options_from
 from pipeline import storage
 from pipeline.errors import RequestError
@@ -77,7 +77,7 @@ def classify(
         result = _estimated(job) if dry_run else _classified(job, as_flow or prefect_api.api_is_configured())
     except (*EXPECTED, KeyboardInterrupt) as error:
         if as_json:
-            failed = (published_before(error) or asked).failed(" ".join(sentences(error)))
+            failed = (published_before(error) or asked).failed(in_one_line(error))
             print(in_json(failed.model_dump_json(indent=2)))
         raise
     if as_json:

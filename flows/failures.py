@@ -23,6 +23,11 @@ def sentences(error: BaseException) -> tuple[str, ...]:
     return (printable(f"DuckDB: {' '.join(str(error).split())}. {GO_ON}"),)
 
 
+def in_one_line(error: BaseException) -> str:
+    """The same as one line of text."""
+    return " ".join(" ".join(sentences(error)).split())
+
+
 def exit_code(error: BaseException) -> int:
     """2 for a wrong request, 130 for Ctrl-C, 1 for what failed."""
     return 2 if isinstance(error, RequestError) else 130 if isinstance(error, KeyboardInterrupt) else 1

@@ -17,7 +17,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from pydantic import BaseModel
 
-from flows.failures import EXPECTED, sentences
+from flows.failures import EXPECTED, in_one_line
 from pipeline.counting import counted
 from pipeline.errors import RequestError
 from pipeline.events import Events
@@ -85,7 +85,7 @@ def failed(error: Exception) -> Any:
 
     Its message is the sentence.
     """
-    return Failed(message=" ".join(sentences(error)), data=error)
+    return Failed(message=in_one_line(error), data=error)
 
 
 def did(result: Result) -> str:
@@ -120,5 +120,5 @@ def log_sentences() -> None:
 def _as_sentence(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, EXPECTED):
-        record.msg, record.args, record.exc_info, record.exc_text = " ".join(sentences(error)), (), None, None
+        record.msg, record.args, record.exc_info, record.exc_text = in_one_line(error), (), None, None
     return True
