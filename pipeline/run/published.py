@@ -43,7 +43,7 @@ class Found(NamedTuple):
 
 
 def find(output: Path, model: str = "*", run: str = "*") -> Found:
-    """Every published part of an output, of one value of the `model` partition, or of one run."""
+    """Every published part of an output, of the `model` partitions of a pattern, or of one run."""
     files, problems = [], []
     for folder in _folders(output, model, run):
         if is_run_id(_run(folder)):
@@ -71,10 +71,19 @@ def runs(output: Path) -> set[str]:
     return {run for run, folder in found.items() if is_run_id(run) and any(folder.glob("*.parquet"))}
 
 
-def model_with(output: Path, key: str) -> str | None:
-    """The value of the `model` partition that has rows under a model key."""
-    folders = [each for each in _folders(output, f"*-{key[:DIGEST]}", "*") if any(each.glob("*.parquet"))]
-    return folders[-1].parent.name.removeprefix("model=") if folders else None
+def partitions_of(key: str) -> str:
+    """The pattern of the values of the `model` partition that can have rows under a model key, whatever its name was.
+
+    There may be several: a run is published under the name that its bundle had when it was planned.
+    """
+    return f"*-{key[:DIGEST]}"
+
+
+def partition_for(output: Path, key: str, name: str) -> str:
+    """The value of the `model` partition for new rows under a model key: one that has rows already, best `name`."""
+    folders = [each for each in _folders(output, partitions_of(key), "*") if any(each.glob("*.parquet"))]
+    values = [folder.parent.name.removeprefix("model=") for folder in folders]
+    return name if name in values or not values else values[-1]
 
 
 def _folders(output: Path, model: str, run: str) -> list[Path]:

@@ -18,10 +18,13 @@ from pipeline.run.sql import any_rows, missing, quoted, rows
 
 MEMORY_LIMIT = "4GB"  # beyond it DuckDB spills
 
-CURRENT = """
+# A model is its digest: its rows lie in several partitions where its bundle was renamed before a run was continued.
+CURRENT = r"""
     SELECT predictions.* FROM predictions LEFT JOIN missing USING (path)
     WHERE missing.run IS NULL OR missing.run < predictions.run
-    QUALIFY row_number() OVER (PARTITION BY path, model ORDER BY predictions.run DESC) = 1
+    QUALIFY row_number() OVER (
+        PARTITION BY path, regexp_replace(model, '(?s)^.*-([0-9a-f]{12})$', '\1') ORDER BY predictions.run DESC
+    ) = 1
 """
 
 

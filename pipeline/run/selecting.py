@@ -47,11 +47,11 @@ class Selection:
         job: Job,
         listing_file: Path,
         scratch: Path,
-        model: str,
+        models: str,
         skipped: dict[str, int],
         earlier: Earlier | None = None,
     ) -> None:
-        """`model` is the value of the `model` partition whose rows can be up to date.
+        """`models` is the pattern of the values of the `model` partition whose rows can be up to date.
 
         What `earlier` classified is not tried again whatever came of it, and counts towards `--limit`.
         """
@@ -65,8 +65,8 @@ class Selection:
         self._run(f"CREATE TABLE listed AS SELECT DISTINCT ON (path) * FROM {found}")
         self._run(f"CREATE VIEW missing AS {sql.missing(job.output)}")
         self._run("CREATE VIEW eligible AS FROM listed")
-        if not job.options.fresh and sql.any_rows(job.output, model):
-            self._leave_out_up_to_date(model)
+        if not job.options.fresh and sql.any_rows(job.output, models):
+            self._leave_out_up_to_date(models)
         self.found = self._number("SELECT count(*) FROM listed")
         self.eligible = self._number("SELECT count(*) FROM eligible")
         self.images = min(self.eligible, self.eligible if self._limit is None else self._limit)
@@ -116,7 +116,7 @@ class Selection:
         limit = "" if self._limit is None else f"LIMIT {self._limit}"
         return f"SELECT {_NAMES} FROM eligible ORDER BY path {limit}"
 
-    def _leave_out_up_to_date(self, model: str) -> None:
+    def _leave_out_up_to_date(self, models: str) -> None:
         """Take out of `eligible` the files whose newest published row is up to date.
 
         A row is up to date if the file still has its size and modified time, that time was not too close to the
@@ -138,7 +138,7 @@ class Selection:
             CREATE VIEW newest AS
             SELECT path, max_by(struct_pack(size_bytes, modified_at, {known}, status, error_stage, run), run)
                 AS row
-            FROM ({sql.rows(self._job.output, model)}) GROUP BY path
+            FROM ({sql.rows(self._job.output, models)}) GROUP BY path
             """
         )
         read_at = f"epoch_us(strptime(substr(row.run, 2, 21), '{RUN_STAMP}'))"

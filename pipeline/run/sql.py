@@ -36,7 +36,7 @@ def parquet(folder: Path, pattern: str, *options: str) -> str:
 
 
 def rows(output: Path, model: str = "*") -> str:
-    """SQL for every published row of an output, or of one value of the `model` partition.
+    """SQL for every published row of an output, or of the `model` partitions of a pattern.
 
     Model and run are taken from the end of each part's path: a `key=value` above the output is none of ours.
     """
