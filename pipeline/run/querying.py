@@ -14,7 +14,7 @@ from pipeline import schema
 from pipeline.errors import RequestError
 from pipeline.run import outputs, reading_only, refusing
 from pipeline.run.folder import earlier_missing_folder, missing_folder, predictions_folder
-from pipeline.run.sql import any_rows, missing, quoted, rows
+from pipeline.run.sql import missing, quoted, rows
 
 MEMORY_LIMIT = "4GB"  # beyond it DuckDB spills
 
@@ -37,8 +37,8 @@ def connect(output: Path) -> duckdb.DuckDBPyConnection:
     # DuckDB makes it where it spills and removes it again. Not /tmp itself: a locked database may read all below it.
     spill = Path(tempfile.gettempdir(), f"shardseer-{secrets.token_hex(8)}")
     database.execute(f"SET memory_limit='{MEMORY_LIMIT}'; SET temp_directory={quoted(spill)}").fetchall()
-    if any_rows(output):
-        database.execute(f"CREATE VIEW predictions AS {rows(output)}")
+    if published := rows(output):
+        database.execute(f"CREATE VIEW predictions AS {published}")
     else:
         database.register("nothing", schema.PREDICTIONS.empty_table())
         database.execute("CREATE TABLE predictions AS SELECT *, ''::VARCHAR AS model, ''::VARCHAR AS run FROM nothing")
