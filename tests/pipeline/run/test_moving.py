@@ -103,7 +103,7 @@ def test_rows_are_known_under_every_name_that_the_bundle_had(crops: Crops, tiny_
     images, others, output = crops(70), crops(2, name="others"), tmp_path / "out"
     bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
     stopped = started(images, output, bundle, shards=1)
-    bundle = renamed(bundle)
+    bundle = bundle.rename(tmp_path / "later name")
     other = classify(others, output, bundle)
     continued = classify(images, output, bundle)  # one run: what it has is known to the one that may follow
     assert other is not None and continued is not None and continued.run == stopped.run
