@@ -12,6 +12,7 @@ from pipeline.model import bundle as bundles
 from pipeline.model import engines
 from pipeline.model.bundle import Bundle
 
+PIXELS = 2  # raised where decoding or resampling changes the pixels that the network sees of images
 RECORDED = (  # beside the packages of the engines
     "shardseer",
     "torchvision",
@@ -37,9 +38,10 @@ def top_k_of(options: Options, bundle: Bundle) -> int:
 
 
 def model_key(bundle: Bundle, options: Options) -> str:
-    """SHA-256 over everything that changes a row: weights, config, and the options that shape answers."""
+    """SHA-256 over everything that changes a row: weights, config, pixels, and the options that shape answers."""
     shaping = {
         "bundle": bundle.digest,
+        "pixels": PIXELS,
         "top_k": top_k_of(options, bundle),
         **options.model_dump(include={"abstain_below", "embeddings", "max_pixels", "precision", "strict"}),
     }

@@ -3,7 +3,14 @@
 from pathlib import Path
 
 from pipeline import durable
-from pipeline.run.folder import RunFolder
+from pipeline.run.folder import RunFolder, State
+
+# The states of a newer run of the same request beside which a run in a state is of no use any more.
+NEWER: dict[State, set[State]] = {
+    "planned": {"planned", "decided"},
+    "decided": {"planned", "decided"},
+    "refused": {"published", "refused"},
+}
 
 
 def abandoned(folders: list[RunFolder]) -> list[RunFolder]:
@@ -12,17 +19,18 @@ def abandoned(folders: list[RunFolder]) -> list[RunFolder]:
     That is a run that never got a plan, an unfinished one beside a newer unfinished one of the same request (which
     is the one that its command would continue), and a refused one whose request was published or refused since.
     """
-    found = [folder for folder in folders if folder.state == "unplanned"]
-    planned = [
-        folder for folder in folders if folder.state not in ("unplanned", "unreadable") and folder.plan_file.exists()
-    ]
-    for position, folder in enumerate(planned):
-        later = {other.state for other in planned[position + 1 :] if other.plan().key == folder.plan().key}
-        if folder.state in ("planned", "decided") and later & {"planned", "decided"}:
+    found = []
+    later: dict[str, set[State]] = {}  # the states of the newer runs of each request
+    for folder in reversed(folders):  # each plan is read once: there may be very many
+        state = folder.state
+        if state == "unplanned":
             found.append(folder)
-        if folder.state == "refused" and later & {"published", "refused"}:
-            found.append(folder)
-    return found
+        elif state != "unreadable" and folder.plan_file.exists():
+            newer = later.setdefault(folder.plan().key, set())
+            if newer & NEWER.get(state, set()):
+                found.append(folder)
+            newer.add(state)
+    return found[::-1]
 
 
 def clean(folders: list[RunFolder]) -> tuple[list[str], int]:
@@ -31,10 +39,11 @@ def clean(folders: list[RunFolder]) -> tuple[list[str], int]:
     The caller holds the output's lock.
     """
     removed = abandoned(folders)
+    gone = {folder.run for folder in removed}
     leftovers: list[Path] = []
     for folder in folders:
         state = folder.state
-        if folder in removed or state == "unreadable":
+        if folder.run in gone or state == "unreadable":
             continue
         leftovers += folder.path.glob(f"*{durable.TEMPORARY}-*")
         if state in ("published", "deleted"):

@@ -24,18 +24,19 @@ def unfinished(job: Job, key: str) -> RunFolder | None:
 
 
 def partition(job: Job, bundle: Bundle) -> str:
-    """The value of the `model` partition: the one that rows of this very model key have already, or a new one.
+    """The value of the `model` partition for new rows: one that rows of this very model key have already, or a new one.
 
     A bundle is known by its digest: under another name it is the same, and so are its rows.
     """
     key = model_key(bundle, job.options)
-    return published.model_with(job.output, key) or model_name(bundle, key)
+    return published.partition_for(job.output, key, model_name(bundle, key))
 
 
 def select(job: Job, bundle: Bundle, folder: Path, earlier: Earlier | None = None) -> Selection:
     """List the input into `folder`, and leave out what is classified already; `earlier` is as `Selection` has it."""
     skipped = listing.write_listing(job, folder / LISTING)
-    return Selection(job, folder / LISTING, folder, partition(job, bundle), dict(skipped.most_common()), earlier)
+    models = published.partitions_of(model_key(bundle, job.options))
+    return Selection(job, folder / LISTING, folder, models, dict(skipped.most_common()), earlier)
 
 
 def make_plan(folder: RunFolder, job: Job, bundle: Bundle, selection: Selection, *, workers: int, device: str) -> Plan:

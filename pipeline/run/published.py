@@ -21,7 +21,11 @@ from pipeline.run.run_id import is_run_id
 
 DIGEST = 12  # digits of the model key at the end of a `model` partition's value
 READERS = 16  # footers read at once: on a mounted folder each one waits for an answer
-EARLIER = pa.schema(list(schema.PREDICTIONS)[:-3])  # the columns before format 1
+KINDS = {  # of files, by their columns
+    "predictions": schema.PREDICTIONS,
+    "earlier predictions": pa.schema(list(schema.PREDICTIONS)[:-3]),  # before format 1
+    "missing": schema.MISSING,
+}
 # What is the file's own fault. Any other error is the disk's or the network's, and leaves nothing out.
 ITS_OWN = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EINVAL}
 
@@ -34,6 +38,11 @@ class Part(NamedTuple):
     columns: int
     format: int
 
+    @property
+    def run(self) -> str:
+        """The id of the run that a published part is of."""
+        return _run(self.path.parent)
+
 
 class Found(NamedTuple):
     """The files that can be read, and a sentence for each entry that cannot and was left out."""
@@ -42,27 +51,36 @@ class Found(NamedTuple):
     problems: list[str]
 
 
+class Footer(NamedTuple):
+    """What is kept in memory of a part's footer: an output may have very many. `kind` is one of `KINDS`, if any."""
+
+    rows: int
+    columns: int
+    format: int
+    kind: str
+
+
 def find(output: Path, model: str = "*", run: str = "*") -> Found:
-    """Every published part of an output, of one value of the `model` partition, or of one run."""
+    """Every published part of an output, of the `model` partitions of a pattern, or of one run."""
     files, problems = [], []
     for folder in _folders(output, model, run):
         if is_run_id(_run(folder)):
             files += sorted(folder.glob("*.parquet"))
         else:
             problems.append(f"{storage.text_of(str(folder))} has not the name of a run: its rows are left out.")
-    found = _checked(files, (schema.PREDICTIONS, EARLIER))
+    found = _checked(files, ("predictions", "earlier predictions"))
     return Found(found.parts, problems + found.problems)
 
 
 def find_missing(output: Path) -> Found:
     """Every record of files that later listings lack."""
     folders = (missing_folder(output), earlier_missing_folder(output))
-    return _checked([file for folder in folders for file in sorted(folder.glob("*.parquet"))], (schema.MISSING,))
+    return _checked([file for folder in folders for file in sorted(folder.glob("*.parquet"))], ("missing",))
 
 
 def staged(folder: RunFolder) -> Found:
     """The parts of a run that is not published."""
-    return _checked(sorted(folder.staged.glob("*.parquet")), (schema.PREDICTIONS,))
+    return _checked(sorted(folder.staged.glob("*.parquet")), ("predictions",))
 
 
 def runs(output: Path) -> set[str]:
@@ -71,10 +89,19 @@ def runs(output: Path) -> set[str]:
     return {run for run, folder in found.items() if is_run_id(run) and any(folder.glob("*.parquet"))}
 
 
-def model_with(output: Path, key: str) -> str | None:
-    """The value of the `model` partition that has rows under a model key."""
-    folders = [each for each in _folders(output, f"*-{key[:DIGEST]}", "*") if any(each.glob("*.parquet"))]
-    return folders[-1].parent.name.removeprefix("model=") if folders else None
+def partitions_of(key: str) -> str:
+    """The pattern of the values of the `model` partition that can have rows under a model key, whatever its name was.
+
+    There may be several: a run is published under the name that its bundle had when it was planned.
+    """
+    return f"*-{key[:DIGEST]}"
+
+
+def partition_for(output: Path, key: str, name: str) -> str:
+    """The value of the `model` partition for new rows under a model key: one that has rows already, best `name`."""
+    folders = [each for each in _folders(output, partitions_of(key), "*") if any(each.glob("*.parquet"))]
+    values = [folder.parent.name.removeprefix("model=") for folder in folders]
+    return name if name in values or not values else values[-1]
 
 
 def _folders(output: Path, model: str, run: str) -> list[Path]:
@@ -85,10 +112,10 @@ def _run(folder: Path) -> str:
     return folder.name.removeprefix("run=")
 
 
-def _checked(files: Iterable[Path], schemas: tuple[pa.Schema, ...]) -> Found:
+def _checked(files: Iterable[Path], kinds: tuple[str, ...]) -> Found:
     found = Found([], [])
     with ThreadPoolExecutor(READERS) as readers:
-        for file, part in zip(files, readers.map(partial(_read, schemas=schemas), files), strict=True):
+        for file, part in zip(files, readers.map(partial(_read, kinds=kinds), files), strict=True):
             if isinstance(part, Part):
                 found.parts.append(part)
             else:
@@ -96,34 +123,36 @@ def _checked(files: Iterable[Path], schemas: tuple[pa.Schema, ...]) -> Found:
     return found
 
 
-def _read(file: Path, schemas: tuple[pa.Schema, ...]) -> Part | str:
-    """A file with columns as in one of the schemas; or why it is none."""
+def _read(file: Path, kinds: tuple[str, ...]) -> Part | str:
+    """A file of one of the kinds; or why it is none."""
     try:
         str(file).encode()  # DuckDB's names are UTF-8
         status = file.stat()
         if not stat.S_ISREG(status.st_mode):
             return "not a regular file"
-        rows, columns, form = _footer(file, status.st_size, status.st_mtime_ns)
+        footer = _footer(str(file), status.st_size, status.st_mtime_ns)
     except OSError as error:
         if error.errno not in ITS_OWN:
             raise
         return storage.cause(error)
     except (ValueError, pa.ArrowException) as error:
         return storage.cause(error)
-    if not any(_matches(columns, each) for each in schemas):
+    if footer.kind not in kinds:
         return "its columns are not those of a part"
-    return Part(file, rows, len(columns), form)
+    return Part(file, footer.rows, footer.columns, footer.format)
 
 
 @lru_cache(maxsize=1 << 16)
-def _footer(file: Path, _size: int, _modified: int) -> tuple[int, pa.Schema, int]:
-    """Rows, columns and format of a file: read once, as parts do not change."""
+def _footer(file: str, _size: int, _modified: int) -> Footer:
+    """The footer of a file: read once, as parts do not change."""
     metadata = pq.read_metadata(file)
     stored = (metadata.metadata or {}).get(b"shardseer.format", b"0")
-    return metadata.num_rows, metadata.schema.to_arrow_schema(), int(stored)
+    columns = metadata.schema.to_arrow_schema()
+    kind = next((name for name, expected in KINDS.items() if _matches(columns, expected)), "")
+    return Footer(metadata.num_rows, len(columns), int(stored), kind)
 
 
-KINDS: tuple[Callable[[pa.DataType], bool], ...] = (
+TYPES: tuple[Callable[[pa.DataType], bool], ...] = (
     lambda each: pa.types.is_string(each) or pa.types.is_large_string(each) or pa.types.is_string_view(each),
     pa.types.is_integer,
     pa.types.is_floating,
@@ -136,5 +165,5 @@ def _matches(columns: pa.Schema, expected: pa.Schema) -> bool:
     """Whether these are the columns, in types that DuckDB reads as the same: other tools may have written them anew."""
     return columns.equals(expected) or (
         columns.names == expected.names
-        and all(any(kind(a) and kind(b) for kind in KINDS) for a, b in zip(columns.types, expected.types, strict=True))
+        and all(any(kind(a) and kind(b) for kind in TYPES) for a, b in zip(columns.types, expected.types, strict=True))
     )

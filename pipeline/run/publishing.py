@@ -22,7 +22,7 @@ from pipeline.run.format import FORMAT, check_format
 from pipeline.run.parts import Receipt, read_receipt
 from pipeline.run.plan import Plan
 from pipeline.run.sharding import Shard, read_shards
-from pipeline.run.sql import any_rows, parquet
+from pipeline.run.sql import parquet
 from pipeline.run.sql import rows as sql_rows
 
 
@@ -90,7 +90,8 @@ def decide(folder: RunFolder, plan: Plan, max_error_rate: float | None) -> None:
 
 def _repeated_errors(folder: RunFolder) -> int:
     """How many of the staged error rows repeat the error stage of their image's newest published row."""
-    if not any_rows(folder.output):
+    published = sql_rows(folder.output)
+    if published is None:
         return 0
     ((number,),) = duckdb.execute(
         f"""
@@ -98,7 +99,7 @@ def _repeated_errors(folder: RunFolder) -> int:
             SELECT path, error_stage FROM {parquet(folder.staged, "*.parquet")} WHERE status = 'error'
         ), before AS (
             SELECT path, max_by(status, run) AS status, max_by(error_stage, run) AS error_stage
-            FROM ({sql_rows(folder.output)}) SEMI JOIN failed USING (path) GROUP BY path
+            FROM ({published}) SEMI JOIN failed USING (path) GROUP BY path
         )
         SELECT count(*) FROM failed JOIN before USING (path, error_stage) WHERE before.status = 'error'
         """

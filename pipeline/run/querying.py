@@ -14,14 +14,17 @@ from pipeline import schema
 from pipeline.errors import RequestError
 from pipeline.run import outputs, reading_only, refusing
 from pipeline.run.folder import earlier_missing_folder, missing_folder, predictions_folder
-from pipeline.run.sql import any_rows, missing, quoted, rows
+from pipeline.run.sql import missing, quoted, rows
 
 MEMORY_LIMIT = "4GB"  # beyond it DuckDB spills
 
-CURRENT = """
+# A model is its digest: its rows lie in several partitions where its bundle was renamed before a run was continued.
+CURRENT = r"""
     SELECT predictions.* FROM predictions LEFT JOIN missing USING (path)
     WHERE missing.run IS NULL OR missing.run < predictions.run
-    QUALIFY row_number() OVER (PARTITION BY path, model ORDER BY predictions.run DESC) = 1
+    QUALIFY row_number() OVER (
+        PARTITION BY path, regexp_replace(model, '(?s)^.*-([0-9a-f]{12})$', '\1') ORDER BY predictions.run DESC
+    ) = 1
 """
 
 
@@ -34,8 +37,8 @@ def connect(output: Path) -> duckdb.DuckDBPyConnection:
     # DuckDB makes it where it spills and removes it again. Not /tmp itself: a locked database may read all below it.
     spill = Path(tempfile.gettempdir(), f"shardseer-{secrets.token_hex(8)}")
     database.execute(f"SET memory_limit='{MEMORY_LIMIT}'; SET temp_directory={quoted(spill)}").fetchall()
-    if any_rows(output):
-        database.execute(f"CREATE VIEW predictions AS {rows(output)}")
+    if published := rows(output):
+        database.execute(f"CREATE VIEW predictions AS {published}")
     else:
         database.register("nothing", schema.PREDICTIONS.empty_table())
         database.execute("CREATE TABLE predictions AS SELECT *, ''::VARCHAR AS model, ''::VARCHAR AS run FROM nothing")

@@ -75,9 +75,13 @@ def refused(output: Path) -> list[RunFolder]:
 
 
 def rows(output: Path) -> str | None:
-    """SQL for the staged rows of every refused run, with columns `model` and `run`; None where there are none."""
+    """SQL for the staged rows of every refused run, with columns `model` and `run`; None where there are none.
+
+    They are named as they are once they are published, where readers decode the name of the model's folder.
+    """
     found = [
-        f"SELECT *, {sql.quoted(each.plan().model_name)} AS model, {sql.quoted(each.run)} AS run FROM {sql.read(parts)}"
+        f"SELECT *, url_decode({sql.quoted(each.plan().model_name)}) AS model, {sql.quoted(each.run)} AS run "
+        f"FROM {sql.read(parts)}"
         for each in refused(output)
         if (parts := published.staged(each).parts)
     ]

@@ -51,11 +51,11 @@ class Selection:
         job: Job,
         listing_file: Path,
         scratch: Path,
-        model: str,
+        models: str,
         skipped: dict[str, int],
         earlier: Earlier | None = None,
     ) -> None:
-        """`model` is the value of the `model` partition whose rows can be up to date.
+        """`models` is the pattern of the values of the `model` partition whose rows can be up to date.
 
         What this command classified for `earlier` is not tried again; all of that run counts towards `--limit`.
         """
@@ -69,8 +69,8 @@ class Selection:
         self._run(f"CREATE TABLE listed AS SELECT DISTINCT ON (path) * FROM {found}")
         self._run(f"CREATE VIEW missing AS {sql.missing(job.output)}")
         self._run("CREATE VIEW eligible AS FROM listed")
-        if not job.options.fresh and sql.any_rows(job.output, model):
-            self._leave_out_up_to_date(model)
+        if not job.options.fresh and (known := sql.rows(job.output, models)):
+            self._leave_out_up_to_date(known)
         self.found = self._number("SELECT count(*) FROM listed")
         self.eligible = self._number("SELECT count(*) FROM eligible")
         self.images = min(self.eligible, self.eligible if self._limit is None else self._limit)
@@ -96,9 +96,10 @@ class Selection:
         A folder that could not be listed says nothing of the files in it, nor does a listing of what its
         `--include` and `--exclude` leave out.
         """
-        if not sql.any_rows(self._job.output):
+        published = sql.rows(self._job.output)
+        if published is None:
             return 0
-        self._find_newly_missing()
+        self._find_newly_missing(published)
         if self._number("SELECT count(*) FROM newly_missing") == 0:
             return 0
         newly_missing = self._database.sql("FROM newly_missing").to_arrow_reader()
@@ -120,8 +121,8 @@ class Selection:
         limit = "" if self._limit is None else f"LIMIT {self._limit}"
         return f"SELECT {_NAMES} FROM eligible ORDER BY path {limit}"
 
-    def _leave_out_up_to_date(self, model: str) -> None:
-        """Take out of `eligible` the files whose newest published row is up to date.
+    def _leave_out_up_to_date(self, published: str) -> None:
+        """Take out of `eligible` the files whose newest `published` row is up to date.
 
         A row is up to date if the file still has its size and modified time, that time was not too close to the
         reading (no image of a run is read before the time in the run's id), the row is no error that may go away (or
@@ -133,16 +134,18 @@ class Selection:
         self._find_tried()
         now = int(datetime.now(UTC).timestamp() * 1_000_000)
         says_nothing = f"epoch_us(listed.modified_at) NOT BETWEEN {storage.EARLIEST_US + 1} AND {now}"
-        unsettled = self._number(f"SELECT count(*) FROM listed WHERE {says_nothing}")
-        verify = self._job.options.verify_content or unsettled > 0
-        # The largest column by far, and compared only where bytes are.
+        unsettled = f"SELECT path FROM listed WHERE {says_nothing}"
+        verify = self._job.options.verify_content
+        # The largest column by far: read only where bytes are compared, and kept of the images whose bytes are.
         known = "content_hash" if verify else "content_hash := NULL::VARCHAR"
+        if not verify and self._number(f"SELECT count(*) FROM ({unsettled})"):
+            verify, known = True, f"content_hash := CASE WHEN path IN ({unsettled}) THEN content_hash END"
         self._run(
             f"""
             CREATE VIEW newest AS
             SELECT path, max_by(struct_pack(size_bytes, modified_at, {known}, status, error_stage, run), run)
                 AS row
-            FROM ({sql.rows(self._job.output, model)}) GROUP BY path
+            FROM ({published}) GROUP BY path
             """
         )
         read_at = f"epoch_us(strptime(substr(row.run, 2, 21), '{RUN_STAMP}'))"
@@ -186,8 +189,8 @@ class Selection:
                     self._database.executemany("INSERT INTO changed VALUES (?)", changed)
         self._run("DELETE FROM up_to_date WHERE path IN (FROM changed)")
 
-    def _find_newly_missing(self) -> None:
-        """Make `newly_missing`: published paths of this input that are not listed and not recorded as missing.
+    def _find_newly_missing(self, published: str) -> None:
+        """Make `newly_missing`: `published` paths of this input that are not listed and not recorded as missing.
 
         What could not be looked at when it was listed may have been a folder, whose name follows no rule for files.
         """
@@ -197,7 +200,7 @@ class Selection:
             WITH earlier AS (
                 SELECT path, max(run) AS run,
                     max_by(coalesce(error_stage, ''), run) = '{ErrorStage.LIST}' AS may_be_folder
-                FROM ({sql.rows(self._job.output)})
+                FROM ({published})
                 WHERE {sql.below(self._job.images)} OR path = {quoted(self._job.images)} GROUP BY path
             )
             SELECT earlier.path, may_be_folder FROM earlier LEFT JOIN missing USING (path)

@@ -35,23 +35,20 @@ def parquet(folder: Path, pattern: str, *options: str) -> str:
     return f"read_parquet({', '.join([files(folder, pattern), 'hive_partitioning=false', *options])})"
 
 
-def rows(output: Path, model: str = "*") -> str:
-    """SQL for every published row of an output, or of one value of the `model` partition.
+def rows(output: Path, model: str = "*") -> str | None:
+    """SQL for every published row of an output, or of the `model` partitions of a pattern; None where there is none.
 
     Model and run are taken from the end of each part's path: a `key=value` above the output is none of ours.
     """
     parts = published.find(output, model).parts
+    if not parts:  # DuckDB cannot read no files
+        return None
     pattern = "'/model=([^/]*)/run=([^/]*)/[^/]*$'"
     return (
         f"SELECT * EXCLUDE (filename), url_decode(regexp_extract(filename, {pattern}, 1)) AS model, "
         f"regexp_extract(filename, {pattern}, 2) AS run "
         f"FROM {read(parts, 'filename=true')}"
     )
-
-
-def any_rows(output: Path, model: str = "*") -> bool:
-    """Whether anything is published; DuckDB cannot read no files."""
-    return bool(published.find(output, model).parts)
 
 
 def missing(output: Path) -> str:

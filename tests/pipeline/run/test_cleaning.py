@@ -1,6 +1,7 @@
 """Which runs are abandoned: those that no command continues and nobody asks for; and what cleaning leaves of others."""
 
 import itertools
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,22 @@ def test_of_several_runs(states: str, goes: set[int], plan: Plan, tmp_path: Path
     found = cleaning.abandoned(folders)
     assert len(found) == len(goes), "each once"
     assert {folder.run for folder in found} == {folders[number].run for number in goes}
+
+
+def test_each_plan_is_read_as_often_however_many_runs_there_are(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [run_in("planned", tmp_path, number, plan) for number in range(12)]
+    reads: Counter[str] = Counter()
+    read = RunFolder.plan
+
+    def counting(folder: RunFolder) -> Plan:
+        reads[folder.run] += 1
+        return read(folder)
+
+    monkeypatch.setattr(RunFolder, "plan", counting)
+    assert len(cleaning.abandoned(folders)) == 11
+    assert set(reads.values()) == {2}, "once for its state, once for its request"
 
 
 def test_cleaning_removes_abandoned_runs_and_what_others_no_longer_need(plan: Plan, tmp_path: Path) -> None:

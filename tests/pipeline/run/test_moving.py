@@ -1,6 +1,7 @@
 """An output is moved or has another name, a bundle lies somewhere else: the run goes on, the rows are known."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -96,6 +97,26 @@ def test_rows_are_known_wherever_output_and_bundle_lie(
     (bundle / "config.json").write_text(json.dumps({**config, "temperature": 2.0}))
     other = classify(images, output, bundle)
     assert other is not None and len(rows(output, "current")) == 10, "another model"
+
+
+def test_rows_are_known_under_every_name_that_the_bundle_had(crops: Crops, tiny_bundle: Path, tmp_path: Path) -> None:
+    images, others, output = crops(70), crops(2, name="others"), tmp_path / "out"
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    stopped = started(images, output, bundle, shards=1)
+    bundle = bundle.rename(tmp_path / "later name")
+    other = classify(others, output, bundle)
+    continued = classify(images, output, bundle)  # one run: what it has is known to the one that may follow
+    assert other is not None and continued is not None and continued.run == stopped.run
+    assert other.model != continued.model, "each under the name of its plan"
+    assert classify(images, output, bundle) is None and classify(others, output, bundle) is None
+    assert len(rows(output)) == len(rows(output, "current")) == 72
+    changed = next(images.iterdir())
+    os.utime(changed, (1_700_000_100, 1_700_000_100))
+    again = classify(images, output, bundle)
+    assert again is not None and (again.rows, again.model) == (1, other.model), "under the bundle's own name"
+    assert len(rows(output)) == 73 and len(rows(output, "current")) == 72, "the newest row of each image"
+    back = classify(images, output, bundle.rename(tmp_path / "bundle"), fresh=True)
+    assert back is not None and back.model == continued.model
 
 
 def test_a_refused_run_is_published_where_its_output_was_moved(crops: Crops, tiny_bundle: Path, tmp_path: Path) -> None:

@@ -150,6 +150,32 @@ def test_a_disk_that_does_not_answer_leaves_nothing_out(
         published.find(output)
 
 
+def test_little_is_kept_in_memory_of_a_part(base: Path) -> None:
+    for found in (published.find(base / "out"), published.find_missing(base / "out")):
+        for part in found.parts:
+            status = part.path.stat()
+            footer = published._footer(str(part.path), status.st_size, status.st_mtime_ns)
+            assert {type(each) for each in footer} == {int, str}, "no schema"
+
+
+def test_what_is_published_is_looked_for_once_where_it_is_used(
+    base: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = shutil.copytree(base / "out", tmp_path / "out")
+    (run,) = outputs.all_runs(output)
+    for number in range(3):
+        shutil.copytree(run.published, run.published.with_name(f"run=r20260101T00000000000{number}-abcdef"))
+    shutil.copytree(output / "predictions", tmp_path / "copy" / "predictions")
+    looked = []
+    find = published.find
+    monkeypatch.setattr(published, "find", lambda *arguments, **more: looked.append(1) or find(*arguments, **more))
+    assert classify(base / "images", output, tiny_bundle) is None
+    assert len(looked) <= 5, "two checks of the format, what cannot be read, what is known, and what is missing"
+    looked.clear()
+    outputs.check_writable_format(tmp_path / "copy")
+    assert len(looked) == 1, "not once for each run"
+
+
 @pytest.mark.parametrize(
     "name",
     [

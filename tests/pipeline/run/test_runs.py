@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import RunError
-from pipeline.run import outputs, publishing
+from pipeline.run import outputs, publishing, querying
 from pipeline.run.folder import RunFolder, predictions_folder
 from pipeline.run.run_id import RUN_STAMP
 from tests.faults.boundaries import BOUNDARIES
@@ -169,6 +170,18 @@ def test_a_refused_run_is_replaced_by_one_that_has_all_its_images(
     with pytest.raises(RunError, match="is refused"):
         classify(images, output, tiny_bundle, max_error_rate=0, exclude=("*.png",))
     assert len(outputs.all_runs(output)) == kept + 1, "another request replaces nothing"
+
+
+def test_refused_rows_name_the_model_as_published_ones_do(crops: Crops, tiny_bundle: Path, tmp_path: Path) -> None:
+    images, output = crops(2), tmp_path / "out"
+    (images / "bad.jpg").write_text("no image")
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "Rehe & Füchse")
+    with pytest.raises(RunError, match="is refused"):
+        classify(images, output, bundle, max_error_rate=0)
+    refused = querying.connect(output).execute("SELECT DISTINCT model, run FROM refused").fetchall()
+    classify(images, output, bundle)
+    ((model,),) = querying.connect(output).execute("SELECT DISTINCT model FROM predictions").fetchall()
+    assert [name for name, _ in refused] == [model] and "Füchse" in model
 
 
 def test_of_two_runs_at_once_the_second_waits_and_both_end_well(

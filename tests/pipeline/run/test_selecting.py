@@ -12,7 +12,8 @@ import pytest
 from flows import phases
 from pipeline.events import Events
 from pipeline.job import Job
-from pipeline.run import querying
+from pipeline.model import bundle as bundles
+from pipeline.run import planning, querying
 from tests.images import make_crops, make_old
 from tests.running import classify, rows
 
@@ -70,19 +71,6 @@ def test_a_file_written_just_before_the_run_is_classified_again(
     (images / "000001.jpg").touch()
     assert classify(images, output, tiny_bundle).rows == 3
     assert classify(images, output, tiny_bundle).rows == 1
-
-
-def test_other_settings_that_change_rows_classify_everything_anew(
-    crops: Crops, tiny_bundle: Path, tmp_path: Path
-) -> None:
-    images, output = crops(4), tmp_path / "out"
-    models = set()
-    for options in ({}, {"top_k": 2}, {"abstain_below": 0.9}, {"embeddings": True}, {"max_pixels": 5000}):
-        summary = classify(images, output, tiny_bundle, **options)
-        assert summary is not None and summary.rows == 4
-        models.add(summary.model)
-    assert len(models) == 5
-    assert classify(images, output, tiny_bundle, engine="torch") is None, "engines are recorded, not keyed"
 
 
 def test_errors_of_the_world_are_tried_again_those_of_the_bytes_are_not(
@@ -194,6 +182,19 @@ def test_content_that_changed_under_a_time_that_says_nothing_is_classified(
     os.utime(odd, (seconds, seconds))
     assert classify(images, output, tiny_bundle).rows == 1
     assert classify(images, output, tiny_bundle) is None
+
+
+def test_content_hashes_are_kept_only_of_what_is_compared(crops: Crops, tiny_bundle: Path, tmp_path: Path) -> None:
+    images, output = crops(4), tmp_path / "out"
+    later = time.time() + DAY
+    os.utime(images / "000002.jpg", (later, later))
+    classify(images, output, tiny_bundle)
+    for verify, kept in ((False, 1), (True, 4)):
+        options = {"workers": "inline", "verify_content": verify}
+        job = Job.of(str(images), str(output), str(tiny_bundle), options)
+        selection = planning.select(job, bundles.load(tiny_bundle), tmp_path)
+        assert selection.eligible == 0
+        assert selection._number("SELECT count(row.content_hash) FROM newest") == kept
 
 
 def test_one_folder_however_its_name_is_written(crops: Crops, tiny_bundle: Path, tmp_path: Path) -> None:
