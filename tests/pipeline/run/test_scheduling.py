@@ -141,7 +141,7 @@ def moving(runner: ScriptedRunner, shard: Shard) -> None:
 
 def test_a_run_in_which_nothing_moves_ends_and_says_what_was_in_flight(plan: Plan, clock: Clock) -> None:
     runner = ScriptedRunner(folder_of(plan), clock, {"a": [lambda runner, shard: None]})
-    with pytest.raises(RunError, match=r"1 minutes \(--watchdog-minutes\).*shard a \(no worker has begun it\)"):
+    with pytest.raises(RunError, match=r"1 minute \(--watchdog-minutes\).*shard a \(no worker has begun it\)"):
         scheduled(plan, runner, "a")
     assert runner.stopped
 

@@ -181,15 +181,15 @@ def test_two_classes_get_one_logistic_output(few_digits: Path, tmp_path: Path):
 
 
 def test_rare_classes_weigh_more_from_three_to_one():
-    def examples(few: int) -> list[examples.Example]:
+    def some(few: int) -> list[examples.Example]:
         counted = {"often": 30, "rare": few}
         return [examples.Example("", label, "", 1, 1, True) for label, many in counted.items() for _ in range(many)]
 
     labels = ("often", "rare")
-    assert class_weights(examples(15), labels, Recipe()) is None
-    assert class_weights(examples(10), labels, Recipe()) == pytest.approx([40 / 60, 40 / 20])
-    assert class_weights(examples(10), labels, Recipe(balance="none")) is None
-    assert class_weights(examples(15), labels, Recipe(balance="weights")) == pytest.approx([45 / 60, 45 / 30])
+    assert class_weights(some(15), labels, Recipe()) is None
+    assert class_weights(some(10), labels, Recipe()) == pytest.approx([40 / 60, 40 / 20])
+    assert class_weights(some(10), labels, Recipe(balance="none")) is None
+    assert class_weights(some(15), labels, Recipe(balance="weights")) == pytest.approx([45 / 60, 45 / 30])
 
 
 @pytest.mark.parametrize(
