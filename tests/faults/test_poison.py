@@ -15,6 +15,7 @@ from PIL import Image
 
 from tests.faults.boundaries import BOUNDARIES
 from tests.faults.scripting import ScriptedFault
+from tests.images import make_old
 from tests.processes import ROOT, wait_until
 
 POISON = Path(__file__).parent / "poison"
@@ -147,6 +148,7 @@ def test_inline_stall_ends_the_process_and_the_next_run_isolates(tmp_path) -> No
     for number in range(4):
         fault = {"comment": b"poison: loop"} if number == 1 else {}
         Image.new("RGB", (32, 32), (number, 0, 0)).save(images / f"{number}.jpg", **fault)
+    make_old(images)
     stalled = classify(images, tmp_path / "out", "--workers", "inline", poisoned=True)
     assert stalled.returncode == 1
     assert "sitecustomize.py" in stalled.stderr  # where it hung
@@ -166,6 +168,7 @@ def test_an_image_that_kills_the_network_stands_alone_in_the_end(tmp_path) -> No
     for number in range(20):
         colour = (250, 3, 77) if number == 7 else (number, 100, 200)
         Image.new("RGB", (32, 32), colour).save(images / f"{number:02}.png")
+    make_old(images)
     first = classify(images, tmp_path / "out", "--workers", "inline", poisoned=True)
     assert first.returncode == -6
     again = classify(images, tmp_path / "out", "--workers", "inline", poisoned=True)
