@@ -25,7 +25,8 @@ PROCESSES = {  # whom to kill, the first that is there
 }
 # Where the raylet dies now, no actor is ever placed; that the cluster has lost its last node is found out at once.
 BEFORE_ACTORS = ("before the plan", "after the plan")
-AFTER_ACTORS = ("before the manifest", "between manifest and publishing", "before publishing", "after publishing")
+PUBLISHED = ("after publishing", "before the mark", "after the mark")
+AFTER_ACTORS = ("before the manifest", "between manifest and publishing", "before publishing", *PUBLISHED)
 
 
 def cells() -> Iterator[tuple[str, str]]:
@@ -49,7 +50,7 @@ def test_kill_while_the_boundary_is_held(victim: str, moment: str, faulty: Fault
     wait_until(lambda: any(found.extend(below(driver, name)) or found for name in names), 200, f"a {victim}")
     target = held if held in found else random.Random(f"{victim} {moment}").choice(found)
     assert is_alive(target)
-    assert bool(faulty.published()) == (moment == "after publishing")
+    assert bool(faulty.published()) == (moment in PUBLISHED)
     target.kill()
     wait_until(lambda: not is_alive(target), 200, f"the {victim} to die")  # a child of the held driver stays a zombie
     faulty.release()
