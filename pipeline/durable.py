@@ -4,17 +4,22 @@ What lies in a folder of ours may have been put there by others: links are repla
 """
 
 import errno
+import hashlib
 import os
 import re
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal, NoReturn
 
 TEMPORARY = ".tmp"  # never ends in .parquet, so no glob of a reader matches a file being written
+
+SETTLED_NS = 2_000_000_000  # a file that changed this recently may change again and have the same times
+_hashed: dict[tuple[int, ...], str] = {}  # by all that the system says of a file
 
 
 @contextmanager
@@ -69,6 +74,20 @@ def read_own(file: Path) -> bytes:
     with open_own(file, "rb") as opened:
         content: bytes = opened.read()
     return content
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, which a process reads once for as long as the file stays as it is."""
+    with path.open("rb") as file:
+        found = os.fstat(file.fileno())
+        state = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        if known := _hashed.get(state):
+            return known
+        asked = time.time_ns()
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if asked - max(found.st_mtime_ns, found.st_ctime_ns) > SETTLED_NS:
+        _hashed[state] = digest
+    return digest
 
 
 def is_there(path: Path) -> bool:

@@ -76,15 +76,20 @@ def decode(
 ) -> Pixels:
     """Decode an opened image to uint8 pixels [height, width, channels], exactly. Raises `ImageError`.
 
-    `max_pixels` bounds width × height as the header states them; resampling is timed by `watch`; `note` hears what had
-    to be guessed.
+    `max_pixels` bounds width × height; resampling is timed by `watch`; `note` hears what had to be guessed.
     """
+    picture = picture_of(image, preprocessing.mode, max_pixels, note)
+    with typed_failures(), decoding_settings(), (watch or Stopwatch())("resample"):
+        return preprocessing.apply(picture)
+
+
+def picture_of(image: Image.Image, mode: str, max_pixels: int, note: Note = unheard) -> Image.Image:
+    """An opened image whole, upright, and in mode `L` or `RGB`. Raises `ImageError`, for too many pixels as well."""
     check_pixels(image, max_pixels)
     with typed_failures(), decoding_settings():
-        picture = rendered(image, preprocessing.mode, note)
-        check_pixels(picture, max_pixels)  # a HEIC may have more than its header says
-        with (watch or Stopwatch())("resample"):
-            return preprocessing.apply(picture)
+        picture = rendered(image, mode, note)
+    check_pixels(picture, max_pixels)  # a HEIC may have more than its header says
+    return picture
 
 
 def check_pixels(image: Image.Image, max_pixels: int) -> None:
@@ -151,9 +156,9 @@ def rendered(image: Image.Image, mode: str, note: Note = unheard) -> Image.Image
     portable_maps.scale(image)
     low = deep_colour.low_bytes(image)
     picture = upright(image)
-    if low is not None and deep_colour.is_nearly_black(picture):
-        picture = deep_colour.scaled(picture, upright(low), note)
-    if stated.transparent is not None:
+    if low is not None:
+        picture = deep_colour.completed(picture, low, stated, note)
+    if isinstance(stated.transparent, int):
         picture.info["transparency"] = stated.transparent
     return in_mode(picture, mode, stated, note)
 

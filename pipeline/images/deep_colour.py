@@ -5,12 +5,14 @@ Where they are, the file is read once more for the low bytes, and the scale is g
 
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
-from pipeline.images.grey_scale import FEW, FEWEST, OVERSHOOT, STEPS, grey_scale
+from pipeline.images.grey_scale import FEW, FEWEST, LARGEST_SAMPLE, STEPS, grey_scale
+from pipeline.images.orientation import upright
 from pipeline.images.stated_samples import StatedSamples, tile_arguments
 from pipeline.images.tiff_layouts import is_separate
 
@@ -21,7 +23,8 @@ NATIVE = [layout[:-1] + "N" for layout in LITTLE]
 OTHER_BYTES = dict(zip(LITTLE, BIG, strict=True)) | dict(zip(BIG, LITTLE, strict=True))
 OTHER_BYTES |= dict(zip(NATIVE, BIG if sys.byteorder == "little" else LITTLE, strict=True))
 OTHER_BYTES[GREY_AND_ALPHA] = "RGBA"  # all four bytes of a pixel: there is no layout for the low ones
-NEARLY_BLACK = int(4095 * OVERSHOOT) >> 8  # the high byte of the greatest value that calls for a guess
+STRIP = 1 << 20  # pixels that are scaled at a time
+NEARLY_BLACK = 8191 >> 8  # the high byte of the greatest value that calls for a guess
 
 
 def low_bytes(image: Image.Image) -> Image.Image | None:
@@ -38,6 +41,27 @@ def low_bytes(image: Image.Image) -> Image.Image | None:
     return low
 
 
+def completed(high: Image.Image, low: Image.Image, stated: StatedSamples, note: Callable[[str], None]) -> Image.Image:
+    """An upright picture of high bytes with what its low bytes, opened, say: its scale, and where it is transparent."""
+    key, is_dark = stated.transparent, is_nearly_black(high)
+    if not isinstance(key, tuple) and not is_dark:
+        return high
+    low = upright(low)
+    picture = _without_key(high, low, key) if isinstance(key, tuple) else high
+    return scaled(picture, low, note) if is_dark else picture
+
+
+def _without_key(high: Image.Image, low: Image.Image, key: tuple[int, ...]) -> Image.Image:
+    """The RGB picture with alpha: transparent where all 16 bits of its samples are the key's."""
+    alpha = Image.new("L", high.size)
+    for top, values in _strips(high, low):
+        alpha.paste(Image.fromarray((values != key).any(-1).astype(np.uint8) * np.uint8(255)), (0, top))
+    picture = high.copy()
+    picture.putalpha(alpha)
+    picture.info.pop("transparency", None)
+    return picture
+
+
 def is_nearly_black(picture: Image.Image) -> bool:
     """Whether no more of a picture's colours are bright than may be wrong."""
     bright = sum(sum(band.histogram()[NEARLY_BLACK + 1 :]) for band in picture.split()[:3])
@@ -46,12 +70,28 @@ def is_nearly_black(picture: Image.Image) -> bool:
 
 def scaled(high: Image.Image, low: Image.Image, note: Callable[[str], None]) -> Image.Image:
     """The picture of these high and low bytes, in the mode of the high ones; `note` hears of a guessed scale."""
-    lower = np.asarray(low)
-    lower = lower[..., 1:2] if low.info[LAYOUT] == GREY_AND_ALPHA else lower[..., :3]
-    values = np.asarray(high)[..., :3].astype(np.uint16) << 8 | lower
-    white = grey_scale(values.reshape(-1), StatedSamples()).white
+    step = 3 * high.width * high.height // LARGEST_SAMPLE + 1
+    step += step % 3 == 0  # else it would see one of the three colours alone
+    sample = np.concatenate([values.reshape(-1)[::step] for _, values in _strips(high, low)])
+    white = grey_scale(sample, StatedSamples()).white
     if white == STEPS[-1]:
         return high
     note(f"The scale of its colours is a guess from the values: 0 is black, {white:g} is white.")
-    shades = np.floor(values * np.float32(256 / (white + 1))).clip(0, 255).astype(np.uint8)
-    return Image.merge(high.mode, (*Image.fromarray(shades).split(), *high.split()[3:]))
+    every = np.arange(1 << 16, dtype=np.float32)
+    shades = np.floor(every * np.float32(256 / (white + 1))).clip(0, 255).astype(np.uint8)
+    picture = high.copy()
+    for top, values in _strips(high, low):
+        colours = Image.fromarray(shades[values]).split()
+        alpha = high.crop((0, top, high.width, top + len(values))).split()[3:]
+        picture.paste(Image.merge(high.mode, (*colours, *alpha)), (0, top))
+    return picture
+
+
+def _strips(high: Image.Image, low: Image.Image) -> Iterator[tuple[int, npt.NDArray[np.uint16]]]:
+    """The samples [rows, width, 3 or 1] of a few rows at a time, and the first of the rows: a whole copy is large."""
+    rows = max(1, STRIP // high.width)
+    for top in range(0, high.height, rows):
+        place = (0, top, high.width, min(top + rows, high.height))
+        upper, lower = np.asarray(high.crop(place))[..., :3], np.asarray(low.crop(place))
+        lower = lower[..., 1:2] if low.info[LAYOUT] == GREY_AND_ALPHA else lower[..., :3]
+        yield top, upper.astype(np.uint16) << 8 | lower

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pipeline.images.grey_scale import GreyScale, counted, grey_scale, without_sentinel
+from pipeline.images.grey_scale import STEPS, GreyScale, counted, grey_scale, without_sentinel
 from pipeline.images.stated_samples import StatedSamples
 
 STRIP = 1 << 20  # pixels scaled at once: bounds the memory beside the picture
@@ -53,6 +53,6 @@ def _shades(values: npt.NDArray[np.generic], scale: GreyScale, inverted: bool) -
     """Values from black to white as 0…255, in equal steps; the other way round where 0 is white."""
     width = scale.white - scale.black
     above_black = np.nan_to_num(values.astype(np.float64), nan=0, posinf=0, neginf=0) - scale.black
-    whole = 1 if width > 1 and scale.black == 0 else 0  # integers: 255 is white, and 256 steps of one each
+    whole = 1 if width >= STEPS[0] and scale.black == 0 else 0  # counts: 255 is white, and 256 steps of one each
     shades = np.floor(above_black * (256 / (width + whole))).clip(0, 255).astype(np.uint8)
     return 255 - shades if inverted else shades

@@ -4,7 +4,9 @@ What a file states holds: BitsPerSample below 16, a PGM's maxval, PNG's sBIT, an
 keep to it. Else 16 bits and more are read as their type says, unless that makes the picture nearly black: then, and for
 floats, white is the least usual one (`STEPS`) that holds all values but the few that may be wrong. There is a least
 white, 255 for integers and 1 for floats, so that what is nearly black is not stretched to noise. Values beyond all
-steps are stretched to their own greatest; where values are below zero, and not by a little, the least of them is black.
+steps, and those less than twice beyond one whose next is not taken, are stretched to their own greatest, and so are
+fractions (metres) in floats that use little of 255; where values are below zero, and not by a little, the least of them
+is black.
 """
 
 import math
@@ -16,7 +18,7 @@ import numpy.typing as npt
 from pipeline.images.stated_samples import StatedSamples
 
 STEPS = (255.0, 1023.0, 4095.0, 16383.0, 65535.0)  # white with 8, 10, 12, 14 and 16 bits
-RARE_STEPS = (1023.0, 16383.0)  # taken only where more than half of them is used: the next may be meant as well
+RARE_STEPS = (1023.0, 16383.0)  # taken only where more than half of them is used: else the range itself is white
 OVERSHOOT = 1.1  # times white that values reach where a picture was sharpened or resampled
 FLOAT_OVERSHOOT = 2.0  # the same where white is 1: nothing else is usual below 255
 UNDERSHOOT = 0.1  # of the greatest value, below zero
@@ -29,6 +31,7 @@ SMALL = 50  # but in small pictures one value in so many
 LARGEST_SAMPLE = 1 << 22  # values that are looked at: bounds the memory
 IMPLAUSIBLE = 1e20  # floats beyond stand for nothing
 SENTINELS = (-9999, -32768, -99999, -(2**31))  # values that commonly stand for nothing where they are the least
+MOST_SENTINELS = 3  # in one picture; each costs some turns over all of its values
 
 Values = npt.NDArray[Any]
 
@@ -64,9 +67,9 @@ def grey_scale(values: Values, stated: StatedSamples) -> GreyScale:
     if stated.white is not None:
         white = stated.white
     elif stated.greatest is not None and greatest <= stated.greatest * OVERSHOOT:
-        white = usual = _white(stated.greatest, None, is_float)
+        white = usual = _white(stated.greatest, None, values)
     else:
-        white = _white(greatest, usual, is_float)
+        white = _white(greatest, usual, values)
     is_unit = is_float and max(greatest, -least) <= FLOAT_OVERSHOOT
     if least >= -UNDERSHOOT * max(greatest, 1 if is_unit else LEAST_WIDTH):
         return GreyScale(0, white, white != usual)
@@ -83,16 +86,26 @@ def _extremes(values: Values) -> tuple[float, float]:
     return lowest if lowest >= least - near else least, highest if highest <= greatest + near else greatest
 
 
-def _white(greatest: float, usual: float | None, is_float: bool) -> float:
+def _white(greatest: float, usual: float | None, values: Values) -> float:
     """The white that holds the greatest value, with the type's own white where it has one."""
-    if is_float and greatest <= FLOAT_OVERSHOOT:
+    if values.dtype.kind == "f" and greatest <= FLOAT_OVERSHOOT:
         return 1.0
+    if values.dtype.kind == "f" and greatest * DARK < STEPS[0] and _has_fractions(values):
+        return greatest
     for step in STEPS:
+        if step in RARE_STEPS and greatest <= step / 2:
+            return greatest  # no more than twice the step below: the one above would make it nearly black
         if usual is not None and step * DARK > usual:
             break
-        if greatest <= step * OVERSHOOT and (step not in RARE_STEPS or greatest > step / 2):
+        if greatest <= step * OVERSHOOT:
             return step
     return greatest if usual is None or greatest * DARK * 2 < usual > STEPS[-1] else usual
+
+
+def _has_fractions(values: Values) -> bool:
+    """Whether floats are no counts, as of 8 bits."""
+    sample = values[:: values.size // LARGEST_SAMPLE + 1]
+    return bool((sample != np.floor(sample)).any())
 
 
 def _white_of_type(values: Values, stated: StatedSamples) -> float:
@@ -109,7 +122,9 @@ def _significant_white(values: Values, greatest: float, bits: int) -> float:
 
 def without_sentinel(values: Values, valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """`valid` without the least value where that stands for nothing: below zero, and far from all others."""
-    while values.dtype.kind != "u" and valid.any() and (least := values[valid].min()) < 0:
+    for _ in range(MOST_SENTINELS):
+        if values.dtype.kind == "u" or not valid.any() or (least := values[valid].min()) >= 0:
+            break
         others = valid & (values != least)
         rest = values[others]
         if not rest.size:

@@ -26,7 +26,9 @@ class StatedSamples(NamedTuple):
     signed: bool = False
     inverted: bool = False  # 0 is white
     nodata: float | None = None  # the value of pixels that hold nothing
-    transparent: int | tuple[int, ...] | None = None  # the value of transparent pixels, of 8 bits unless deep grey
+    transparent: int | tuple[int, ...] | None = (
+        None  # the value of transparent pixels: of deep grey, or the three of 16-bit RGB
+    )
 
     @classmethod
     def of(cls, image: Image.Image) -> "StatedSamples":
@@ -64,7 +66,7 @@ def _of_png(image: Image.Image) -> StatedSamples:
     if layout in GREY_STEPS and isinstance(key, int):
         return StatedSamples(transparent=key * GREY_STEPS[layout])
     if layout == "RGB;16B" and isinstance(key, tuple):
-        return StatedSamples(transparent=tuple(value >> 8 for value in key))
+        return StatedSamples(transparent=key)
     if image.mode == "I;16":
         return StatedSamples(significant=_significant_bits(image), transparent=key if isinstance(key, int) else None)
     return StatedSamples()

@@ -24,9 +24,9 @@ def on_white(image: Image.Image, note: Callable[[str], None] = lambda text: None
     """A picture that has alpha as RGB, on white; `note` hears where the alpha is ignored."""
     layer = image.convert("RGBA")
     alpha = layer.getchannel("A")
-    beneath = layer.convert("RGB")
-    hidden = sum(alpha.histogram()[SEEN:]) * HIDDEN < layer.width * layer.height
-    if hidden and beneath.getcolors(maxcolors=1) is None:  # more than one colour
-        note("Its transparency hides the whole picture: it was ignored.")
-        return beneath
+    if sum(alpha.histogram()[SEEN:]) * HIDDEN < layer.width * layer.height:
+        beneath = layer.convert("RGB")
+        if beneath.getcolors(maxcolors=1) is None:  # more than one colour
+            note("Its transparency hides the whole picture: it was ignored.")
+            return beneath
     return Image.alpha_composite(Image.new("RGBA", layer.size, BACKGROUND), layer).convert("RGB")

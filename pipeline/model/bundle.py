@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
-from pipeline import storage
+from pipeline import durable, storage
 from pipeline.errors import RequestError
 from pipeline.images.preprocessing import Preprocessing
 from pipeline.model import bundle_config
@@ -126,9 +126,21 @@ def load(folder: Path) -> Bundle:
         labels_are_given=labels == config.label_names,
         temperature=config.temperature,
         preprocessing=config.pretrained_cfg.preprocessing,
-        weights_sha256=_sha256(folder / WEIGHTS),
-        config_sha256=_sha256(folder / CONFIG),
+        weights_sha256=durable.sha256(folder / WEIGHTS),
+        config_sha256=durable.sha256(folder / CONFIG),
     )
+
+
+def is_readable(folder: Path) -> bool:
+    """Whether a bundle's configuration is valid and its weights are as long as their header says."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        bundle_config.read(folder)
+        with (folder / WEIGHTS).open("rb") as file, safe_open(f"/proc/self/fd/{file.fileno()}", "np"):
+            return True
+    except (RequestError, OSError, SafetensorError):
+        return False
 
 
 def save(net: "torch.nn.Module", folder: Path, labels: tuple[str, ...], **extra: Any) -> None:
@@ -180,8 +192,3 @@ def _name(folder: Path) -> str:
     """A folder's own name as text; where its path ends with none (`..`, `/`), that of the folder it leads to."""
     name = folder.absolute().name
     return storage.text_of(folder.resolve().name if name in ("", "..") else name).removeprefix("file://")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -107,10 +107,11 @@ class BundleConfig(BaseModel):
         """Names by number, as timm allows where there are gaps, as a list; a class in a gap has its number."""
         if not isinstance(names, Mapping):
             return names
-        numbers = {str(number) for number in range(info.data.get("num_classes", 0))}
+        classes = max(info.data.get("num_classes", 0), 2)  # a logistic output tells two apart
+        numbers = {str(number) for number in range(classes)}
         if unknown := sorted(set(names) - numbers):
             raise ValueError(f"{unknown[0]!r} is not the number of a class")
-        return [names.get(str(number), str(number)) for number in range(len(numbers))]
+        return [names.get(str(number), str(number)) for number in range(classes)]
 
     @field_validator("model_args")
     @classmethod

@@ -5,7 +5,6 @@ name in one step, as the parts of a run are. Whatever uses an entry checks it fi
 or a copy that broke off cost one making, and no answer.
 """
 
-import hashlib
 import json
 import os
 import secrets
@@ -38,12 +37,17 @@ def cache_folder() -> Path:
     return _among_temporary_files()
 
 
-def entry(target: Path, make: Callable[[Path], None]) -> Path:
+def entry(target: Path, make: Callable[[Path], None], usable: Callable[[Path], bool] = lambda _: False) -> Path:
     """The folder `target` of the cache, filled by `make` where it is not there, whole and unchanged.
 
-    `make` is given the folder to make. Several processes may make the same one: the first one's is kept.
+    `make` is given the folder to make. Several processes may make the same one: the first one's is kept. An entry of a
+    version that sealed none is kept, and sealed, where it is `usable`: what was downloaded cannot be made offline.
     """
     if is_whole(target):
+        return target
+    if not os.path.lexists(target / SEAL) and usable(target):
+        with suppress(OSError):  # a cache that others fill and this user cannot write
+            _seal(target)
         return target
     durable.make_folder(target.parent)
     _remove_abandoned(target.parent)
@@ -59,11 +63,14 @@ def entry(target: Path, make: Callable[[Path], None]) -> Path:
     return target
 
 
-def is_whole(folder: Path) -> bool:
+def is_whole(folder: Path, *, sizes_only: bool = False) -> bool:
     """Whether every file of an entry has the size and the SHA-256 with which it was made."""
     try:
         sealed = json.loads((folder / SEAL).read_bytes())
-        return bool(sealed) and all(_identity(folder / name) == tuple(found) for name, found in sealed.items())
+        return bool(sealed) and all(
+            (folder / name).stat().st_size == size and (sizes_only or durable.sha256(folder / name) == digest)
+            for name, (size, digest) in sealed.items()
+        )
     except (OSError, ValueError, TypeError, AttributeError):
         return False
 
@@ -71,7 +78,7 @@ def is_whole(folder: Path) -> bool:
 def _seal(folder: Path) -> None:
     """Note what the files of a new entry are, and flush all to the disk."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
-    sealed = {path.name: _identity(path) for path in files}
+    sealed = {path.name: (path.stat().st_size, durable.sha256(path)) for path in files}
     for path in files:
         durable.sync(path)
     durable.write_text(folder / SEAL, json.dumps(sealed, indent=1))
@@ -99,11 +106,6 @@ def _remove_abandoned(folder: Path) -> None:
         with suppress(OSError):
             if time.time() - scratch.stat().st_mtime > ABANDONED_SECONDS:
                 durable.remove(scratch)
-
-
-def _identity(path: Path) -> tuple[int, str]:
-    with path.open("rb") as file:
-        return os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _base() -> Path | None:

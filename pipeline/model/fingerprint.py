@@ -21,6 +21,8 @@ RECORDED = (  # beside the packages of the engines
     "simplejpeg",
     "cykooz.resizer",
     "torchcodec",
+    "pi-heif",
+    "obstore",
     "pyarrow",
     "ray",
     "prefect",

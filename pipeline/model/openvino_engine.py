@@ -27,7 +27,9 @@ IMAGES_PER_CALL: dict[DType, int] = {"float32": 1, "bfloat16": 4, "float16": 4}
 
 def build(bundle: Bundle, spec: EngineSpec, device: str, threads: int) -> Engine:
     """See `engines.EngineModule`."""
-    return OpenVinoEngine(_converted(bundle, spec), spec.dtype, threads)
+    there = _entry(bundle, spec)  # whose bytes the driver has checked: each worker would read all of them again
+    model = there / MODEL if cache.is_whole(there, sizes_only=True) else _converted(bundle, spec)
+    return OpenVinoEngine(model, spec.dtype, threads)
 
 
 def is_prepared(bundle: Bundle, spec: EngineSpec) -> bool:

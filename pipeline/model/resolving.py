@@ -12,7 +12,7 @@ from pipeline import storage
 from pipeline.child_process import Report, in_a_child
 from pipeline.errors import RequestError
 from pipeline.model import labels
-from pipeline.model.bundle import CONFIG, PICKLES, WEIGHTS, Bundle, load, safe_name, save
+from pipeline.model.bundle import CONFIG, PICKLES, WEIGHTS, Bundle, is_readable, load, safe_name, save
 from pipeline.model.cache import cache_folder, entry
 
 DEFAULT = "efficientnet-lite0"
@@ -51,7 +51,8 @@ def _exists(folder: Path) -> bool:
 
 def _cached(name: str, make: Callable[..., None], *arguments: str) -> Path:
     """The cached bundle of this name, made by `make` in a child on first use, or where the cache is damaged."""
-    return entry(cache_folder() / "bundles" / safe_name(name), lambda folder: in_a_child(make, folder, *arguments))
+    folder = cache_folder() / "bundles" / safe_name(name)
+    return entry(folder, lambda made: in_a_child(make, made, *arguments), is_readable)
 
 
 def make_default(_report: Report, folder: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from pipeline import storage
 from pipeline.counting import counted
 from pipeline.errors import ErrorStage, ImageError, RequestError
-from pipeline.images.decoding import content_hash, open_image, rendered
+from pipeline.images.decoding import content_hash, open_image, picture_of
 from pipeline.training.labelled import Labelled, Split, some
 
 GREY_MODES = ("1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L")
@@ -64,15 +64,7 @@ def picture(path: str, mode: str, max_pixels: int, expected_hash: str | None = N
     data = storage.read(path).data
     if expected_hash is not None and content_hash(data) != expected_hash:
         raise ImageError(ErrorStage.READ, "its content changed since training began")
-    image = open_image(data)
-    if image.width * image.height > max_pixels:
-        raise ImageError(
-            ErrorStage.DECODE, f"{image.width}×{image.height} pixels are more than the {max_pixels} allowed"
-        )
-    try:
-        return rendered(image, mode)
-    except Exception as error:  # as in decoding: all the image's own
-        raise ImageError(ErrorStage.DECODE, storage.cause(error)) from error
+    return picture_of(open_image(data), mode, max_pixels)
 
 
 def _examined(item: Labelled, max_pixels: int) -> Example | str:
@@ -80,12 +72,10 @@ def _examined(item: Labelled, max_pixels: int) -> Example | str:
     try:
         data = storage.read(item.path).data
         image = open_image(data)
-        if image.width * image.height > max_pixels:
-            return f"{image.width}×{image.height} pixels are more than the {max_pixels} allowed"
-        image.load()
+        picture_of(image, "RGB", max_pixels)
     except ImageError as error:
         return error.reason
-    except Exception as error:  # noqa: BLE001  as in decoding: whatever a parser raises is the image's own
+    except Exception as error:  # noqa: BLE001  whatever reading raises
         return storage.cause(error)
     grey = image.mode in GREY_MODES
     return Example(item.path, item.label, content_hash(data), image.width, image.height, grey, item.split)

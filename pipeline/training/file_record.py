@@ -3,7 +3,6 @@
 Only what stands there, unchanged, is ever replaced or removed; everything else in the folder is somebody's work.
 """
 
-import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,7 +15,7 @@ SEPARATOR = "  "  # between digest and name, as sha256sum writes it
 
 def write(folder: Path, names: Iterable[str]) -> None:
     """Record the named files of a folder, which were just written there."""
-    durable.write_text(folder / RECORD, _text({name: _digest(folder / name) for name in names}))
+    durable.write_text(folder / RECORD, _text({name: durable.sha256(folder / name) for name in names}))
 
 
 def recorded(folder: Path) -> dict[str, str]:
@@ -52,13 +51,8 @@ def remove(folder: Path) -> None:
 def _is_ours(entry: os.DirEntry[str], digests: dict[str, str]) -> bool:
     if not entry.is_file(follow_symlinks=False) or not digests:
         return False
-    return entry.name == RECORD or _digest(Path(entry.path)) == digests.get(entry.name)
+    return entry.name == RECORD or durable.sha256(Path(entry.path)) == digests.get(entry.name)
 
 
 def _text(digests: dict[str, str]) -> str:
     return "".join(f"{digest}{SEPARATOR}{name}\n" for name, digest in sorted(digests.items()))
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -7,6 +7,7 @@ command continues after the last finished epoch.
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ class Training:
             key = json.loads((self._output / METRICS).read_text(encoding="utf-8"))["training"]["key"]
         except (OSError, ValueError, KeyError, TypeError):
             raise RequestError(f"{self._output} exists and is no bundle of shardseer train; choose another.") from None
-        if key == self._key():
+        if key == self._key:
             self._events.message(
                 f"{self._output} was trained with these images and settings already; --fresh trains it again."
             )
@@ -99,7 +100,9 @@ class Training:
             f"{self._output} is a bundle of other images or settings; choose another output, or --fresh to replace it."
         )
 
+    @cached_property
     def _key(self) -> str:
+        """Taken once: the bundle of the first weights may change while this one is trained."""
         return self._recipe.key(self._splits, self._labels)
 
     def fit(self) -> None:
@@ -117,7 +120,7 @@ class Training:
         )
         shape = f"{preprocessing.width}×{preprocessing.height}×{preprocessing.channels}"
         self._events.message(f"Training {counted(self._parameters, 'parameter')} on {shape}.")
-        self._fitted = trainer.fit(self._workspace.checkpoint, self._key(), self._events)
+        self._fitted = trainer.fit(self._workspace.checkpoint, self._key, self._events)
         self._workspace.clear_made()
         bundles.save(trainer.net, self._made, self._labels)
         temperature = self._fit_temperature(bundles.load(self._made))
@@ -167,7 +170,7 @@ class Training:
             "weights_sha256": self._bundle.weights_sha256,
             "parameters": self._parameters,
             "training": {
-                "key": self._key(),
+                "key": self._key,
                 "source": storage.absolute(self._source),
                 "recipe": self._recipe.model_dump(mode="json"),
                 "splits": {name: len(members) for name, members in self._splits.items()},

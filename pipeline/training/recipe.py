@@ -12,6 +12,7 @@ from pipeline.errors import RequestError
 from pipeline.images.preprocessing import RESAMPLING, Preprocessing
 from pipeline.job import Device, validation_message
 from pipeline.model import resolving
+from pipeline.model.bundle import Bundle
 from pipeline.training.examples import Example
 from pipeline.training.splitting import Splits
 
@@ -112,11 +113,19 @@ class Recipe(BaseModel):
         """The learning rate at its peak."""
         return self.learning_rate or (5e-4 if self.weights else 2e-3)
 
+    def first_bundle(self) -> Bundle:
+        """The bundle that `weights` names. Raises `RequestError`."""
+        return resolving.resolve(None if self.weights == "default" else self.weights)
+
     def key(self, splits: Splits, labels: Sequence[str]) -> str:
-        """What makes two commands the same training: all settings but the device, every example, the classes' order."""
+        """What makes two commands the same training: all settings but the device, every example, the classes' order.
+
+        First weights count by their bundle's digest: one of the same name may be another by now. Raises `RequestError`.
+        """
+        weights = {"weights": self.first_bundle().digest} if self.weights else {}
         content = {
             "labels": list(labels),
-            "recipe": self.model_dump(mode="json", exclude={"device"}),
+            "recipe": self.model_dump(mode="json", exclude={"device"}) | weights,
             "splits": {name: [(each.content_hash, each.label) for each in members] for name, members in splits.items()},
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -181,7 +190,7 @@ def _plain(recipe: Recipe, outputs: int, examples: Sequence[Example]) -> tuple["
 
 
 def _from_weights(recipe: Recipe, weights: str, outputs: int) -> tuple["torch.nn.Module", Preprocessing]:
-    bundle = resolving.resolve(None if weights == "default" else weights)
+    bundle = recipe.first_bundle()
     given = bundle.preprocessing
     if recipe.channels not in (None, given.channels):
         raise RequestError(f"--channels {recipe.channels}: the weights of {weights} are for {given.channels}.")

@@ -72,6 +72,14 @@ def test_values_in_csv_and_json(sql: str, capsys: pytest.CaptureFixture[str]) ->
     assert json.loads(written(f"SELECT {sql} AS a", "json", capsys), parse_constant=pytest.fail) == [{"a": value}]
 
 
+def test_json_has_all_digits_and_null_for_what_is_no_number(capsys: pytest.CaptureFixture[str]) -> None:
+    row = "{'y': 12345678901234567890.1234567891::DECIMAL(38,10), 'NaN': '\"NaN\\', 'x': ['-inf'::DOUBLE, 'nan']}"
+    text = written(f"SELECT unnest({row})", "json", capsys)
+    assert '"y":12345678901234567890.1234567891' in text
+    found = json.loads(text, parse_constant=pytest.fail)[0]
+    assert (found["NaN"], found["x"]) == ('"NaN\\', [None, None])
+
+
 @pytest.mark.parametrize("sql", VALUES)
 def test_values_in_a_table(sql: str, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = io.StringIO()

@@ -1,5 +1,6 @@
 """Files are written whole or not at all, under any name, and never through a link."""
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -67,3 +68,21 @@ def test_a_plain_file_is_opened_as_any_other(tmp_path: Path) -> None:
     assert durable.is_there(tmp_path / "file") and not durable.is_there(tmp_path / "file" / "below")
     (tmp_path / "dangling").symlink_to("/nowhere")
     assert durable.is_there(tmp_path / "dangling")
+
+
+def test_a_file_is_hashed_once_for_as_long_as_it_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(durable, "SETTLED_NS", -(10**9))  # as if the file had been there for long
+    (tmp_path / "a").write_text("1")
+    digest = durable.sha256(tmp_path / "a")
+    with monkeypatch.context() as reading:
+        reading.setattr(hashlib, "file_digest", pytest.fail)
+        assert durable.sha256(tmp_path / "a") == digest == hashlib.sha256(b"1").hexdigest()
+    (tmp_path / "b").write_text("2")
+    (tmp_path / "b").replace(tmp_path / "a")
+    assert durable.sha256(tmp_path / "a") == hashlib.sha256(b"2").hexdigest()
+
+
+def test_a_file_that_changes_within_one_tick_of_the_clock_is_hashed_again(tmp_path: Path) -> None:
+    for content in (b"1", b"2", b"3"):
+        (tmp_path / "a").write_bytes(content)
+        assert durable.sha256(tmp_path / "a") == hashlib.sha256(content).hexdigest()

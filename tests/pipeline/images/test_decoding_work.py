@@ -10,6 +10,7 @@ from PIL import Image
 from pipeline.errors import ImageError
 from pipeline.images.decoders import DECODERS
 from pipeline.images.decoding import open_image
+from pipeline.images.grey_scale import MOST_SENTINELS, without_sentinel
 from tests.pipeline.images.jpegs import RGB, jpeg, photograph
 from tests.pipeline.images.pictures import LIMIT, SAME, decoded, quarters, stored
 from tests.pipeline.images.tiffs import tiff
@@ -102,6 +103,15 @@ def test_a_tiff_of_a_strip_for_every_pixel() -> None:
     with pytest.raises(ImageError, match="300000 strips or tiles are more than the 250000 allowed"):
         decoded(bytes(edited) + beside)
     assert decoded(tiff(np.zeros((rows, 1), np.uint8))).shape == SAME.shape
+
+
+def test_few_values_are_tried_as_one_that_stands_for_nothing() -> None:
+    """Each is a turn over the whole picture, and each of these is twice as far from the others as they are."""
+    values = np.zeros(1000, np.float32)
+    powers = -(2.0 ** np.arange(-120, 66))
+    values[: 2 * len(powers)] = np.repeat(powers, 2)
+    left_out = ~without_sentinel(values, np.ones(1000, np.bool_))
+    assert np.count_nonzero(left_out) == 2 * MOST_SENTINELS
 
 
 def bomb(form: str, **settings: object) -> bytes:

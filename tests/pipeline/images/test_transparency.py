@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from pipeline.images import decoding
+from pipeline.images.transparency import on_white
 from tests.pipeline.images.pictures import LIMIT, SAME, UPRIGHT, corners, quarters, stored
 from tests.pipeline.images.pngs import deep_png, shallow_png, with_chunk
 
@@ -109,6 +110,14 @@ def test_the_transparent_grey_of_few_bits(bits: int) -> None:
     data = with_chunk(shallow_png(values, bits), b"tRNS", b"\0\1")
     pixels = decoding.decode(decoding.open_image(data), SAME, LIMIT)
     assert pixels[:, :10].max() == 0 and pixels[:, 14:].min() == 255
+
+
+def test_what_is_beneath_is_not_made_where_it_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, made = with_alpha(255), []
+    convert = Image.Image.convert
+    monkeypatch.setattr(Image.Image, "convert", lambda image, mode: made.append(mode) or convert(image, mode))
+    on_white(layer)
+    assert made == ["RGBA", "RGB"]
 
 
 def test_the_transparent_colour_of_16_bits() -> None:

@@ -1,6 +1,8 @@
 """The cache of models: whole entries only, made anew where they are damaged, as readable as the umask has it."""
 
+import hashlib
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -95,6 +97,21 @@ def test_a_truncated_cached_model_is_made_anew(name: str, tmp_path: Path, monkey
     assert resolving.resolve(None) == first
 
 
+def test_a_whole_model_of_a_version_without_seals_is_kept_and_sealed(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have been downloaded, and there may be no network now: nothing can make this one."""
+    monkeypatch.setenv("SHARDSEER_CACHE", str(tmp_path))
+    old = tmp_path / "bundles" / "resnet_none"
+    shutil.copytree(tiny_bundle, old)
+    assert resolving.resolve("resnet_none").folder == old
+    assert cache.is_whole(old)
+    (old / cache.SEAL).unlink()
+    truncate(old / bundle.WEIGHTS)
+    with pytest.raises(RequestError):
+        resolving.resolve("resnet_none")
+
+
 @pytest.mark.parametrize("name", ["network.xml", "network.bin"])
 def test_a_truncated_converted_network_is_converted_anew(
     name: str, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -102,6 +119,9 @@ def test_a_truncated_converted_network_is_converted_anew(
     monkeypatch.setenv("SHARDSEER_CACHE", str(tmp_path))
     model = bundle.load(tiny_bundle)
     engines.prepare(model, SPEC)
+    with monkeypatch.context() as reading:  # the driver did: a worker would read all of it again
+        reading.setattr(hashlib, "file_digest", pytest.fail)
+        engines.build(model, SPEC, "cpu", threads=1)
     (file,) = tmp_path.glob(f"openvino/*/{name}")
     truncate(file)
     cut = file.stat().st_size

@@ -64,6 +64,8 @@ def test_a_folder_as_timm_saves_it_is_a_bundle(tmp_path: Path) -> None:
 def test_names_by_number_may_have_gaps(tiny_bundle: Path, tmp_path: Path) -> None:
     found = bundle.load(with_config(tmp_path / "b", tiny_bundle, label_names={"0": "a", "4": "e"}))
     assert found.labels == ("a", "1", "2", "3", "e")
+    found = bundle.load(with_config(tmp_path / "c", tiny_bundle, num_classes=1, label_names={"0": "cat", "1": "dog"}))
+    assert found.labels == ("cat", "dog")
 
 
 @pytest.mark.parametrize(

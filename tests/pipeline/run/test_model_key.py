@@ -34,3 +34,7 @@ def test_what_was_decoded_otherwise_is_classified_anew(
         assert classify(images, output, tiny_bundle) is None
     assert classify(images, output, tiny_bundle).rows == 3
     assert classify(images, output, tiny_bundle) is None
+
+
+def test_the_versions_of_what_reads_and_decodes_are_recorded() -> None:
+    assert {"pillow", "pi-heif", "obstore"} <= fingerprint.versions().keys()

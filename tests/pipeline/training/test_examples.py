@@ -1,13 +1,17 @@
 """Labelled images, read: what is left out in words, and what is refused."""
 
+import re
 import shutil
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.errors import RequestError
+from pipeline.errors import ImageError, RequestError
 from pipeline.training import examples, labelled
+from tests.pipeline.images.pictures import stored
 
 MAX_PIXELS = 10_000
 
@@ -39,3 +43,23 @@ def test_equal_bytes_with_two_labels_are_refused(tmp_path: Path):
     shutil.copy(first, tmp_path / "dog" / "2.png")
     with pytest.raises(RequestError, match=r"same bytes have more than one label: .*1.png \(cat\) = .*2.png \(dog\)"):
         examples.read(labelled.listed(str(tmp_path)), MAX_PIXELS)
+
+
+def test_images_are_examined_as_they_are_decoded(tmp_path: Path):
+    """Pillow alone scales a PGM sample by sample in Python: seconds for a megapixel."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "deep.pgm").write_bytes(b"P5 2000 2000 4095\n" + np.zeros(4 * 10**6, ">u2").tobytes())
+    begin = time.process_time()
+    (example,) = examples.read(labelled.listed(str(tmp_path)), 10**7).examples
+    assert time.process_time() - begin < 1
+    assert (example.width, example.height, example.grey) == (2000, 2000, True)
+
+
+def test_too_many_pixels_are_one_sentence_everywhere(tmp_path: Path):
+    save(tmp_path / "a" / "1.png", 1)
+    path = str(tmp_path / "b" / "2.png")
+    save(Path(path), 2).write_bytes(stored(Image.new("L", (200, 200)), "PNG"))
+    sentence = "200×200 pixels are more than the 10000 allowed (--max-pixels)"
+    assert examples.read(labelled.listed(str(tmp_path)), MAX_PIXELS).unreadable == ((path, sentence),)
+    with pytest.raises(ImageError, match=re.escape(sentence)):
+        examples.picture(path, "RGB", MAX_PIXELS)
