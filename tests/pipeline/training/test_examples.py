@@ -2,12 +2,11 @@
 
 import re
 import shutil
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PpmImagePlugin
 
 from pipeline.errors import ImageError, RequestError
 from pipeline.training import examples, labelled
@@ -45,14 +44,13 @@ def test_equal_bytes_with_two_labels_are_refused(tmp_path: Path):
         examples.read(labelled.listed(str(tmp_path)), MAX_PIXELS)
 
 
-def test_images_are_examined_as_they_are_decoded(tmp_path: Path):
+def test_images_are_examined_as_they_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Pillow alone scales a PGM sample by sample in Python: seconds for a megapixel."""
+    monkeypatch.delattr(PpmImagePlugin.PpmDecoder, "decode")
     (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "deep.pgm").write_bytes(b"P5 2000 2000 4095\n" + np.zeros(4 * 10**6, ">u2").tobytes())
-    begin = time.process_time()
-    (example,) = examples.read(labelled.listed(str(tmp_path)), 10**7).examples
-    assert time.process_time() - begin < 1
-    assert (example.width, example.height, example.grey) == (2000, 2000, True)
+    (tmp_path / "a" / "deep.pgm").write_bytes(b"P5 20 10 4095\n" + np.zeros(200, ">u2").tobytes())
+    (example,) = examples.read(labelled.listed(str(tmp_path)), MAX_PIXELS).examples
+    assert (example.width, example.height, example.grey) == (20, 10, True)
 
 
 def test_too_many_pixels_are_one_sentence_everywhere(tmp_path: Path):
