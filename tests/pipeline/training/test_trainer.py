@@ -82,20 +82,6 @@ def test_a_checkpoint_is_of_one_order_of_classes(few_digits: Path, tmp_path: Pat
         assert bundles.load(tmp_path / seed).labels == ("01", "1", "02", "2")
 
 
-def test_first_weights_are_known_by_what_they_are_and_not_by_name(tiny_bundle: Path, tmp_path: Path):
-    base, moved = tmp_path / "base", tmp_path / "moved"
-    none: splitting.Splits = {"train": (), "validation": (), "test": ()}
-    shutil.copytree(tiny_bundle, base)
-    first = Recipe(weights=str(base)).key(none, ("a", "b"))
-    base.rename(moved)
-    assert Recipe(weights=str(moved)).key(none, ("a", "b")) == first
-    shutil.copytree(moved, base)
-    (base / bundles.CONFIG).write_text(
-        json.dumps(json.loads((base / bundles.CONFIG).read_text()) | {"temperature": 2.0})
-    )
-    assert Recipe(weights=str(base)).key(none, ("a", "b")) != first
-
-
 def test_fresh_replaces_a_bundle_and_nothing_else(few_digits: Path, tmp_path: Path):
     for seed in (1, 2):
         phases.train(str(few_digits), str(tmp_path / "b"), Recipe(epochs=1, seed=seed), fresh=seed == 2)
