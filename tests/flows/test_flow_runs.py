@@ -16,6 +16,7 @@ from flows.classify import classify_images
 from flows.failures import in_one_line
 from flows.train import train_classifier
 from pipeline.errors import RequestError, RunError
+from tests.images import make_old
 
 Crops = Callable[..., Path]
 
@@ -52,6 +53,7 @@ def stored(state: State[Any]) -> FlowRun:
 def test_a_run_says_what_it_did(crops: Crops, tiny_bundle: Path, tmp_path: Path) -> None:
     images = crops(3, "photos of 2024")
     (images / "broken.jpg").write_bytes(b"no image")
+    make_old(images)
     arguments = (str(images), str(tmp_path / "out"), str(tiny_bundle), {"workers": "inline"})
     first = classify_images(*arguments, return_state=True)
     (run,) = first.result().runs
