@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from flows import phases
+from pipeline.child_process import one_child
 from pipeline.counting import counted
 from pipeline.job import Job
 from pipeline.model.bundle import Bundle
@@ -20,6 +21,7 @@ from workers.executor import open_executor
 SAMPLE = 32  # images classified to time the rest; spread evenly over the work
 
 
+@one_child()
 def estimate(job: Job) -> Result:
     """What classifying would do, from a real listing and a timed sample. Writes nothing to the output."""
     bundle = phases.check(job)

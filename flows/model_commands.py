@@ -12,6 +12,7 @@ from flows.exit_codes import exit_codes
 from flows.options import AsFlow, Model, options_from
 from flows.terminal import TerminalEvents
 from pipeline import storage
+from pipeline.child_process import one_child
 from pipeline.errors import RequestError
 from pipeline.job import Options
 from pipeline.printable import in_json
@@ -110,13 +111,14 @@ def evaluate(
     from pipeline.training import labelled as labelling
 
     _check_named(BUNDLE=bundle, LABELLED=labelled, __output=output)
-    model = resolving.resolve(bundle)
-    labelling.check_source(labelled)
-    folder = None if output is None else evaluation_files.folder_for(output, model, labelled)
-    items = labelling.listed(labelled)
-    for remark in labelling.said_of_splits(labelled, items):
-        message(remark)
-    found = evaluating.evaluate(model, items, which=split, options=options)
+    with one_child():
+        model = resolving.resolve(bundle)
+        labelling.check_source(labelled)
+        folder = None if output is None else evaluation_files.folder_for(output, model, labelled)
+        items = labelling.listed(labelled)
+        for remark in labelling.said_of_splits(labelled, items):
+            message(remark)
+        found = evaluating.evaluate(model, items, which=split, options=options)
     if folder is not None:
         evaluation_files.write(found, folder)
         message(f"Figures and pictures: {folder}")

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, closing
 from datetime import UTC, datetime
 from types import TracebackType
 
+from pipeline.child_process import one_child
 from pipeline.counting import counted
 from pipeline.errors import RequestError
 from pipeline.events import Events
@@ -85,7 +86,7 @@ class Run(AbstractContextManager["Run"]):
     def plan(self) -> Plan | None:
         """Continue the unfinished run of this request, or plan a new one; None where nothing is new."""
         self._timed, self._account_builder = Stopwatch(), AccountBuilder()
-        with self._timed("plan"):
+        with self._timed("plan"), one_child():
             self._events.doing("checking the request")
             bundle = check(self._job)
             unfinished = None

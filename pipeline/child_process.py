@@ -13,8 +13,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,28 @@ def in_a_child(function: Callable[..., Any], *arguments: Any) -> Any:
 
     Raises the `RequestError` that is raised there, and `RunError` where it fails otherwise, or dies.
     """
+    with one_child():
+        child = _SHARED.get()
+        assert child is not None
+        return _asked(child, function, *arguments)
+
+
+@contextmanager
+def one_child() -> Iterator[None]:
+    """Every `in_a_child` in here is asked of the same process: to import torch takes each one seconds."""
+    if _SHARED.get() is not None:
+        yield
+        return
     child = Child(Events())
+    before = _SHARED.set(child)
+    try:
+        yield
+    finally:
+        _SHARED.reset(before)
+        child.close()
+
+
+def _asked(child: "Child", function: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return child.ask(MAKE_SECONDS, function, *arguments)
     except ChildError as error:
@@ -71,8 +93,6 @@ def in_a_child(function: Callable[..., Any], *arguments: Any) -> Any:
         raise RunError(
             f"The model could not be made ready: the process that did it {error}. Is there memory enough for it?"
         ) from error
-    finally:
-        child.close()
 
 
 class Child:
@@ -182,6 +202,9 @@ def serve(descriptor: int, parent: int) -> None:
         except Exception as error:  # noqa: BLE001  sent to the parent, which decides
             answer = ("error", (type(error).__name__, str(error)))
         connection.send(answer)
+
+
+_SHARED: ContextVar[Child | None] = ContextVar("the child that is asked", default=None)
 
 
 def _address_space() -> int:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from pipeline import schema, storage
+from pipeline.child_process import one_child
 from pipeline.counting import counted
 from pipeline.errors import EngineError, RequestError, RunError
 from pipeline.job import Options
@@ -82,6 +83,7 @@ class Classified(NamedTuple):
     engine: str
 
 
+@one_child()
 def classify(bundle: Bundle, paths: Sequence[str], options: Options) -> Classified:
     """Classify images in this process as a run of `classify` would."""
     device = devices.device_for(options.device)

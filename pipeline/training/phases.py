@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import durable, storage
+from pipeline.child_process import one_child
 from pipeline.counting import counted
 from pipeline.errors import RequestError
 from pipeline.events import Events
@@ -58,7 +59,7 @@ class Training:
     def held(self) -> Iterator[None]:
         """Hold the bundle's place: two trainings of one bundle do not meet. Raises `RequestError`, see `Workspace`."""
         _check_libraries()
-        with self._workspace.held():
+        with self._workspace.held(), one_child():  # both splits are classified
             yield
 
     def read(self) -> None:
