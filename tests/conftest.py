@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.images import PHOTOGRAPHS, make_crops, make_old
+from tests.s3 import S3Server
 
 # Before anything of the project or Ray is imported: nothing of the suite touches the user's own folders.
 os.environ.pop("PREFECT_API_URL", None)
@@ -23,6 +24,17 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory) -> None:
     home = tmp_path_factory.mktemp("home")
     os.environ["SHARDSEER_CACHE"] = str(home / "cache")
     os.environ["PREFECT_HOME"] = str(home / "prefect")
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """One S3 server for the session; its address and keys are in the environment."""
+    patch = pytest.MonkeyPatch()
+    with S3Server(tmp_path_factory.mktemp("s3-server")) as server:
+        for key, value in server.environment.items():
+            patch.setenv(key, value)
+        yield server
+    patch.undo()
 
 
 @pytest.fixture(scope="session")
