@@ -129,10 +129,9 @@ def _as_flow(job: Job, events: Events) -> Result:
 
     events.doing("starting the flow")
     with flow_runs.watched(events), terminal.logs_above_the_bar():
-        state = classify_images(job.images, str(job.output), job.model, job.options, return_state=True)
+        state, result = flow_runs.called(classify_images, job.images, str(job.output), job.model, job.options)
     flow_run = state.state_details.flow_run_id
     assert flow_run is not None
-    result = state.result(raise_on_failure=False)
     with suppress(PrefectException, httpx.HTTPError):  # the run has ended; its files say more than the server can
         with get_client(sync_client=True) as client:
             stored = client.read_flow_run(flow_run)

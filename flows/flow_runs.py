@@ -13,6 +13,8 @@ from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from prefect.exceptions import MissingResult
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from pydantic import BaseModel
@@ -25,6 +27,7 @@ from pipeline.printable import printable
 from pipeline.run.result import Result
 
 WATCHER: ContextVar[Events | None] = ContextVar("WATCHER", default=None)  # who else hears how far a run is
+RETURNED: ContextVar[list[Any] | None] = ContextVar("RETURNED", default=None)  # what flows that are called here return
 Returned = TypeVar("Returned")
 PROJECT = "shardseer"  # the tag of every flow run of ours
 FOLDER_LETTERS, TAG_LETTERS = 60, 60  # of a folder in a name, of a tag
@@ -75,8 +78,30 @@ def watched(events: Events) -> Iterator[None]:
         WATCHER.reset(before)
 
 
+def called(flow: Callable[..., Any], *arguments: Any) -> tuple[State[Any], Any]:
+    """Run a flow here; return its state, and its result or error.
+
+    A busy server may store the final state and not be able to say so; asked again it hands back the stored one, which
+    is without the result. Then that is what the flow itself returned.
+    """
+    returned: list[Any] = []
+    before = RETURNED.set(returned)
+    try:
+        state = flow(*arguments, return_state=True)
+    finally:
+        RETURNED.reset(before)
+    try:
+        return state, state.result(raise_on_failure=False)
+    except MissingResult:
+        if not returned:
+            raise
+        return state, returned[-1]
+
+
 def completed(message: str, result: Returned) -> Returned:
     """The state of a flow run that returns `result`, with a message: Prefect hands the result on to who called."""
+    if (returned := RETURNED.get()) is not None:
+        returned.append(result)
     return cast(Returned, Completed(message=message, data=result))
 
 

@@ -55,9 +55,12 @@ def train(
     if as_flow or prefect_api.api_is_configured():
         prefect_api.prepare()
         with prefect_api.answering():
+            from flows import flow_runs
             from flows.train import train_classifier
 
-            found = train_classifier(labelled, output, recipe, fresh)
+            _, found = flow_runs.called(train_classifier, labelled, output, recipe, fresh)
+            if isinstance(found, BaseException):
+                raise found
     else:
         from pipeline.training import phases
 

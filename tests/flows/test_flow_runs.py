@@ -170,3 +170,17 @@ def test_what_nobody_expected_keeps_its_traceback(logged: list[str]) -> None:
 )
 def test_a_name_is_one_short_line_of_text(path: object, name: str) -> None:
     assert flow_runs.short_name(path, 20) == name
+
+
+def test_a_result_is_there_where_the_server_hands_back_a_state_without_it() -> None:
+    """As where it stored the state, could not answer, and was asked again."""
+
+    def flow(answer: Any, *, return_state: bool) -> State[Any]:
+        assert return_state
+        completed = flow_runs.completed("done", answer)
+        return completed.model_copy(update={"data": None})
+
+    state, result = flow_runs.called(flow, 42)
+    assert (state.message, result) == ("done", 42)
+    _, error = flow_runs.called(lambda return_state: flow_runs.failed(RunError("wrong")))
+    assert isinstance(error, RunError)

@@ -30,14 +30,15 @@ def test_accuracy_by_sql_join_is_that_of_evaluate(digits: Path, digits_bundle: P
 
 
 def test_the_flow_trains_and_a_second_run_finds_it_done(few_digits: Path, tmp_path: Path):
+    from flows import flow_runs
     from flows.train import train_classifier
     from pipeline.training.recipe import Recipe
 
     recipe = Recipe(epochs=2)
     with prefect_test_harness(server_startup_timeout=120):
-        found = train_classifier(str(few_digits), str(tmp_path / "b"), recipe)
-        assert found is not None
-        assert train_classifier(str(few_digits), str(tmp_path / "b"), recipe) is None
+        _, found = flow_runs.called(train_classifier, str(few_digits), str(tmp_path / "b"), recipe)
+        state, again = flow_runs.called(train_classifier, str(few_digits), str(tmp_path / "b"), recipe)
+    assert (state.name, again) == ("Completed", None)
     assert found.weights_sha256 == bundles.load(tmp_path / "b").weights_sha256
 
 
