@@ -2,16 +2,18 @@
 
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 
 class Found(NamedTuple):
-    """An object: its URI, its size in bytes, and its time in microseconds since 1970."""
+    """An object: its URI, its size in bytes, its time in microseconds since 1970, and its entity tag without quotes."""
 
     uri: str
     size: int
     modified_us: int
+    entity_tag: str | None
 
 
 def listed(root: str) -> Iterator[Found]:
@@ -43,7 +45,12 @@ def read(uri: str) -> tuple[bytes, Found]:
 
 
 def _found(uri: str, meta: Any) -> Found:
-    return Found(uri, int(meta["size"]), int(meta["last_modified"].timestamp() * 1_000_000))
+    tag = meta["e_tag"]
+    return Found(uri, int(meta["size"]), _microseconds(meta["last_modified"]), tag and tag.strip('"'))
+
+
+def _microseconds(time: datetime) -> int:
+    return (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)  # floats are off by one now and then
 
 
 @lru_cache(maxsize=16)
