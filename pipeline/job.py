@@ -89,6 +89,10 @@ class Options(BaseModel):
     exclude: tuple[str, ...] = Field(
         default=(), description="No files that match one of these globs; as for --include."
     )
+    column: str | None = Field(
+        default=None,
+        description="Of Parquet and Arrow files, the column with the images' bytes, where several have some.",
+    )
     limit: int | None = Field(
         default=None, ge=1, le=10**12, description="At most this many images in this run, in path order."
     )
@@ -174,6 +178,8 @@ class Job(BaseModel):
         asked = self.options.model_dump(
             include={"all_files", "include", "exclude", "limit", "retry_errors", "verify_content"}, mode="json"
         )
+        if self.options.column is not None:  # plans of earlier versions have no such key
+            asked["column"] = self.options.column
         content = {"images": self.images, "model": model_key, **asked}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

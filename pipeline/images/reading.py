@@ -4,14 +4,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline import storage
+from pipeline.images import containers
 
 
 def read(reference: Mapping[str, Any]) -> storage.Content:
-    """Read the image that a row of `schema.LISTING` names. Raises `OSError`; safe in many threads at a time.
+    """Read the image that a row of `schema.LISTING` names; safe in many threads at a time.
 
     What it returns has the identity that the image's row gets: a local file's own while it was read; for all else what
-    the listing says, since a store's listing and its answer to a GET give the time in different precision.
+    the listing says, since a store's listing and its answer to a GET give the time in different precision. Raises
+    `OSError`, and `ImageError` for a row of a table that has no bytes.
     """
+    if reference.get("container") is not None:
+        return containers.read(reference)
     found = storage.read(reference["path"])
     if not storage.is_uri(reference["path"]):
         return found
