@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from pipeline.store_errors import StoreFailureError, failure
+
 # What is over in a moment is tried again here; patience with all else is the callers'. A body may take its time.
 RETRIES: Any = {
     "max_retries": 5,
@@ -58,9 +60,20 @@ def check(root: str) -> None:
 
     store, prefix = _opened(root)
     if root.startswith(("http://", "https://")):
-        obstore.head(store, prefix)  # nothing is listed there
+        _check_host(store, prefix)
     else:
         next(iter(obstore.list(store, prefix=prefix or None, chunk_size=1)), None)
+
+
+def _check_host(store: Any, path: str) -> None:
+    """See that a host answers, be it by a refusal: nothing can be listed there."""
+    import obstore
+
+    try:
+        obstore.head(store, path)
+    except Exception as error:
+        if isinstance(failure(error), StoreFailureError):
+            raise
 
 
 def _found(uri: str, meta: Any) -> Found:

@@ -12,6 +12,7 @@ import ray
 from pipeline.events import Events
 from pipeline.images.batching import Decoding, image_batches, pieces, with_decoding_times
 from pipeline.images.decoding import ExactDecoder
+from pipeline.images.patient_reading import ReadPolicy
 from pipeline.images.pillow_settings import ignore_remarks
 from pipeline.run.worker import this_process
 from pipeline.timing import Stopwatch
@@ -21,13 +22,13 @@ from workers import cluster
 WAIT_SECONDS = 1.0  # until it is looked whether other tasks ended meanwhile
 
 
-def decode_batch(references: pa.Table, decoder: ExactDecoder) -> pa.Table:
+def decode_batch(references: pa.Table, decoder: ExactDecoder, policy: ReadPolicy = ReadPolicy()) -> pa.Table:
     """Decode one batch of references (`schema.LISTING`) to one image batch that names this process in its metadata."""
     leave_pandas_out()
     ignore_remarks()
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # zero GPUs asked for does not hide them
     watch, cpu_before = Stopwatch("input_wait"), time.process_time()
-    (batch,) = image_batches(references, decoder, references.num_rows, watch)
+    (batch,) = image_batches(references, decoder, references.num_rows, watch, policy=policy)
     context = ray.get_runtime_context()
     worker = this_process("ray", context.get_task_id(), tuple(context.get_accelerator_ids().get("GPU", ())))
     cpu_seconds = time.process_time() - cpu_before
@@ -66,6 +67,7 @@ class DecodeTasks(NamedTuple):
             batch_size: int,
             _watch: Stopwatch,
             events: Events = Events(),
+            policy: ReadPolicy = ReadPolicy(),
         ) -> Iterator[pa.Table]:
             decode = ray.remote(num_cpus=1, num_gpus=0, max_retries=0)(decode_batch)
             waiting: deque[Task] = deque()
