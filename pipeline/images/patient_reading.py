@@ -29,19 +29,20 @@ class ReadPolicy(NamedTuple):
     """How images are read: it travels between processes.
 
     A failing source is waited for `patience` seconds; `root` and `probes` (images from all over the input) are what a
-    failed read is judged by.
+    failed read is judged by. Where the policy `is_judging` not yet, somebody goes on waiting when patience is over.
     """
 
     patience: float = 0.0
     root: InputRoot | None = None
     probes: tuple[tuple[tuple[str, Any], ...], ...] = ()  # the items of each reference
+    is_judging: bool = True
 
 
 class PatientReader:
     """Reads images for one process as a policy says. Threads share it."""
 
     def __init__(self, policy: ReadPolicy) -> None:
-        self._patience = policy.patience
+        self._patience, self._is_judging = policy.patience, policy.is_judging
         self._control = ReadControl(policy.root, map(dict, policy.probes), reading.read)
         self._slow = 0
 
@@ -66,7 +67,7 @@ class PatientReader:
             except OSError as error:
                 now = time.monotonic()
                 deadline = now + self._patience if deadline is None else deadline
-                trouble = self._trouble(reference, error, is_patient=now < deadline)
+                trouble = self._trouble(reference, error, is_patient=now < deadline or not self._is_judging)
                 if now >= deadline:
                     raise SourceUnavailableError(f"{reference['path']} cannot be read: {trouble}") from error
             sleep(max(0.0, min(next(pauses), deadline - time.monotonic())))
