@@ -109,6 +109,13 @@ class Options(BaseModel):
         le=86_400,
         description="Seconds an image may take to be read and decoded once its shard has killed or stalled a worker.",
     )
+    source_patience: float = Field(
+        default=300,
+        ge=0,
+        le=86_400,
+        description="Seconds to wait for a store or a mount that fails before the images are tried again elsewhere; a "
+        "run ends after three times that, and can be continued.",
+    )
     stall_seconds: float = Field(
         default=300,
         gt=0,

@@ -6,8 +6,17 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from pipeline.store_errors import StoreFailureError, failure
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 PAGE = 1000  # objects that a store lists at a time
+# What is over in a moment is tried again here; patience with all else is the callers'. A body may take its time.
+RETRIES: Any = {
+    "max_retries": 5,
+    "retry_timeout": timedelta(seconds=10),
+    "backoff": {"init_backoff": timedelta(milliseconds=50), "max_backoff": timedelta(seconds=2), "base": 2},
+}
+TIMEOUTS: Any = {"connect_timeout": "5s", "read_timeout": "30s", "timeout": "10m"}
 
 
 class Found(NamedTuple):
@@ -89,6 +98,28 @@ def read_range(uri: str, start: int, length: int) -> tuple[bytes, Found]:
     return bytes(result.bytes()), _found(uri, result.meta)
 
 
+def check(root: str) -> None:
+    """See that the store answers for a URI's objects. Raises what obstore raises where it does not."""
+    import obstore
+
+    store, prefix = _opened(root)
+    if root.startswith(("http://", "https://")):
+        _check_host(store, prefix)
+    else:
+        next(iter(obstore.list(store, prefix=prefix or None, chunk_size=1)), None)
+
+
+def _check_host(store: Any, path: str) -> None:
+    """See that a host answers, be it by a refusal: nothing can be listed there."""
+    import obstore
+
+    try:
+        obstore.head(store, path)
+    except Exception as error:
+        if isinstance(failure(error), StoreFailureError):
+            raise
+
+
 def _found(uri: str, meta: Any) -> Found:
     return Found.of(uri, meta["size"], meta["last_modified"], meta["e_tag"])
 
@@ -99,7 +130,7 @@ def bucket(url: str) -> Any:
     from obstore.store import from_url
 
     plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
-    return from_url(url, client_options={"allow_http": True} if plain else {})
+    return from_url(url, client_options={**TIMEOUTS, **({"allow_http": True} if plain else {})}, retry_config=RETRIES)
 
 
 def _opened(uri: str) -> tuple[Any, str]:

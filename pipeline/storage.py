@@ -12,7 +12,7 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from pipeline import container_names, object_store, uris
+from pipeline import container_names, object_store, store_errors, uris
 
 READ_BYTES = 1 << 26  # asked for at once where a file does not come whole
 # 0001-01-02 and 9999-12-30: file systems keep times that no calendar has; the nearest that readers can show is stored.
@@ -248,11 +248,12 @@ def _read_object(uri: str) -> Content:
     try:
         data, found = object_store.read(uri)
     except Exception as error:  # obstore's errors have no common base but Exception
-        raise OSError(cause(error)) from error
+        raise store_errors.failure(error) from error
     return Content(data, len(data), found.modified_us)
 
 
 def cause(error: BaseException) -> str:
     """An error in one line without the path (the row has it): its class and message."""
+    error = store_errors.failure(error) if isinstance(error, Exception) else error
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(f"{type(error).__name__}: {text}".split())[:500]

@@ -48,6 +48,7 @@ COMMANDS: dict[str, dict[str, tuple[str, Any]]] = {
         "--max-pixels": ("int", 100000000),
         "--strict": ("flag", False),
         "--image-seconds": ("float", 20),
+        "--source-patience": ("float", 300),
         "--stall-seconds": ("float", 300),
         "--watchdog-minutes": ("float", 30),
         "--prefect": ("flag", False),
