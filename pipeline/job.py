@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pipeline import storage
 from pipeline.errors import RequestError
 from pipeline.nesting import check_outside
+from pipeline.place import Place
 
 SHOWN_INPUT = 60  # characters of a value that is refused
 
@@ -133,7 +134,7 @@ class Job(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     images: str
-    output: Path
+    output: Place
     model: str | None = None
     options: Options = Options()
 
