@@ -40,6 +40,11 @@ class S3Server:
         return f"http://127.0.0.1:{self._port}"
 
     @property
+    def filer(self) -> str:
+        """Where its own file system is seen, with what S3 hides."""
+        return f"http://127.0.0.1:{self._ports['-filer.port']}"
+
+    @property
     def environment(self) -> Mapping[str, str]:
         """What a process needs in its environment to find the server and to be let in."""
         return {**ACCESS, "AWS_ENDPOINT_URL": self.address}

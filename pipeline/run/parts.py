@@ -5,6 +5,7 @@ that a file that was copied elsewhere still says where it comes from.
 """
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -58,22 +59,30 @@ def count_statuses(predictions: pa.Table) -> dict[str, int]:
     return {status: found.get(status, 0) for status in ("ok", "abstained", "error")}
 
 
-def write_part(target: Path, predictions: pa.Table, plan: Plan, receipt: Receipt) -> None:
-    """Write sorted predictions (`schema.PREDICTIONS`) with provenance and receipt; durable and whole, or not there."""
-    metadata = {
+def provenance(plan: Plan) -> dict[str, Any]:
+    """What made the rows of a run, for the footer of a file that has them."""
+    return {
         "format": str(FORMAT),
-        "receipt": receipt.model_dump_json(),
         "run": plan.run,
         "model": plan.model_name,
         "weights_sha256": plan.weights_sha256,
         "calibrated": plan.calibrated,
         "inference": plan.inference.model_dump(mode="json"),
         "options": plan.job.options.model_dump(mode="json"),
+        "versions": plan.versions,
+    }
+
+
+def write_part(target: Path, predictions: pa.Table, plan: Plan, receipt: Receipt) -> None:
+    """Write sorted predictions (`schema.PREDICTIONS`) with provenance and receipt; durable and whole, or not there."""
+    metadata = {
+        **provenance(plan),
+        "receipt": receipt.model_dump_json(),
         "versions": own_versions(),  # this worker's own: an upgrade may lie between it and the plan
         "flow_run": receipt.flow_run or "",
         "actor": receipt.worker.actor or "",
     }
-    table = predictions.sort_by("path").cast(schema.PREDICTIONS.with_metadata(_encoded(metadata)))
+    table = predictions.sort_by("path").cast(schema.PREDICTIONS.with_metadata(encoded(metadata)))
     with durable.atomic(target) as temporary:
         pq.write_table(table, temporary, compression="zstd", row_group_size=max(table.num_rows, 1))
 
@@ -102,7 +111,11 @@ def take_stage_times(part: Path) -> StageTimes | None:
 
 def read_receipt(part: Path) -> Receipt:
     """The receipt in a part's footer, checked against its rows. Raises `ValueError` for a file that is no part."""
-    metadata = pq.read_metadata(part)
+    return receipt_of(pq.read_metadata(part), str(part))
+
+
+def receipt_of(metadata: pq.FileMetaData, part: str) -> Receipt:
+    """The receipt in the footer of a file that is named `part`, as `read_receipt`."""
     stored = {key.decode(): value for key, value in (metadata.metadata or {}).items()}
     if f"{PREFIX}receipt" not in stored:
         raise ValueError(f"{part} has no receipt in its footer")
@@ -113,5 +126,6 @@ def read_receipt(part: Path) -> Receipt:
     return receipt
 
 
-def _encoded(metadata: dict[str, Any]) -> dict[str, str]:
+def encoded(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Metadata as it is stored in a footer: under our prefix, JSON for all but text."""
     return {PREFIX + key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
