@@ -6,6 +6,14 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+# What is over in a moment is tried again here; patience with all else is the callers'. A body may take its time.
+RETRIES: Any = {
+    "max_retries": 5,
+    "retry_timeout": timedelta(seconds=10),
+    "backoff": {"init_backoff": timedelta(milliseconds=50), "max_backoff": timedelta(seconds=2), "base": 2},
+}
+TIMEOUTS: Any = {"connect_timeout": "5s", "read_timeout": "30s", "timeout": "10m"}
+
 
 class Found(NamedTuple):
     """An object: its URI, its size in bytes, its time in microseconds since 1970, and its entity tag without quotes."""
@@ -44,6 +52,17 @@ def read(uri: str) -> tuple[bytes, Found]:
     return bytes(result.bytes()), _found(uri, result.meta)
 
 
+def check(root: str) -> None:
+    """See that the store answers for a URI's objects. Raises what obstore raises where it does not."""
+    import obstore
+
+    store, prefix = _opened(root)
+    if root.startswith(("http://", "https://")):
+        obstore.head(store, prefix)  # nothing is listed there
+    else:
+        next(iter(obstore.list(store, prefix=prefix or None, chunk_size=1)), None)
+
+
 def _found(uri: str, meta: Any) -> Found:
     tag = meta["e_tag"]
     return Found(uri, int(meta["size"]), _microseconds(meta["last_modified"]), tag and tag.strip('"'))
@@ -59,7 +78,7 @@ def bucket(url: str) -> Any:
     from obstore.store import from_url
 
     plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
-    return from_url(url, client_options={"allow_http": True} if plain else {})
+    return from_url(url, client_options={**TIMEOUTS, **({"allow_http": True} if plain else {})}, retry_config=RETRIES)
 
 
 def _opened(uri: str) -> tuple[Any, str]:

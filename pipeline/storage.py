@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-from pipeline import object_store
+from pipeline import object_store, store_errors
 
 URI_SCHEMES = ("s3://", "gs://", "az://", "abfs://", "http://", "https://")
 READ_BYTES = 1 << 26  # asked for at once where a file does not come whole
@@ -252,11 +252,12 @@ def _read_object(uri: str) -> Content:
     try:
         data, found = object_store.read(uri)
     except Exception as error:  # see _walk_store
-        raise OSError(cause(error)) from error
+        raise store_errors.failure(error) from error
     return Content(data, len(data), found.modified_us)
 
 
 def cause(error: BaseException) -> str:
     """An error in one line without the path (the row has it): its class and message."""
+    error = store_errors.failure(error) if isinstance(error, Exception) else error
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(f"{type(error).__name__}: {text}".split())[:500]
