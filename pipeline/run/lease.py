@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline import object_writing
 from pipeline.errors import RunError
@@ -44,7 +44,7 @@ class Holder(BaseModel):
     since: str
     token: str
     process: str
-    length: float
+    length: float = Field(gt=0, le=3600)
     renewed: int = 0
     released: bool = False
 
