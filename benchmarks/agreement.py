@@ -20,12 +20,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from PIL import Image
 
 from benchmarks import photographs
 from benchmarks.arguments import real, whole
-from pipeline import markdown, schema, storage
+from pipeline import markdown, storage
+from pipeline.images import listing
 from pipeline.images.decoding import DecoderName
 from pipeline.job import EngineName, Options
 from pipeline.model import precision, resolving
@@ -111,9 +111,7 @@ def answers(settings: CascadeSettings, temperature: float, files: Sequence[Path]
     inference = Inference(cascade=settings, features=False, batch_size=BATCH, top_k=1)
     inference.prepare(bundle)
     cascade = Cascade(bundle, inference, Options(), device="cpu", threads=1)
-    entries = [storage.entry(str(file))[:4] for file in files]
-    columns = zip(zip(*entries, strict=True), schema.LISTING, strict=True)
-    references = pa.table([pa.array(column, field.type) for column, field in columns], schema.LISTING)
+    references = listing.references(storage.entry(str(file)) for file in files)
     classified = joined(list(cascade.classify(references, BATCH, Stopwatch())))
     order = np.argsort(classified.predictions["path"].to_numpy().astype(str), kind="stable")
     return Found(classified.logits[order], classified.passes[order])

@@ -15,9 +15,10 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
+from pipeline.errors import RequestError
 from pipeline.job import Options
+from pipeline.output_names import output_named
 from pipeline.place import Place
-from pipeline.place import named as place_named
 from pipeline.training.recipe import Recipe
 
 Model = Annotated[str | None, typer.Option("--model", "-m", help="A bundle folder or a timm model name.")]
@@ -26,11 +27,15 @@ AsFlow = Annotated[bool, typer.Option("--prefect", help="Run as a Prefect flow e
 
 def _named_place(name: str) -> Place:
     if not name.strip():
-        raise typer.BadParameter("it is empty: name a folder. (Is a variable unset that it was to come from?)")
-    return place_named(name)
+        raise typer.BadParameter("it is empty: name a folder or a URI. (Is a variable unset that it was to come from?)")
+    try:
+        return output_named(name)
+    except RequestError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
-Output = Annotated[Place, typer.Argument(help="The output of classify.", parser=_named_place)]
+# A `Place`: typer knows no unions.
+Output = Annotated[Any, typer.Argument(help="The output of classify.", parser=_named_place)]
 
 Command = Callable[..., None]
 Reader = Callable[[Any], Any]

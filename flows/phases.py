@@ -19,11 +19,12 @@ from pipeline.model.bundle import Bundle
 from pipeline.run import outputs, planning, publishing, recovering, reporting
 from pipeline.run.accounting import Account, AccountBuilder
 from pipeline.run.bottleneck import RunConditions
-from pipeline.run.output import Held, RunFiles
+from pipeline.run.output import Held
 from pipeline.run.parts import take_stage_times
 from pipeline.run.plan import Plan
 from pipeline.run.reporting import Summary
 from pipeline.run.result import Result, attach
+from pipeline.run.run_files import RunFiles
 from pipeline.run.selecting import Earlier
 from pipeline.run.worker import peak_memory
 from pipeline.timing import Stopwatch
@@ -134,7 +135,7 @@ class Run(AbstractContextManager["Run"]):
             self._folder, self._plan, seconds, peak_memory(), self._resumed, self._account(seconds)
         )
         reporting.write_report(self._folder, summary)
-        self._folder.remove_leftovers()
+        publishing.remove_leftovers(self._folder)
         self.result = self.result.with_run(summary)
         return summary
 

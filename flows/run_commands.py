@@ -1,5 +1,6 @@
 """Commands on the runs of an output: `runs`, `publish`, `clean`, `report`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,7 +14,7 @@ from pipeline.errors import RequestError
 from pipeline.place import Place
 from pipeline.run import cleaning, published, publishing, refusing, reporting
 from pipeline.run import outputs as run_folders
-from pipeline.run.output import RunFiles
+from pipeline.run.run_files import RunFiles
 from pipeline.run.worker import peak_memory
 
 
@@ -40,7 +41,9 @@ def _columns(folder: RunFiles) -> tuple[str, str, str, str]:
     if not folder.has("plan.json"):  # somebody removed it, or only `predictions` was copied
         return state, f"{len(found.parts)}", f"{sum(part.rows for part in found.parts):,}", ""
     plan = folder.plan()
-    return state, f"{len(found.parts)} of {plan.shards}", f"{plan.counts.images:,}", plan.job.images
+    is_one_object = state == "published" and not isinstance(folder.output, Path)  # of the parts of all shards
+    number = plan.shards if is_one_object else len(found.parts)
+    return state, f"{number} of {plan.shards}", f"{plan.counts.images:,}", plan.job.images
 
 
 def publish(
@@ -62,7 +65,7 @@ def publish(
         plan = folder.plan()
         publishing.decide(folder, plan, max_error_rate=None)
         publishing.publish(folder)
-        folder.remove_leftovers()
+        publishing.remove_leftovers(folder)
         folder.forget_refusal()
         reporting.write_report(folder, summary := reporting.summarize(folder, plan, {}, peak_memory(), plan.shards))
     terminal.show_summary(summary)

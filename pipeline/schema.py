@@ -12,12 +12,17 @@ from pipeline.errors import ErrorStage
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")  # Spark refuses nanoseconds
 
-# One row per file found. `list_error` says why a file or folder could not be examined; it ends as an error row.
+# One row per image found. `list_error` says why a file or folder could not be examined; it ends as an error row. An
+# image that lies in a tar, Parquet or Arrow file has its own size, and the time and tag of that file, its `container`.
 LISTING = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),
         ("size_bytes", pa.int64()),
         ("modified_at", TIMESTAMP),
+        ("entity_tag", pa.string()),  # what the store says of the version; null on a disk
+        ("container", pa.string()),  # path or URI of the file that the image lies in; null for a file of its own
+        ("offset", pa.int64()),  # in a tar the byte where its data begins (uncompressed), else the number of its row
+        ("column", pa.string()),  # of a Parquet or Arrow file: which one has the image's bytes, `image.bytes`
         ("list_error", pa.string()),
     ]
 )
@@ -37,10 +42,10 @@ FACTS = [
     ("modified_at", TIMESTAMP),
     ("content_hash", pa.string()),
     ("note", pa.string()),  # what was guessed to make pixels of it, in short sentences
+    ("entity_tag", pa.string()),
 ]
 
-# `class_index` is the number of the best class in the bundle, kept on abstention. Columns that this version leaves null
-# are there: a column that comes later would break globs over older parts.
+# `class_index` is the number of the best class in the bundle, kept on abstention.
 PREDICTIONS = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),
@@ -48,13 +53,20 @@ PREDICTIONS = pa.schema(
         ("label", pa.string()),
         ("confidence", pa.float32()),
         ("top_k", pa.list_(pa.struct([("label", pa.string()), ("confidence", pa.float32())]))),
-        *FACTS[1:-1],
+        *FACTS[1:-2],
         ("embedding", pa.list_(pa.float32())),
         ("class_index", pa.int32()),
-        FACTS[-1],
-        ("entity_tag", pa.string()),
+        *FACTS[-2:],
     ]
 )
+
+
+def as_listing(stored: pa.Table) -> pa.Table:
+    """References as an earlier version may have stored them, with the columns that it did not have."""
+    missing = [field for field in LISTING if field.name not in stored.column_names]
+    for field in missing:
+        stored = stored.append_column(field, pa.nulls(stored.num_rows, field.type))
+    return stored.select(LISTING.names).cast(LISTING)
 
 
 def image_batch(height: int, width: int, channels: int) -> pa.Schema:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-from pipeline import object_store
+from pipeline import object_store, store_errors
 
 URI_SCHEMES = ("s3://", "gs://", "az://", "abfs://", "http://", "https://")
 READ_BYTES = 1 << 26  # asked for at once where a file does not come whole
@@ -22,9 +22,11 @@ EARLIEST_US, LATEST_US = -62_135_510_400_000_000, 253_402_128_000_000_000
 
 
 class Entry(NamedTuple):
-    """One file found: `modified_us` in microseconds since 1970, floored; `error` where it could not be examined.
+    """One image found: `modified_us` in microseconds since 1970, floored; `error` where it could not be examined.
 
-    `may_be_folder` marks what could not be looked at and may be a folder, with images below it.
+    `may_be_folder` marks what could not be looked at and may be a folder, with images below it. `entity_tag` is what a
+    store says of the version. What lies in a `container` (the path or URI of a tar, Parquet or Arrow file) has the time
+    and the tag of that; `offset` and `column` say where in it, as in `schema.LISTING`.
     """
 
     path: str
@@ -32,14 +34,18 @@ class Entry(NamedTuple):
     modified_us: int | None
     error: str | None = None
     may_be_folder: bool = False
+    entity_tag: str | None = None
+    container: str | None = None
+    offset: int | None = None
+    column: str | None = None
 
 
 class Content(NamedTuple):
-    """The bytes of one file with the identity they had while they were read."""
+    """The bytes of one image with the identity that its row gets; `modified_us` is None where no time is known."""
 
     data: bytes
     size: int
-    modified_us: int
+    modified_us: int | None
 
 
 class ChangedWhileReadingError(OSError):
@@ -186,15 +192,21 @@ def _kind(mode: int) -> str:
 def entry(path: str) -> Entry:
     """Examine one file. Never raises for the file's own faults: they are the entry's `error`."""
     try:
-        return Entry(*object_store.examined(path)) if is_uri(path) else _entry(_name(path), os.stat(_name(path)))
+        if is_uri(path):
+            return _object(object_store.examined(path))
+        return _entry(_name(path), os.stat(_name(path)))
     except Exception as error:  # noqa: BLE001  see _walk_store
         return Entry(path, None, None, cause(error))
+
+
+def _object(found: object_store.Found) -> Entry:
+    return Entry(found.uri, found.size, found.modified_us, entity_tag=found.entity_tag)
 
 
 def _walk_store(root: str) -> Iterator[Entry]:
     try:
         for found in object_store.listed(root):
-            yield Entry(*found)
+            yield _object(found)
     except Exception as error:  # obstore's errors have no common base but Exception
         raise OSError(f"cannot list {root}: {cause(error)}") from error
 
@@ -240,11 +252,12 @@ def _read_object(uri: str) -> Content:
     try:
         data, found = object_store.read(uri)
     except Exception as error:  # see _walk_store
-        raise OSError(cause(error)) from error
+        raise store_errors.failure(error) from error
     return Content(data, len(data), found.modified_us)
 
 
 def cause(error: BaseException) -> str:
     """An error in one line without the path (the row has it): its class and message."""
+    error = store_errors.failure(error) if isinstance(error, Exception) else error
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(f"{type(error).__name__}: {text}".split())[:500]

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import schema, storage
+from pipeline.images import listing
 
 
 def image_batch(count: int, failed: tuple[int, ...] = ()) -> pa.Table:
@@ -22,6 +23,4 @@ def image_batch(count: int, failed: tuple[int, ...] = ()) -> pa.Table:
 
 def references(folder: Path) -> pa.Table:
     """The JPEGs below a folder as `schema.LISTING`."""
-    rows = [storage.entry(str(path))[:4] for path in sorted(folder.rglob("*.jpg"))]
-    columns = zip(zip(*rows, strict=True), schema.LISTING, strict=True)
-    return pa.table([pa.array(column, field.type) for column, field in columns], schema.LISTING)
+    return listing.references(storage.entry(str(path)) for path in sorted(folder.rglob("*.jpg")))

@@ -9,6 +9,7 @@ import pytest
 
 from tests.images import PHOTOGRAPHS, make_crops, make_old
 from tests.s3 import S3Server
+from tests.store_proxy import StoreProxy
 
 # Before anything of the project or Ray is imported: nothing of the suite touches the user's own folders.
 os.environ.pop("PREFECT_API_URL", None)
@@ -35,6 +36,18 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
             patch.setenv(key, value)
         yield server
     patch.undo()
+
+
+@pytest.fixture
+def store_proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[StoreProxy]:
+    """A proxy in front of the S3 server; the environment leads to it while the test runs."""
+    from pipeline import object_store
+
+    with StoreProxy(s3.address) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.address)
+        object_store.bucket.cache_clear()  # an opened bucket keeps the address that it was opened with
+        yield proxy
+    object_store.bucket.cache_clear()
 
 
 @pytest.fixture(scope="session")

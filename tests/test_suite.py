@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tests.processes import ROOT
 
-SLEEPERS = {"tests/processes.py", "tests/faults/hook/sitecustomize.py"}  # `wait_until`; the pauses that are scripted
+# `wait_until`; the pauses that are scripted; the latency of a store.
+SLEEPERS = {"tests/processes.py", "tests/faults/hook/sitecustomize.py", "tests/store_proxy.py"}
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:

@@ -92,6 +92,6 @@ def _device(asked: Device, on_gpu: bool, host: str) -> tuple[DeviceName, str | N
 
 
 def _keep_log(file: Path | None) -> None:
-    """Log into the run folder, native crashes included: Ray's own logs, which are left on a store, go with its session."""
+    """Log into the run folder, native crashes included; on a store, into Ray's logs, which go with its session."""
     logging.basicConfig(filename=file, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
     faulthandler.enable(file.open("a") if file else sys.stderr)

@@ -16,6 +16,7 @@ import pyarrow as pa
 from pipeline import schema, storage
 from pipeline.errors import ErrorStage, ImageError
 from pipeline.events import Events
+from pipeline.images import reading
 from pipeline.images.decoding import ExactDecoder, content_hash, decode_cause, open_image, stored_size
 from pipeline.images.pillow_settings import decoding_settings
 from pipeline.images.preprocessing import Pixels
@@ -116,7 +117,7 @@ def filled_batches(
 
 def listed_facts(reference: Row) -> Row:
     """What the listing knows of an image: the row of one that could not be read."""
-    return {name: reference[name] for name in ("path", "size_bytes", "modified_at")}
+    return {name: reference.get(name) for name in ("path", "size_bytes", "modified_at", "entity_tag")}
 
 
 def image_row(
@@ -135,7 +136,7 @@ def image_row(
         if reference["list_error"] is not None:
             raise ImageError(ErrorStage.LIST, reference["list_error"])
         with watch("read"):
-            content = _read(reference["path"])
+            content = _read(reference)
         row |= {"size_bytes": content.size, "modified_at": content.modified_us}
         with watch("decode"), decoding_settings():
             row["content_hash"] = content_hash(content.data)
@@ -152,9 +153,9 @@ def image_row(
     return row
 
 
-def _read(path: str) -> storage.Content:
+def _read(reference: Row) -> storage.Content:
     try:
-        return storage.read(path)
+        return reading.read(reference)
     except OSError as error:
         raise ImageError(ErrorStage.READ, storage.cause(error)) from error
     except MemoryError as error:

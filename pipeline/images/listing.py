@@ -165,9 +165,9 @@ def write_listing(job: Job, target: Path) -> Counter[str]:
         for entry in listing:
             chunk.append(entry)
             if len(chunk) == CHUNK:
-                writer.write_table(_table(chunk))
+                writer.write_table(references(chunk))
                 chunk.clear()
-        writer.write_table(_table(chunk))
+        writer.write_table(references(chunk))
     return _reported(listing.skipped)
 
 
@@ -178,7 +178,10 @@ def _reported(skipped: Counter[str]) -> Counter[str]:
     return shown + Counter({OTHERS: skipped.total() - shown.total()})
 
 
-def _table(entries: list[storage.Entry]) -> pa.Table:
-    columns = list(zip(*entries, strict=True)) or [()] * 5
-    arrays = [pa.array(column, field.type) for column, field in zip(columns[:4], schema.LISTING, strict=True)]
+def references(entries: Iterable[storage.Entry]) -> pa.Table:
+    """Entries as a table of `schema.LISTING`."""
+    columns = list(zip(*entries, strict=True)) or [()] * len(storage.Entry._fields)
+    values = dict(zip(storage.Entry._fields, columns, strict=True))
+    names = {"size_bytes": "size", "modified_at": "modified_us", "list_error": "error"}
+    arrays = [pa.array(values[names.get(field.name, field.name)], field.type) for field in schema.LISTING]
     return pa.table(arrays, schema.LISTING)

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import schema
 from pipeline.errors import TRANSIENT
 from pipeline.events import Events
 from pipeline.images.batching import BatchSource, finishing, image_batches
@@ -76,7 +75,7 @@ class Cascade:
         exact = self.decoder.exact()
 
         def again(first: ClassifiedBatch) -> Iterator[ClassifiedBatch]:
-            decoded = batches(_references(first.predictions), exact, min(AGAIN, batch_size), Stopwatch())
+            decoded = batches(_of(first.predictions, references), exact, min(AGAIN, batch_size), Stopwatch())
             passes, done = classifier.classify(decoded, Stopwatch(), events), 0
             while done < len(first.close):  # piece by piece, each a sign of life
                 with watch("second_pass"):
@@ -109,10 +108,9 @@ def _decoded_again(
         yield from again(joined(waiting))
 
 
-def _references(predictions: pa.Table) -> pa.Table:
-    """Predictions as references (`schema.LISTING`)."""
-    known = predictions.select(["path", "size_bytes", "modified_at"])
-    return known.append_column("list_error", pa.nulls(known.num_rows, pa.string())).cast(schema.LISTING)
+def _of(predictions: pa.Table, references: pa.Table) -> pa.Table:
+    """The references that predictions are of."""
+    return references.take(pc.index_in(predictions["path"], references["path"]))
 
 
 def _chosen(first: ClassifiedBatch, second: ClassifiedBatch) -> Iterator[ClassifiedBatch]:

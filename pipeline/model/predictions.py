@@ -11,7 +11,6 @@ from pipeline.model.engine import Floats
 from pipeline.model.probabilities import top
 
 Rows = npt.NDArray[np.bool_]
-LATER = ("entity_tag",)  # columns that this version leaves null
 
 
 class PredictionTable:
@@ -42,7 +41,6 @@ class PredictionTable:
             "top_k": self._top_lists(best, confidences, failed),
             "class_index": pa.array(best[:, 0].astype(np.int32), mask=failed),
             "embedding": _embeddings(features, failed),
-            **{name: pa.nulls(batch.num_rows, schema.PREDICTIONS.field(name).type) for name in LATER},
         }
         return pa.table({name: columns[name] for name in schema.PREDICTIONS.names}).cast(schema.PREDICTIONS)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pipeline.run.output import RunFiles, State
+from pipeline.run.run_files import RunFiles, State
 
 # The states of a newer run of the same request beside which a run in a state is of no use any more.
 NEWER: dict[State, set[State]] = {

@@ -23,16 +23,16 @@ from pipeline import durable, storage
 from pipeline.errors import RunError
 from pipeline.place import Place
 from pipeline.run import sharding
-from pipeline.run.output import State
 from pipeline.run.parts import Receipt, staged_receipt
 from pipeline.run.plan import Plan, stored_plan
+from pipeline.run.run_files import State
 from pipeline.run.run_paths import RunPaths
 from pipeline.run.sharding import Shard, part_name
 from pipeline.run.sql_files import parquet_files
 
 
 class RunFolder(RunPaths):
-    """The paths and the state of one run; see `output.RunFiles`. Files below it are written by the modules that own them."""
+    """The paths and the state of one run; see `run_files.RunFiles`."""
 
     @property
     def state(self) -> State:
@@ -184,7 +184,7 @@ class RunFolder(RunPaths):
         durable.remove(self.path)
 
     def remove_leftovers(self) -> None:
-        """See `RunFiles`; what a worker that comes late writes there, `clean` removes."""
+        """See `RunFiles`."""
         for leftover in (self.attempts, self.shards, self.listing):
             with suppress(OSError):
                 durable.remove(leftover)

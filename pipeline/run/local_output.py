@@ -24,7 +24,8 @@ from pipeline.events import Events
 from pipeline.place import Place
 from pipeline.run import reading_only
 from pipeline.run.folder import RunFolder, earlier_missing_folder, missing_folder, predictions_folder
-from pipeline.run.output import PublishedFolder, RunFiles
+from pipeline.run.output import PublishedFolder
+from pipeline.run.run_files import RunFiles
 from pipeline.run.run_id import is_run_id, make_run_id
 
 

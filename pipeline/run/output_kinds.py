@@ -5,7 +5,8 @@ from pathlib import Path
 
 from pipeline.place import Place
 from pipeline.run.local_output import LocalOutput
-from pipeline.run.output import Output, RunFiles
+from pipeline.run.output import Output
+from pipeline.run.run_files import RunFiles
 from pipeline.run.store_output import StoreOutput
 
 

@@ -11,8 +11,9 @@ from pipeline.events import Events
 from pipeline.place import Place
 from pipeline.run import published
 from pipeline.run.format import FORMAT
-from pipeline.run.output import Held, RunFiles
+from pipeline.run.output import Held
 from pipeline.run.output_kinds import output_at
+from pipeline.run.run_files import RunFiles
 from pipeline.run.run_id import make_run_id, started_at
 
 CLOCK_WAIT = timedelta(seconds=10)  # as much as clocks of one site may differ; waited for

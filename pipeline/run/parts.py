@@ -5,6 +5,7 @@ that a file that was copied elsewhere still says where it comes from.
 """
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -60,22 +61,30 @@ def count_statuses(predictions: pa.Table) -> dict[str, int]:
     return {status: found.get(status, 0) for status in ("ok", "abstained", "error")}
 
 
-def write_part(target: Place, predictions: pa.Table, plan: Plan, receipt: Receipt) -> None:
-    """Write sorted predictions (`schema.PREDICTIONS`) with provenance and receipt; durable and whole, or not there."""
-    metadata = {
+def provenance(plan: Plan) -> dict[str, Any]:
+    """What made the rows of a run, for the footer of a file that has them."""
+    return {
         "format": str(FORMAT),
-        "receipt": receipt.model_dump_json(),
         "run": plan.run,
         "model": plan.model_name,
         "weights_sha256": plan.weights_sha256,
         "calibrated": plan.calibrated,
         "inference": plan.inference.model_dump(mode="json"),
         "options": plan.job.options.model_dump(mode="json"),
+        "versions": plan.versions,
+    }
+
+
+def write_part(target: Place, predictions: pa.Table, plan: Plan, receipt: Receipt) -> None:
+    """Write sorted predictions (`schema.PREDICTIONS`) with provenance and receipt; durable and whole, or not there."""
+    metadata = {
+        **provenance(plan),
+        "receipt": receipt.model_dump_json(),
         "versions": own_versions(),  # this worker's own: an upgrade may lie between it and the plan
         "flow_run": receipt.flow_run or "",
         "actor": receipt.worker.actor or "",
     }
-    table = predictions.sort_by("path").cast(schema.PREDICTIONS.with_metadata(_encoded(metadata)))
+    table = predictions.sort_by("path").cast(schema.PREDICTIONS.with_metadata(encoded(metadata)))
     with place.new_file(target) as temporary:
         pq.write_table(table, temporary, compression="zstd", row_group_size=max(table.num_rows, 1))
 
@@ -113,7 +122,11 @@ def staged_receipt(part: Place, shard: Shard) -> Receipt:
 
 def read_receipt(part: Place) -> Receipt:
     """The receipt in a part's footer, checked against its rows. Raises `ValueError` for a file that is no part."""
-    metadata = pq.read_metadata(place.parquet_source(part))
+    return receipt_of(pq.read_metadata(place.parquet_source(part)), str(part))
+
+
+def receipt_of(metadata: pq.FileMetaData, part: str) -> Receipt:
+    """The receipt in the footer of a file that is named `part`, as `read_receipt`."""
     stored = {key.decode(): value for key, value in (metadata.metadata or {}).items()}
     if f"{PREFIX}receipt" not in stored:
         raise ValueError(f"{part} has no receipt in its footer")
@@ -124,5 +137,6 @@ def read_receipt(part: Place) -> Receipt:
     return receipt
 
 
-def _encoded(metadata: dict[str, Any]) -> dict[str, str]:
+def encoded(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Metadata as it is stored in a footer: under our prefix, JSON for all but text."""
     return {PREFIX + key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}

@@ -8,8 +8,8 @@ from pipeline.model.bundle import Bundle
 from pipeline.model.fingerprint import model_key, model_name, versions
 from pipeline.model.inference import Inference
 from pipeline.run import outputs, published
-from pipeline.run.output import RunFiles
 from pipeline.run.plan import Counts, Plan
+from pipeline.run.run_files import RunFiles
 from pipeline.run.run_paths import LISTING
 from pipeline.run.selecting import Earlier, Selection
 from pipeline.run.sharding import shard_size

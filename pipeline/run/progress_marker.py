@@ -13,7 +13,7 @@ from types import TracebackType
 from pipeline.errors import RunError
 from pipeline.events import Events
 from pipeline.model.classifying import ClassifiedBatch
-from pipeline.run.output import RunFiles
+from pipeline.run.run_files import RunFiles
 from pipeline.run.sharding import Shard
 
 HEARTBEAT_SECONDS = 1.0  # between two updates of a marker, where the output says no more

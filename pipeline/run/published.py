@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 
 from pipeline import place, schema, storage
 from pipeline.place import Place
-from pipeline.run.output import Output, RunFiles
+from pipeline.run.output import Output
 from pipeline.run.output_kinds import output_at
+from pipeline.run.run_files import RunFiles
 from pipeline.run.run_id import is_run_id
 
 DIGEST = 12  # digits of the model key at the end of a `model` partition's value

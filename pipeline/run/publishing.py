@@ -16,12 +16,11 @@ from pipeline.errors import RunError
 from pipeline.place import Place
 from pipeline.run import refusing, sql
 from pipeline.run.format import FORMAT, check_format
-from pipeline.run.output import RunFiles
 from pipeline.run.output_kinds import output_at
 from pipeline.run.parts import Receipt, read_receipt
 from pipeline.run.plan import Plan
+from pipeline.run.run_files import RunFiles
 from pipeline.run.sharding import Shard
-from pipeline.run.sharding import part_name as part_name
 from pipeline.run.sql_files import parquet_files
 
 NO_FILE = "missing/none.parquet"
@@ -61,10 +60,11 @@ def decide(folder: RunFiles, plan: Plan, max_error_rate: float | None) -> None:
     """
     receipts = folder.staged_receipts(folder.read_shards())
     rows = {name: sum(getattr(receipt, name) for receipt in receipts) for name in ("rows", "ok", "abstained", "error")}
+    where = place.inside(folder.output, "runs", folder.run)
     if rows["rows"] != plan.counts.images or len(receipts) != plan.shards:
         raise RunError(
             f"Run {folder.run} has {plan.counts.images} images in {plan.shards} shards, but {rows['rows']} rows in "
-            f"{len(receipts)} parts were staged. Nothing was published; please report this with {place.inside(folder.output, 'runs', folder.run)}."
+            f"{len(receipts)} parts were staged. Nothing was published; please report this with {where}."
         )
     if max_error_rate is not None and rows["error"] > max_error_rate * rows["rows"]:
         repeated = _repeated_errors(folder)
@@ -124,6 +124,11 @@ def publish(folder: RunFiles) -> None:
     if not folder.has(MARK):
         mark = {"format": FORMAT, "run": folder.run, "published_at": f"{datetime.now(UTC):%FT%TZ}"}
         folder.write(MARK, json.dumps(mark))
+
+
+def remove_leftovers(folder: RunFiles) -> None:
+    """Remove what a published run needs no longer; what a worker that comes late writes there, `clean` removes."""
+    folder.remove_leftovers()
 
 
 def read_manifest(folder: RunFiles) -> dict[str, Any]:

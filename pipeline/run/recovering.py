@@ -2,12 +2,13 @@
 
 import duckdb
 
+from pipeline import place
 from pipeline.errors import RunError
 from pipeline.events import Events
 from pipeline.place import Place
 from pipeline.run import outputs, publishing, reporting
-from pipeline.run.output import RunFiles
 from pipeline.run.output_kinds import output_at
+from pipeline.run.run_files import RunFiles
 from pipeline.storage import cause
 
 
@@ -31,7 +32,11 @@ def recover(output: Place, events: Events) -> None:
 
 
 def _report_late(folder: RunFiles, events: Events) -> None:
-    publishing.publish(folder)  # or its mark may be missing
+    try:
+        publishing.publish(folder)  # or its mark may be missing
+    except RunError as error:
+        where = place.inside(folder.output, "runs", folder.run)
+        raise RunError(f"{error} Run {folder.run} is decided; to give it up, delete {where}.") from None
     try:
         plan = folder.plan()
         summary = reporting.summarize(folder, plan, {}, 0, plan.shards)

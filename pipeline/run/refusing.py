@@ -8,7 +8,7 @@ import duckdb
 from pipeline.place import Place
 from pipeline.printable import shell_word
 from pipeline.run import outputs, published, sql
-from pipeline.run.output import RunFiles
+from pipeline.run.run_files import RunFiles
 from pipeline.run.sql_files import parquet_files, quoted
 
 

@@ -7,10 +7,10 @@ from pipeline.markdown import code, table
 from pipeline.run import accounting, sql
 from pipeline.run.accounting import Account, Stage
 from pipeline.run.format import FORMAT
-from pipeline.run.output import RunFiles
 from pipeline.run.parts import Receipt
 from pipeline.run.plan import Plan
 from pipeline.run.publishing import read_manifest
+from pipeline.run.run_files import RunFiles
 from pipeline.run.sql_files import parquet_files
 
 SHOWN = 10  # classes and causes listed

@@ -10,13 +10,14 @@ from typing import TypeVar
 from pipeline import object_writing
 from pipeline.object_writing import Name, Tag
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 AT_ONCE = 16  # requests of one kind side by side
 Names = dict[str, Name]  # below a prefix, by what follows it
 
 
 class RunObjects:
-    """The part of `store_run.RunPrefix` that knows names only; see `output.RunFiles`."""
+    """The part of `store_run.RunPrefix` that knows names only; see `run_files.RunFiles`."""
 
     marker_seconds = 10.0
 

@@ -9,7 +9,7 @@ LISTING = "listing.parquet"
 
 
 class RunPaths:
-    """The part of `folder.RunFolder` that knows names only; see `output.RunFiles`."""
+    """The part of `folder.RunFolder` that knows names only; see `run_files.RunFiles`."""
 
     marker_seconds = 0.0
 

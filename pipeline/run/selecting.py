@@ -4,23 +4,24 @@ All set work (anti-joins, sorting) is DuckDB's, which spills to disk: memory doe
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import place, schema, storage
 from pipeline.errors import TRANSIENT, ErrorStage
+from pipeline.images import reading
 from pipeline.images.decoding import content_hash
 from pipeline.images.listing import Listing
 from pipeline.job import Job
 from pipeline.run import sql
-from pipeline.run.output import RunFiles
 from pipeline.run.output_kinds import output_at
+from pipeline.run.run_files import RunFiles
 from pipeline.run.run_id import RUN_STAMP
 from pipeline.run.sharding import Shard
 from pipeline.run.sql_files import parquet, quoted
@@ -126,17 +127,18 @@ class Selection:
     def _leave_out_up_to_date(self, published: str) -> None:
         """Take out of `eligible` the files whose newest `published` row is up to date.
 
-        A row is up to date if the file still has its size and modified time, that time was not too close to the
-        reading (no image of a run is read before the time in the run's id), the row is no error that may go away (or
-        this very command made it), and the file was there in every listing since. A time that is still to come, or
-        none, says nothing of when the file changed, and would never do so: there equal content settles it.
+        A row is up to date if the file still has its size and entity tag or, where no store gave one, its modified
+        time, that time was not too close to the reading (no image of a run is read before the time in the run's id),
+        the row is no error that may go away (or this very command made it), and the file was there in every listing
+        since. A time that is still to come, or none, says nothing of when the file changed, and would never do so:
+        there equal content settles it.
         """
         lasting = "false" if self._job.options.retry_errors else f"row.error_stage NOT IN {TRANSIENT!r}"
         tried = "listed.path IN (FROM tried)"
         self._find_tried()
         now = int(datetime.now(UTC).timestamp() * 1_000_000)
         says_nothing = f"epoch_us(listed.modified_at) NOT BETWEEN {storage.EARLIEST_US + 1} AND {now}"
-        unsettled = f"SELECT path FROM listed WHERE {says_nothing}"
+        unsettled = f"SELECT path FROM listed WHERE {says_nothing} AND entity_tag IS NULL"
         verify = self._job.options.verify_content
         # The largest column by far: read only where bytes are compared, and kept of the images whose bytes are.
         known = "content_hash" if verify else "content_hash := NULL::VARCHAR"
@@ -145,21 +147,23 @@ class Selection:
         self._run(
             f"""
             CREATE VIEW newest AS
-            SELECT path, max_by(struct_pack(size_bytes, modified_at, {known}, status, error_stage, run), run)
-                AS row
-            FROM ({published}) GROUP BY path
+            SELECT path,
+                max_by(struct_pack(size_bytes, modified_at, entity_tag, {known}, status, error_stage, run), run) AS row
+            FROM ({published} UNION ALL BY NAME {_TAGLESS}) GROUP BY path
             """
         )
         read_at = f"epoch_us(strptime(substr(row.run, 2, 21), '{RUN_STAMP}'))"
         self._run(
             f"""
             CREATE TABLE up_to_date AS
-            SELECT listed.path, row.content_hash AS content_hash, {says_nothing} AND NOT ({tried}) AS by_content
+            SELECT listed.path, listed.container, listed."offset", listed."column", listed.size_bytes,
+                row.content_hash AS content_hash, listed.entity_tag = row.entity_tag AS same_tag,
+                {says_nothing} AND same_tag IS NULL AND NOT ({tried}) AS by_content
             FROM newest JOIN listed USING (path) LEFT JOIN missing USING (path)
             WHERE (
                   {tried} AND row.size_bytes IS NULL  -- what could not be examined or read has no size in its row
-                  OR listed.size_bytes = row.size_bytes AND listed.modified_at = row.modified_at
-                  AND (by_content OR {tried} OR epoch_us(row.modified_at) + {CLOCK_TICK_US} < {read_at})
+                  OR listed.size_bytes = row.size_bytes AND coalesce(same_tag, listed.modified_at = row.modified_at)
+                  AND (same_tag OR by_content OR {tried} OR epoch_us(row.modified_at) + {CLOCK_TICK_US} < {read_at})
                   AND (row.status <> 'error' OR {lasting} OR {tried})
               )
               AND (missing.run IS NULL OR missing.run < row.run)
@@ -183,9 +187,9 @@ class Selection:
         cursor = self._database.cursor()  # of its own: one connection has one open result
         with ThreadPoolExecutor(os.cpu_count()) as readers:
             for batch in cursor.sql(f"FROM up_to_date {which}").to_arrow_reader(1024):
-                paths, hashes = batch["path"].to_pylist(), batch["content_hash"].to_pylist()
-                now = readers.map(_hash_now, paths)
-                changed = [[path] for path, old, new in zip(paths, hashes, now, strict=True) if old != new]
+                known = batch.to_pylist()
+                now = readers.map(_hash_now, known)
+                changed = [[row["path"]] for row, new in zip(known, now, strict=True) if row["content_hash"] != new]
                 if changed:
                     self._database.executemany("INSERT INTO changed VALUES (?)", changed)
         self._run("DELETE FROM up_to_date WHERE path IN (FROM changed)")
@@ -225,12 +229,13 @@ class Selection:
         return int(number or 0)
 
 
-_NAMES = ", ".join(schema.LISTING.names)
+_NAMES = ", ".join(f'"{name}"' for name in schema.LISTING.names)
+_TAGLESS = "SELECT NULL::VARCHAR AS entity_tag WHERE false"  # parts from before format 1 have no such column
 
 
-def _hash_now(path: str) -> str | None:
-    """The hash of a file's bytes; None for one that cannot be read, which is then classified to say why."""
+def _hash_now(reference: Mapping[str, Any]) -> str | None:
+    """The hash of an image's bytes; None for one that cannot be read, which is then classified to say why."""
     try:
-        return content_hash(storage.read(path).data)
+        return content_hash(reading.read(reference).data)
     except OSError:
         return None

@@ -36,7 +36,7 @@ class Shard(NamedTuple):
     def references(self) -> pa.Table:
         """The shard's references (`schema.LISTING`), sorted by path."""
         with pq.ParquetFile(place.parquet_source(self.file)) as file:
-            return file.read_row_group(self.row)
+            return schema.as_listing(file.read_row_group(self.row))
 
 
 def shard_size(images: int, workers: int) -> int:
@@ -80,9 +80,9 @@ def part_name(shard: Shard) -> str:
 
 
 def shard_id(references: pa.Table) -> str:
-    """16 hexadecimal digits of the SHA-256 over paths, sizes and modified times: equal content, equal id."""
+    """16 hexadecimal digits of the SHA-256 over paths, sizes, times and entity tags: equal content, equal id."""
     digest = hashlib.sha256()
-    for name in ("path", "size_bytes", "modified_at"):
+    for name in ("path", "size_bytes", "modified_at", "entity_tag"):
         values = references[name].cast(pa.int64()) if name == "modified_at" else references[name]
         column = values.cast(pa.string()).to_pylist()
         digest.update("\0".join("" if value is None else value for value in column).encode())

@@ -1,4 +1,4 @@
-"""Text and files in DuckDB's SQL: quoted values, names that are no patterns, and reading the Parquet files of a list."""
+"""Text and files in DuckDB's SQL: quoted values, names that are no patterns, and reading Parquet files by name."""
 
 import re
 from collections.abc import Iterable

@@ -77,8 +77,8 @@ class StallDetector:
 
     def _standstill(self) -> str:
         waiting = "; ".join(
-            f"shard {watched.shard.id} ({self._folder.marker_text(watched.shard.id) if watched.begun else 'no worker has begun it'})"
-            for watched in self._watched.values()
+            f"shard {shard} ({self._folder.marker_text(shard) if watched.begun else 'no worker has begun it'})"
+            for shard, watched in self._watched.items()
         )
         waiting = waiting or "nothing, since no worker could be placed"
         return (

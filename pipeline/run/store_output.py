@@ -17,7 +17,8 @@ from pipeline.object_file import ObjectFileSystem
 from pipeline.object_writing import Name
 from pipeline.place import Place
 from pipeline.run import lease, reading_only
-from pipeline.run.output import Held, PublishedFolder, RunFiles
+from pipeline.run.output import Held, PublishedFolder
+from pipeline.run.run_files import RunFiles
 from pipeline.run.run_id import is_run_id
 from pipeline.run.run_objects import Names, below, read_once, side_by_side
 from pipeline.run.store_run import ENDS, RunPrefix

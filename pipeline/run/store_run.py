@@ -18,7 +18,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -28,26 +27,26 @@ from pipeline.errors import RunError
 from pipeline.place import Place
 from pipeline.run import one_object, sharding
 from pipeline.run.one_object import Accepted
-from pipeline.run.output import State
 from pipeline.run.parts import Receipt, provenance
 from pipeline.run.plan import Plan, stored_plan
-from pipeline.run.run_objects import Names, RunObjects, side_by_side
-from pipeline.run.sharding import Shard, part_name
+from pipeline.run.run_files import State
+from pipeline.run.run_objects import Names, side_by_side
+from pipeline.run.sharding import Shard
 from pipeline.run.sql_files import parquet_files
+from pipeline.run.staged_records import StagedRecords
 
 ENDS = ("manifest.json", "manifest-2.json")
 WORK = ("attempts/", "plan/", "progress/", "staged/")  # of no use any more once a run is published
 
 
-class RunPrefix(RunObjects):
-    """The files and the state of one run; see `output.RunFiles`."""
+class RunPrefix(StagedRecords):
+    """The files and the state of one run; see `run_files.RunFiles`."""
 
     def __init__(self, output: str, run: str, names: Names | None = None, readers_see: Iterable[str] = ()) -> None:
         """`names` and what `readers_see` are what a listing of the whole output found, where there was one."""
         super().__init__(output, run, names)
         self._readers_see = None if names is None else sorted(readers_see)
         self._is_ours = False
-        self._records: dict[str, dict[str, Any]] = {}
 
     @property
     def state(self) -> State:
@@ -123,64 +122,19 @@ class RunPrefix(RunObjects):
         """See `RunFiles`."""
         return stored_plan(self.output, self.uri("plan.json"), lambda: self.read("plan.json"))
 
-    # --- acceptance
-
-    def accept(self, shard: Shard, attempt: Place, receipt: Receipt) -> None:
-        """Name an attempt in the record of its shard, which is made once; see `RunFiles`."""
-        name, size = place.name_of(attempt), place.size(attempt)
-        record = {"attempt": name, "size": size, "receipt": receipt.model_dump(mode="json")}
-        if object_writing.put_new(self.uri(_record_name(shard.id)), json.dumps(record).encode()) is None:
-            raise RunError(f"Shard {shard.id} was staged before; a second part for it is not accepted.")
-        self.changed()
-
-    def staged_shards(self) -> set[str]:
-        """See `RunFiles`."""
-        return {Path(name).stem.removeprefix("part-") for name in self.list("staged")}
-
-    def staged_files(self) -> list[Place]:
-        """See `RunFiles`."""
-        records = self._read_records(sorted(self.staged_shards()))
-        return [self.attempt_file(record["attempt"]) for record in records]
-
-    def staged_receipts(self, shards: Sequence[Shard]) -> list[Receipt]:
-        """See `RunFiles`."""
-        receipts = []
-        for shard, record in zip(shards, self._read_records([shard.id for shard in shards]), strict=True):
-            receipt = Receipt.model_validate(record["receipt"])
-            if (receipt.shard, receipt.rows) != (shard.id, shard.images):
-                raise RunError(f"Shard {shard.id} has {shard.images} images, but {receipt.rows} rows were staged.")
-            receipts.append(receipt)
-        return receipts
-
-    def _read_records(self, shards: Sequence[str]) -> list[dict[str, Any]]:
-        def read(shard: str) -> dict[str, Any]:
-            try:
-                record: dict[str, Any] = json.loads(object_writing.get(self.uri(_record_name(shard))))
-            except (OSError, ValueError) as error:
-                raise RunError(f"The record of shard {shard} cannot be read: {storage.cause(error)}") from error
-            return record
-
-        missing = [shard for shard in shards if shard not in self._records]
-        self._records |= zip(missing, side_by_side(read, missing), strict=True)
-        return [self._records[shard] for shard in shards]
-
     # --- ends
 
     def decide(self, manifest: dict[str, Any]) -> None:
         """See `RunFiles`. The manifest says of each part which attempt it is, and which rows of which object."""
         receipts = [Receipt.model_validate(part) for part in manifest["parts"]]
-        records = self._read_records([receipt.shard for receipt in receipts])
-        parts = [self._accepted(record) for record in records]
+        records = self.records([receipt.shard for receipt in receipts])
+        parts = [self.accepted(record) for record in records]
         where = _where(one_object.objects(parts))
         named = [
-            {**part, "attempt": record["attempt"], "size": record["size"], **rows}
+            {**part, "file": record["file"], "size": record["size"], **rows}
             for part, record, rows in zip(manifest["parts"], records, where, strict=True)
         ]
         self._end("published", {**manifest, "parts": named})
-
-    def _accepted(self, record: Mapping[str, Any]) -> Accepted:
-        receipt = Receipt.model_validate(record.get("receipt", record))
-        return Accepted(self.attempt_file(record["attempt"]), int(record["size"]), receipt)
 
     def decision(self) -> bytes:
         """See `RunFiles`."""
@@ -208,13 +162,23 @@ class RunPrefix(RunObjects):
 
     def publish(self) -> None:
         """See `RunFiles`: by one upload, which is looked for first."""
-        manifest = json.loads(self.decision())
         plan = self.plan()
         folder = f"{self.output}/predictions/model={plan.model_name}/run={self.run}"
-        for name, parts in groupby(manifest["parts"], lambda part: part["object"]):
-            one_object.publish(f"{folder}/{name}", [self._accepted(part) for part in parts], provenance(plan))
+        for name, parts in self._objects():
+            one_object.publish(f"{folder}/{name}", parts, provenance(plan))
         self._readers_see = None
         self.changed()
+
+    def _objects(self) -> list[tuple[str, list[Accepted]]]:
+        """The objects that the manifest asks for, each with its parts. Raises `RunError`."""
+        try:
+            parts = json.loads(self.decision())["parts"]
+            return [
+                (str(name), [self.accepted(part) for part in some])
+                for name, some in groupby(parts, lambda part: part["object"])
+            ]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"The manifest of run {self.run} cannot be read: {storage.cause(error)}.") from error
 
     @property
     def published(self) -> str:
@@ -273,16 +237,12 @@ class RunPrefix(RunObjects):
         if state in ("published", "deleted"):
             leftovers = [name for name in names if name.startswith(WORK)]
         else:
-            records = self._read_records(sorted(self.staged_shards()))
-            accepted = {f"attempts/{record['attempt']}" for record in records}
+            records = self.records(sorted(self.staged_shards()))
+            accepted = {f"attempts/{record['file']}" for record in records}
             leftovers = [name for name in names if name.startswith("attempts/") and name not in accepted]
         freed = sum(names[name].size for name in leftovers)
         self.delete(leftovers)
         return freed
-
-
-def _record_name(shard: str) -> str:
-    return f"staged/part-{shard}.json"
 
 
 def _where(objects: Iterable[Sequence[Accepted]]) -> Iterator[dict[str, Any]]:

@@ -13,10 +13,11 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from pipeline import schema, storage
+from pipeline import storage
 from pipeline.child_process import one_child
 from pipeline.counting import counted
 from pipeline.errors import EngineError, RequestError, RunError
+from pipeline.images import listing
 from pipeline.job import Options
 from pipeline.model import devices, engines
 from pipeline.model.bundle import Bundle
@@ -91,11 +92,7 @@ def classify(bundle: Bundle, paths: Sequence[str], options: Options) -> Classifi
     inference = Inference.choose(bundle, options, device)
     inference.prepare(bundle)
     cascade = Cascade(bundle, inference, options, device=device, threads=len(os.sched_getaffinity(0)))
-    found = [storage.entry(path)[:4] for path in paths]
-    references = pa.table(
-        [pa.array(column, field.type) for column, field in zip(zip(*found, strict=True), schema.LISTING, strict=True)],
-        schema.LISTING,
-    )
+    references = listing.references(map(storage.entry, paths))
     try:
         classified = joined(list(cascade.classify(references, inference.batch_size, Stopwatch())))
     except EngineError as error:

@@ -21,9 +21,8 @@ def references(paths: list[str], sizes: int = 1) -> pa.Table:
         "path": paths,
         "size_bytes": [sizes] * count,
         "modified_at": [1_700_000_000_000_000] * count,
-        "list_error": [None] * count,
     }
-    return pa.table(columns, schema=schema.LISTING)
+    return schema.as_listing(pa.table(columns))
 
 
 @given(images=st.integers(1, 10**9), workers=st.integers(1, 4096))
