@@ -12,6 +12,7 @@ from typing import Any
 from tests.processes import free_port, wait_until
 
 ACCESS = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "not-a-secret", "AWS_REGION": "us-east-1"}
+READER = "reader"  # another access key, with the same secret one, that may only list and read
 START_SECONDS = 200  # bounds a test that fails
 
 
@@ -25,19 +26,28 @@ class S3Server:
         self._ports = {f"-{part}.port": free_port() for part in ("master", "volume", "filer")}
         self._ports |= {f"-{part}.port.grpc": free_port() for part in ("master", "volume", "filer", "s3")}
         self._ports |= {f"-s3.port.{part}": free_port() for part in ("iceberg", "lance")}
-        identity = {
-            "name": "tester",
-            "credentials": [{"accessKey": ACCESS["AWS_ACCESS_KEY_ID"], "secretKey": ACCESS["AWS_SECRET_ACCESS_KEY"]}],
-            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-        }
+        rights = {ACCESS["AWS_ACCESS_KEY_ID"]: ["Admin", "Read", "Write", "List", "Tagging"], READER: ["Read", "List"]}
+        identities = [
+            {
+                "name": key,
+                "credentials": [{"accessKey": key, "secretKey": ACCESS["AWS_SECRET_ACCESS_KEY"]}],
+                "actions": actions,
+            }
+            for key, actions in rights.items()
+        ]
         self._keys = folder / "keys.json"
-        self._keys.write_text(json.dumps({"identities": [identity]}))
+        self._keys.write_text(json.dumps({"identities": identities}))
         (folder / "data").mkdir()
 
     @property
     def address(self) -> str:
         """Where it listens."""
         return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def filer(self) -> str:
+        """Where its own file system is seen, with what S3 hides."""
+        return f"http://127.0.0.1:{self._ports['-filer.port']}"
 
     @property
     def environment(self) -> Mapping[str, str]:

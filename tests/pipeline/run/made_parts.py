@@ -20,12 +20,20 @@ def attempt(folder: RunFolder, shard: Shard, number: int) -> Path:
     columns: dict[str, Any] = {field.name: pa.nulls(count, field.type) for field in schema.PREDICTIONS}
     columns |= {name: shard.references()[name] for name in ("path", "size_bytes", "modified_at")}
     columns["status"], columns["label"] = pa.array(["ok"] * count), pa.array([f"attempt {number}"] * count)
-    receipt = Receipt(
-        run=plan.run,
-        shard=shard.id,
+    receipt = made_receipt(plan.run, shard.id, count, number)
+    part = folder.attempts / f"{shard.id}-{number}.parquet"
+    write_part(part, pa.table(columns, schema=schema.PREDICTIONS), plan, receipt)
+    return part
+
+
+def made_receipt(run: str, shard: str, rows: int, number: int = 1) -> Receipt:
+    """The receipt of a part whose rows are all ok."""
+    return Receipt(
+        run=run,
+        shard=shard,
         attempt=number,
-        rows=count,
-        ok=count,
+        rows=rows,
+        ok=rows,
         abstained=0,
         error=0,
         second_pass=0,
@@ -39,6 +47,3 @@ def attempt(folder: RunFolder, shard: Shard, number: int) -> Path:
         cpu_seconds=0.0,
         peak_memory=0,
     )
-    part = folder.attempts / f"{shard.id}-{number}.parquet"
-    write_part(part, pa.table(columns, schema=schema.PREDICTIONS), plan, receipt)
-    return part
