@@ -9,6 +9,7 @@ S3 takes 5 TiB and 10,000 pieces an object: what would be larger becomes several
 must not see some of them alone reads the list of files in the run's manifest.
 """
 
+import errno
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ import pyarrow.parquet as pq
 from pipeline import object_writing, schema, storage
 from pipeline.errors import RunError
 from pipeline.run.parts import Receipt, encoded, receipt_of
+from pipeline.store_errors import StoreFailureError
 
 ROWS = 122_880  # in a row group, as DuckDB likes them
 GROUP_BYTES = 1 << 27  # and no more of them than these in memory: embeddings make rows wide
@@ -76,6 +78,11 @@ def publish(
             pieces = _pieces(parts, provenance, check, pool)
             at_once = max(1, min(8, IN_FLIGHT // size))
             obstore.put(store, key, pieces, use_multipart=True, chunk_size=size, max_concurrency=at_once)
+        except FileNotFoundError as error:
+            if "NoSuchBucket" in str(error):
+                raise
+            # Completed by a request whose answer was lost, or ended by others: the next try sees which.
+            raise StoreFailureError(errno.EAGAIN, "the upload is no more") from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
