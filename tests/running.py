@@ -10,9 +10,8 @@ from pipeline.run import publishing, querying
 from pipeline.run.folder import RunFolder
 from pipeline.run.reporting import Summary
 
-READS = {"folder": True} | {
-    each: find_spec(f"pipeline.images.{each}_source") is not None for each in ("tar", "parquet")
-}
+FILES = {"folder": "listing", "tar": "tar_files", "parquet": "table_files"}
+READS = {packing: find_spec(f"pipeline.images.{file}") is not None for packing, file in FILES.items()}
 WRITES_TO_STORES = find_spec("pipeline.object_writing") is not None and find_spec("pipeline.place") is not None
 
 
