@@ -1,5 +1,6 @@
 """The same images give the same rows wherever they lie, however they are packed, and wherever the answers go."""
 
+import json
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -149,3 +150,17 @@ def test_a_store_that_misbehaves_costs_no_row(
     classify(packed.source("folder", "s3"), tmp_path / "out", tiny_bundle)
     assert rows_of(tmp_path / "out") == expected
     assert all(store_proxy.faults[each] for each in ("throttled", "cut", "reset"))
+
+
+@pytest.mark.skipif("source_patience" not in Options.model_fields, reason="a second pass reads again yet")
+def test_an_image_is_asked_for_once_and_latency_is_hidden(
+    packed: Packed, expected: Rows, tiny_bundle: Path, tmp_path: Path, store_proxy: StoreProxy
+) -> None:
+    """Even where the second pass sees it again; and the next images are asked for before one has come."""
+    store_proxy.latency = 0.05
+    classify(packed.source("folder", "s3"), tmp_path / "out", tiny_bundle)
+    (manifest,) = (tmp_path / "out").glob("runs/*/manifest.json")
+    assert sum(part["decoded_again"] for part in json.loads(manifest.read_text())["parts"]) > 0
+    assert rows_of(tmp_path / "out") == expected
+    assert len(store_proxy.gets("jpg")) == IMAGES
+    assert store_proxy.most_at_once > 4
