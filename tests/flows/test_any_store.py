@@ -126,18 +126,32 @@ def check_equal_rows(
     assert classify(source, output, tiny_bundle, workers=workers) is None, "nothing is new"
 
 
-@pytest.mark.parametrize("packing", PACKINGS)
-def test_nothing_new_reads_no_image(
-    packing: str, packed: Packed, tiny_bundle: Path, tmp_path: Path, store_proxy: StoreProxy
-) -> None:
+def test_nothing_new_reads_no_image(packed: Packed, tiny_bundle: Path, tmp_path: Path, store_proxy: StoreProxy) -> None:
     """On a store whose listings have milliseconds, as most have."""
     store_proxy.milliseconds = 123
-    assert classify(packed.source(packing, "s3"), tmp_path / "out", tiny_bundle) is not None
+    assert classify(packed.source("folder", "s3"), tmp_path / "out", tiny_bundle) is not None
     assert store_proxy.gets()
     store_proxy.forget()
-    assert classify(packed.source(packing, "s3"), tmp_path / "out", tiny_bundle) is None
+    assert classify(packed.source("folder", "s3"), tmp_path / "out", tiny_bundle) is None
     assert store_proxy.kinds["LIST"] > 0
     assert store_proxy.gets() == []
+
+
+@pytest.mark.skipif(not READS["tar"], reason="no tars are read yet")
+def test_of_a_tar_only_what_is_wanted_is_read(
+    s3: S3Server, tiny_bundle: Path, tmp_path: Path, store_proxy: StoreProxy
+) -> None:
+    large = tmp_path / "large"
+    large.mkdir()
+    for number in range(8):
+        (large / f"{number}.jpg").write_bytes(bytes([number]) * (3 << 20))
+    upload(as_tars(large, tmp_path / "tars", 1), s3.bucket("large-tars"), "tars")
+    summary = classify("s3://large-tars/tars", tmp_path / "out", tiny_bundle, include=["3.jpg"])
+    assert summary is not None and summary.rows == 1
+    asked = [request.bytes_asked for request in store_proxy.gets(".tar")]
+    assert all(asked), "every GET of a tar has a range"
+    first_and_last = (each.removeprefix("bytes=").split("-") for each in asked if each)
+    assert sum(int(last) - int(first) + 1 for first, last in first_and_last) < 6 << 20
 
 
 @pytest.mark.skipif("source_patience" not in Options.model_fields, reason="an outage makes error rows yet")
