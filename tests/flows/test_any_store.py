@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pipeline import storage
+from pipeline import object_store
 from pipeline.job import Options
 from pipeline.run import querying
 from tests.images import make_crops, make_old
@@ -47,7 +47,7 @@ def packed(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Packed:
     store = s3.bucket(BUCKET)
     for packing in PACKINGS:
         upload(local / packing, store, packing)
-    written = max(each.modified_us or 0 for each in storage.walk(f"s3://{BUCKET}/"))  # by the store's clock
+    written = max(each.modified_us for each in object_store.listed(f"s3://{BUCKET}"))  # by the store's clock
     wait_until(lambda: time.time() - written / 1e6 > TRUSTED_SECONDS, 200, "the objects to be old enough")
     return Packed(local)
 
