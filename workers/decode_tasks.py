@@ -80,7 +80,7 @@ class DecodeTasks(NamedTuple):
             decode = ray.remote(num_cpus=1, num_gpus=0, max_retries=0)(decode_batch)
             waiting: deque[Task] = deque()
             last = policy._replace(patience=0.0)
-            while_patient = policy._replace(patience=WHILE_SECONDS, is_judging=False)
+            while_patient = policy._replace(patience=min(WHILE_SECONDS, policy.patience), is_judging=False)
 
             def begun(piece: Piece) -> Task:
                 references = piece.references.combine_chunks()

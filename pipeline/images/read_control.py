@@ -9,7 +9,7 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline import storage
 from pipeline.errors import RunError
@@ -32,6 +32,13 @@ def is_worlds(error: OSError) -> bool:
     return error.errno in WORLDS and not isinstance(error, StoreFailureError)
 
 
+class Verdict(NamedTuple):
+    """When a control began, and what it found to be wrong."""
+
+    began: float
+    found: Exception | None
+
+
 class ReadControl:
     """Judges the failed reads of one process. Threads share it."""
 
@@ -43,7 +50,7 @@ class ReadControl:
         self._probes = tuple(probes)
         self._read = read
         self._readable: defaultdict[str, deque[Reference]] = defaultdict(lambda: deque(maxlen=REMEMBERED))
-        self._succeeded: dict[str, float] = {}  # when the last control of a place that succeeded began
+        self._last: dict[str, Verdict] = {}  # of each place
         self._lock = threading.Lock()
 
     def note_readable(self, reference: Reference) -> None:
@@ -56,16 +63,23 @@ class ReadControl:
         Raises `RunError` where the store refuses the credentials: that no waiting mends.
         """
         failed, place = time.monotonic(), _place(reference)
-        with self._lock:  # one control answers for all that failed before it began
-            if self._succeeded.get(place, -1.0) > failed:
-                return None
-            began = time.monotonic()
-            try:
-                self._control(reference, error)
-            except Exception as found:  # noqa: BLE001  obstore's have no common base
-                return _said(failure(found), place)
-            self._succeeded[place] = began
+        with self._lock:  # one control answers for all reads that failed before it began
+            last = self._last.get(place)
+            if last is None or last.began <= failed:
+                last = self._last[place] = Verdict(time.monotonic(), self._found(reference, error))
+        if last.found is None:
             return None
+        if isinstance(last.found, StoreAccessError) or (place and isinstance(last.found, PermissionError)):
+            raise refused(last.found, place) from error
+        return storage.cause(last.found)
+
+    def _found(self, reference: Reference, error: OSError) -> Exception | None:
+        """What a control found to be wrong."""
+        try:
+            self._control(reference, error)
+        except Exception as found:  # noqa: BLE001  obstore's have no common base
+            return failure(found)
+        return None
 
     def _control(self, reference: Reference, error: OSError) -> None:
         """Read what was readable before, or else look at the root. Raises what shows that the place fails."""
@@ -94,12 +108,6 @@ class ReadControl:
                 raise
             return False
         return True
-
-
-def _said(error: Exception, place: str) -> str:
-    if isinstance(error, StoreAccessError) or (place and isinstance(error, PermissionError)):
-        raise refused(error, place) from error
-    return storage.cause(error)
 
 
 def refused(error: OSError, place: str) -> RunError:
