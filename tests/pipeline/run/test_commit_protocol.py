@@ -20,7 +20,7 @@ from pipeline.errors import RunError
 from pipeline.events import Events
 from pipeline.job import Job
 from pipeline.model import bundle as bundles
-from pipeline.run import outputs, publishing, querying
+from pipeline.run import outputs, publishing, querying, sharding
 from pipeline.run.folder import RunFolder
 from pipeline.run.sharding import Shard
 from tests.pipeline.run.changing_files import ChangingFiles, Identities
@@ -197,7 +197,7 @@ class Commits(RuleBasedStateMachine):
 
     def offer(self, folder: RunFolder, shard: Shard, file: Path) -> None:
         """One part per shard is accepted, the first; a second neither replaces it nor surfaces beside it."""
-        places = [place / publishing.part_name(shard) for place in (folder.staged, folder.published)]
+        places = [place / sharding.part_name(shard) for place in (folder.staged, folder.published)]
         before = {place: place.read_bytes() for place in places if place.exists()}
         if before:
             with pytest.raises((RunError, OSError)):
