@@ -8,6 +8,7 @@ Throttling, outages and dropped connections are tried again for `patience` secon
 sentence, without what the library dumps, which may hold secrets.
 """
 
+import errno
 import random
 import re
 import secrets
@@ -219,7 +220,7 @@ def _put_if(uri: str, data: bytes, mode: Any, tag: Tag | None) -> Tag | None:
     if found == data:  # an earlier try of ours, whose answer was lost
         return now
     if now == tag:  # refused though the condition holds: two at a time, of which neither need have been written
-        raise StoreFailureError(0, "others write the same object all the time")
+        raise StoreFailureError(errno.EAGAIN, "others write the same object all the time")
     return None
 
 

@@ -56,15 +56,17 @@ def _kind(method: str, path: str, names: Container[str], asked: str | None) -> s
 class StoreProxy:
     """The proxy while it is held, in a thread of its own: in front of the store at `upstream`, `http://host:port`.
 
-    `latency` is in seconds a request; `throttled` and `cut` are shares of 1, of all requests and of the GETs of
-    objects; `denied` may answer a request with a status and an S3 error code. `milliseconds` are added to the times in
-    listings, as MinIO, Ceph and GCS do; where `is_unconditional`, a condition that fails is answered as if it held.
+    `latency` is in seconds a request. `throttled`, `cut` and `lost` are shares of 1: of all requests, of the GETs of
+    objects, and of all other requests, which the store heeds though the connection ends before its answer. `denied` may
+    answer a request with a status and an S3 error code. `milliseconds` are added to the times in listings, as MinIO,
+    Ceph and GCS do; where `is_unconditional`, a condition that fails is answered as if it held.
     """
 
     upstream: str
     latency: float = 0.0
     throttled: float = 0.0
     cut: float = 0.0
+    lost: float = 0.0
     denied: Callable[[Request], tuple[int, str] | None] | None = None
     milliseconds: int | None = None
     is_unconditional: bool = False
@@ -205,6 +207,8 @@ class StoreProxy:
             pass
         if head is None:
             raise ConnectionResetError("the store closed the connection")
+        if request.method != "GET" and self._is_drawn("lost", self.lost, request):
+            raise ConnectionResetError("lost, as was drawn")
         status = int(head.start.split(" ")[1])
         pieces = body_pieces(store, head, request.method)
         if self.is_unconditional and status in (409, 412) and request.method == "PUT":
