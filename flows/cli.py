@@ -61,7 +61,7 @@ def shardseer(
 @options_from(Options)
 def classify(
     images: Annotated[str, typer.Argument(help="A directory, one image, or a .txt/.csv/.parquet list of paths.")],
-    output: Annotated[str, typer.Option("--output", "-o", help="The folder to write to.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="The folder or the URI (s3://…) to write to.")],
     *,
     model: Model = None,
     options: Options,

@@ -14,6 +14,7 @@ from pipeline.errors import RequestError
 from pipeline.place import Place
 from pipeline.run import cleaning, published, publishing, refusing, reporting
 from pipeline.run import outputs as run_folders
+from pipeline.run.output_kinds import run_at
 from pipeline.run.run_files import RunFiles
 from pipeline.run.worker import peak_memory
 
@@ -57,6 +58,7 @@ def publish(
         hint = f"`shardseer runs {output}` lists them." if instead is None else f"{instead.run} has replaced it."
         raise RequestError(f"{output} has no run {run}; {hint}")
     with run_folders.locked(output, terminal.TerminalEvents()):
+        folder = run_at(output, run)  # as it is now
         if folder.state != "refused":
             raise RequestError(
                 f"Run {run} is {folder.state}, not refused: there is nothing to publish by hand. "

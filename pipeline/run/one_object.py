@@ -13,8 +13,8 @@ import errno
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import accumulate, islice
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,8 +27,8 @@ from pipeline.run.parts import Receipt, encoded, receipt_of
 from pipeline.store_errors import StoreFailureError
 
 ROWS = 122_880  # in a row group, as DuckDB likes them
-GROUP_BYTES = 1 << 27  # and no more of them than these in memory: embeddings make rows wide
-AHEAD = 4  # parts that are read before their turn
+GROUP_BYTES = 1 << 26  # and no more of them than these in memory: embeddings make rows wide
+AHEAD, AHEAD_BYTES = 4, 1 << 26  # parts that are read before their turn, and the bytes of all of them
 OBJECT_BYTES = 4 << 40  # of parts: below the 5 TiB of a store, since an object may be somewhat larger than its parts
 PIECES = 8_000  # of the 10,000 that S3 allows, for the same reason
 PIECE, IN_FLIGHT = 8 << 20, 1 << 26  # bytes: the smallest piece of an upload, and of pieces under way
@@ -73,7 +73,7 @@ def publish(
         if object_writing.exists(target):
             return
         # Requests are made in threads of their own: the library's cannot begin one while it asks for the next piece.
-        pool = ThreadPoolExecutor(AHEAD)
+        pool = ThreadPoolExecutor(AHEAD + 1)
         try:
             pieces = _pieces(parts, provenance, check, pool)
             at_once = max(1, min(8, IN_FLIGHT // size))
@@ -106,12 +106,11 @@ def _pieces(
         pool.submit(check).result()
         writer.write_table(table.cast(footer), row_group_size=table.num_rows)
         rows.append(table.num_rows)
-        if piece := sink.take():
-            yield piece
+        yield from sink.take()
     writer.add_key_value_metadata(encoded({"receipts": _receipts(parts, rows)}))
     writer.close()
     pool.submit(check).result()
-    yield sink.take()
+    yield from sink.take()
 
 
 class _Sink:
@@ -132,10 +131,11 @@ class _Sink:
     def close(self) -> None:
         """There is nothing to close."""
 
-    def take(self) -> bytes:
+    def take(self) -> Iterator[bytes]:
         """What was written since the last time."""
-        written, self._written = b"".join(self._written), []
-        return written
+        written, self._written = deque(self._written), []
+        while written:
+            yield written.popleft()  # and not kept any longer
 
 
 def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -155,11 +155,13 @@ def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 def _tables(parts: Sequence[Accepted], pool: ThreadPoolExecutor) -> Iterator[pa.Table]:
     """The rows of each part in turn, read some parts ahead."""
-    rest = iter(parts)
-    reading = deque(pool.submit(_table, part) for part in islice(rest, AHEAD))
+    reading: deque[tuple[int, Future[pa.Table]]] = deque()
+    for part in parts:
+        while reading and (len(reading) == AHEAD or sum(size for size, _ in reading) + part.size > AHEAD_BYTES):
+            yield reading.popleft()[1].result()
+        reading.append((part.size, pool.submit(_table, part)))
     while reading:
-        yield reading.popleft().result()
-        reading.extend(pool.submit(_table, part) for part in islice(rest, 1))
+        yield reading.popleft()[1].result()
 
 
 def _table(part: Accepted) -> pa.Table:

@@ -1,8 +1,8 @@
-"""Counts, manifest, and the one rename that makes a run visible.
+"""Counts, manifest, and the one step that makes a run visible: a rename on a disk, the end of an upload on a store.
 
 Every shard of the plan must be staged with as many rows as it has images; then `manifest.json` is the decision, and
-renaming `staged` into `predictions/` is the act. After a crash between the two the act is repeated. `published.json`
-says that it was done: a run whose parts somebody removes later is not published again.
+showing the staged parts in `predictions/` is the act. After a crash between the two the act is repeated.
+`published.json` says that it was done: a run whose parts somebody removes later is not published again.
 """
 
 import json

@@ -3,6 +3,8 @@
 A lease admits one run at a time; what each run does there is in `store_run`.
 """
 
+import atexit
+import weakref
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -25,6 +27,16 @@ from pipeline.run.store_run import ENDS, RunPrefix
 
 LONGEST_KEY = 1024  # bytes, in every store
 THREADS = 16  # of a database: each waits for the store most of the time
+
+
+_attached = weakref.WeakSet[duckdb.DuckDBPyConnection]()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close the databases that somebody still holds at the very end: else DuckDB complains of them on stderr."""
+    for database in list(_attached):
+        database.close()
 
 
 class StoreOutput:
@@ -138,6 +150,7 @@ class StoreOutput:
     def attach(self, database: duckdb.DuckDBPyConnection) -> None:
         """See `output.Output`: without an extension of DuckDB's, which would be a download."""
         database.register_filesystem(ObjectFileSystem(lambda uri: self._look_at(uri).size))
+        _attached.add(database)
         database.execute(f"SET threads = {THREADS}").fetchall()
 
     def lock(self, database: duckdb.DuckDBPyConnection, refused: Sequence[RunFiles]) -> None:

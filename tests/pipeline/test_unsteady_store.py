@@ -68,7 +68,7 @@ def test_a_run_is_published_once_by_a_store_that_loses_answers(
     seed: int, proxy: StoreProxy, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     take = one_object._Sink.take
-    monkeypatch.setattr(one_object._Sink, "take", lambda sink: bytes(one_object.PIECE) + take(sink))
+    monkeypatch.setattr(one_object._Sink, "take", lambda sink: [bytes(one_object.PIECE), *take(sink)])
     monkeypatch.setattr(one_object, "ROWS", 10)
     parts = [make_part(str(tmp_path / str(at)), at * 10, 10) for at in range(3)]
     proxy.seed, proxy.lost, proxy.throttled = seed, 0.3, 0.1

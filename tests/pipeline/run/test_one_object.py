@@ -133,7 +133,7 @@ def test_an_error_at_any_row_group_leaves_nothing(
     step: int, s3: S3Server, target: str, parts: Callable[..., list[Accepted]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     take = one_object._Sink.take
-    monkeypatch.setattr(one_object._Sink, "take", lambda sink: take(sink) + bytes(one_object.PIECE))  # sent at once
+    monkeypatch.setattr(one_object._Sink, "take", lambda sink: [*take(sink), bytes(one_object.PIECE)])  # sent at once
     steps = iter(range(step))
 
     def check() -> None:

@@ -189,7 +189,8 @@ def test_a_run_that_is_decided_is_published_before_anything_is_planned(
         publishing.publish(folder)
     other = Job.of(str(images), output, str(tiny_bundle), {"workers": "inline", "exclude": ("later*",)})
     assert phases.run_directly(other, Events()).runs == (), "another request finds its rows"
-    assert run_at(output, folder.run).state == "published" and folder.has("summary.md")
+    done = run_at(output, folder.run)
+    assert done.state == "published" and done.has("summary.md")
     assert len(running.rows(output)) == IMAGES
 
 
