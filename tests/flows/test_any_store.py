@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import obstore
 import pytest
 
-from pipeline import storage
 from pipeline.job import Options
 from pipeline.run import querying
 from tests.images import make_crops, make_old
@@ -56,8 +56,8 @@ def packed(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Packed:
     store = s3.bucket(BUCKET)
     for packing in READS:
         upload(local / packing, store, packing)
-    written = max(each.modified_us or 0 for each in storage.walk(f"s3://{BUCKET}/"))  # by the store's clock
-    wait_until(lambda: time.time() - written / 1e6 > TRUSTED_SECONDS, 200, "the objects to be old enough")
+    written = max(each["last_modified"].timestamp() for page in obstore.list(store) for each in page)  # by its clock
+    wait_until(lambda: time.time() - written > TRUSTED_SECONDS, 200, "the objects to be old enough")
     return Packed(local)
 
 
