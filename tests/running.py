@@ -1,6 +1,5 @@
 """Runs in the test's own process: whole ones, ones that stopped half-way, and the rows that they published."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
 from flows import phases
@@ -10,19 +9,15 @@ from pipeline.run import publishing, querying
 from pipeline.run.folder import RunFolder
 from pipeline.run.reporting import Summary
 
-FILES = {"folder": "listing", "tar": "tar_files", "parquet": "table_files"}
-READS = {packing: find_spec(f"pipeline.images.{file}") is not None for packing, file in FILES.items()}
-WRITES_TO_STORES = find_spec("pipeline.object_writing") is not None and find_spec("pipeline.place") is not None
 
-
-def classify(images: Path | str, output: Path | str, model: Path, **options: object) -> Summary | None:
+def classify(images: Path, output: Path, model: Path, **options: object) -> Summary | None:
     """A command, inline unless the options say otherwise: its only run; None where nothing is new."""
     runs = published(images, output, model, **options)
     assert len(runs) <= 1
     return runs[0] if runs else None
 
 
-def published(images: Path | str, output: Path | str, model: Path, **options: object) -> tuple[Summary, ...]:
+def published(images: Path, output: Path, model: Path, **options: object) -> tuple[Summary, ...]:
     """The runs of a command, inline unless the options say otherwise."""
     job = Job.of(str(images), str(output), str(model), {"workers": "inline", **options})
     return phases.run_directly(job, Events()).runs

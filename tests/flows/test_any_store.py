@@ -11,9 +11,9 @@ import pytest
 from pipeline.job import Options
 from pipeline.run import querying
 from tests.images import make_crops, make_old
-from tests.packing import as_parquet, as_tars, upload
+from tests.packing import READS, WRITES_TO_STORES, as_parquet, as_tars, upload
 from tests.processes import wait_until
-from tests.running import READS, WRITES_TO_STORES, classify
+from tests.running import classify
 from tests.s3 import S3Server
 from tests.store_proxy import StoreProxy
 

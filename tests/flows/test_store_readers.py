@@ -13,9 +13,9 @@ import pytest
 from pyarrow import fs
 
 from tests.images import make_crops
-from tests.packing import upload
+from tests.packing import WRITES_TO_STORES, upload
 from tests.processes import wait_until
-from tests.running import WRITES_TO_STORES, classify
+from tests.running import classify
 from tests.s3 import ACCESS, S3Server
 from tests.store_proxy import StoreProxy
 
