@@ -24,9 +24,12 @@ from pipeline.events import Events
 from pipeline.place import Place
 from pipeline.run import reading_only
 from pipeline.run.folder import RunFolder, earlier_missing_folder, missing_folder, predictions_folder
+from pipeline.run.mounts import why_lock_is_local
 from pipeline.run.output import PublishedFolder
 from pipeline.run.run_files import RunFiles
 from pipeline.run.run_id import is_run_id, make_run_id
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class Lock:
@@ -55,6 +58,8 @@ class LocalOutput:
             Path(tempfile.mkdtemp(dir=nearest, prefix=".shardseer-")).rmdir()
         except OSError as error:
             raise RequestError(f"The output {output} cannot be written: {storage.cause(error)} in {nearest}.") from None
+        if why := why_lock_is_local(nearest):
+            raise RequestError(f"The output {output} cannot be held by one run alone: {why}")
         self._check_no_links()
         predictions = predictions_folder(output)
         inside = [path for path in (output / "runs", predictions, missing_folder(output)) if path.exists()]
@@ -117,18 +122,29 @@ class LocalOutput:
         durable.make_folder(self.place / "runs")
         with self._open_lock() as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                who = file.read().strip() or "not known which"
-                events.message(f"Another run writes to {self.place} ({who}); waiting for it to end.")
-                fcntl.flock(file, fcntl.LOCK_EX)
+                self._take(file, events)
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
+                raise RequestError(
+                    f"The file system of {self.place} has no locks ({storage.cause(error)}): two runs at a time could "
+                    "both write there. Mount it with locks (on NFS, start rpc.statd), or choose another output."
+                ) from None
             if os.fstat(file.fileno()).st_nlink == 1:  # else it is another file, too, perhaps in a copy made of links
                 holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": f"{datetime.now(UTC):%FT%TZ}"}
                 file.truncate(0)
                 file.write(json.dumps(holder))
                 file.flush()
             yield Lock()
+
+    def _take(self, file: IO[Any], events: Events) -> None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            who = file.read().strip() or "not known which"
+            events.message(f"Another run writes to {self.place} ({who}); waiting for it to end.")
+            fcntl.flock(file, fcntl.LOCK_EX)
 
     def _open_lock(self) -> IO[Any]:
         lock = self.place / "runs" / ".lock"
