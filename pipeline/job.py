@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline import storage
+from pipeline import storage, uris
 from pipeline.errors import RequestError
 from pipeline.nesting import check_outside
 
@@ -164,6 +164,8 @@ class Job(BaseModel):
                 f"Python takes file names for {sys.getfilesystemencoding()} here, Parquet's readers for UTF-8: they "
                 f"would not agree on {target}. Set PYTHONUTF8=1, or a UTF-8 locale."
             )
+        if (refused := uris.why_refused(source)) is not None:
+            raise RequestError(f"The input {source} cannot be read: {refused}.")
         check_outside(target, source)
         model = storage.text_of(model) if model else None
         if model is not None:

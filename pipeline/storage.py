@@ -81,7 +81,7 @@ def absolute(path: str, base: str | os.PathLike[str] = "") -> str:
     if is_uri(path):
         return uris.canonical(path).rstrip("/")
     if is_uri(str(base)) and not path.startswith(("/", "file://")):
-        return f"{base}/{path}".rstrip("/")
+        return uris.joined(str(base), path).rstrip("/")
     place = os.path.abspath(os.path.join(os.fsencode(base), os.path.expanduser(local_name(path))))
     return text_of(b"/" + place.lstrip(b"/"))  # POSIX lets `//` be another root; on Linux it is none
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline import container_names, storage, uris
+from pipeline import container_names, storage
 from pipeline.errors import ImageError, RequestError
 from pipeline.images import lists
 from pipeline.images.decoding import open_image
@@ -33,8 +33,6 @@ def _check_kind(job: Job) -> None:
     """See that the input is a folder, a list, or what may be an image."""
     local = storage.local_path(job.images)
     if local is None:
-        if (refused := uris.why_refused(job.images)) is not None:
-            raise RequestError(f"The input {job.images} cannot be read: {refused}.")
         return
     file = Path(local)
     if not file.exists():
