@@ -171,7 +171,8 @@ class Run(AbstractContextManager["Run"]):
 
     def _resume(self, folder: RunFolder, bundle: Bundle) -> Plan:
         # How long to wait for what does not end is asked anew: a run may have failed by a deadline too short.
-        deadlines = self._job.options.model_dump(include={"image_seconds", "stall_seconds", "watchdog_minutes"})
+        asked_anew = {"image_seconds", "source_patience", "stall_seconds", "watchdog_minutes"}
+        deadlines = self._job.options.model_dump(include=asked_anew)
         plan = folder.plan()
         device = engines.device_to_continue(plan.inference.cascade.engine, self._job.options.device)
         options = plan.job.options.model_copy(update={**deadlines, "device": device})

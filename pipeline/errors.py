@@ -27,6 +27,10 @@ class EngineError(RuntimeError):
     """The network fails whatever it is given: no image is at fault."""
 
 
+class SourceUnavailableError(OSError):
+    """The images cannot be read although none of them is at fault: a store or a mount fails. No row says so."""
+
+
 class ErrorStage(StrEnum):
     """Where an image failed: the values of the column `error_stage`."""
 

@@ -93,6 +93,9 @@ class Options(BaseModel):
         default=None,
         description="Of Parquet and Arrow files, the column with the images' bytes, where several have some.",
     )
+    private_hosts: bool = Field(
+        default=False, description="Read http(s):// images from this machine and its private network, too."
+    )
     limit: int | None = Field(
         default=None, ge=1, le=10**12, description="At most this many images in this run, in path order."
     )
@@ -108,6 +111,13 @@ class Options(BaseModel):
         gt=0,
         le=86_400,
         description="Seconds an image may take to be read and decoded once its shard has killed or stalled a worker.",
+    )
+    source_patience: float = Field(
+        default=300,
+        ge=0,
+        le=86_400,
+        description="Seconds to wait for a store or a mount that fails before the images are tried again elsewhere; a "
+        "run ends after three times that, and can be continued.",
     )
     stall_seconds: float = Field(
         default=300,

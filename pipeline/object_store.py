@@ -6,16 +6,29 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from pipeline import uris, web
+
+# What is over in a moment is tried again here; patience with all else is the callers'. A body may take its time.
+RETRIES: Any = {
+    "max_retries": 5,
+    "retry_timeout": timedelta(seconds=10),
+    "backoff": {"init_backoff": timedelta(milliseconds=50), "max_backoff": timedelta(seconds=2), "base": 2},
+}
+TIMEOUTS: Any = {"connect_timeout": "5s", "read_timeout": "30s", "timeout": "10m"}
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 PAGE = 1000  # objects that a store lists at a time
 
 
 class Found(NamedTuple):
-    """An object: its URI, its size in bytes, its time in microseconds since 1970, and its entity tag without quotes."""
+    """An object: its URI, its size in bytes, its time in microseconds since 1970, and its entity tag without quotes.
+
+    Some servers of the web do not say size or time.
+    """
 
     uri: str
-    size: int
-    modified_us: int
+    size: int | None
+    modified_us: int | None
     entity_tag: str | None
 
     @classmethod
@@ -67,6 +80,8 @@ def examined(uri: str) -> Found:
     """One object."""
     import obstore
 
+    if uris.is_web(uri):
+        return _answered(uri, web.examined(uri))
     store, key = _opened(uri)
     return _found(uri, obstore.head(store, key))
 
@@ -75,6 +90,9 @@ def read(uri: str) -> tuple[bytes, Found]:
     """The bytes of one object, and the identity that came with them."""
     import obstore
 
+    if uris.is_web(uri):
+        answer = web.read(uri)
+        return answer.data, _answered(uri, answer)
     store, key = _opened(uri)
     result = obstore.get(store, key)
     return bytes(result.bytes()), _found(uri, result.meta)
@@ -84,9 +102,27 @@ def read_range(uri: str, start: int, length: int) -> tuple[bytes, Found]:
     """Some bytes of an object, and the identity that came with them."""
     import obstore
 
+    if uris.is_web(uri):
+        answer = web.read_range(uri, start, length)
+        return answer.data, _answered(uri, answer)
     store, key = _opened(uri)
     result = obstore.get(store, key, options={"range": (start, start + length)})
     return bytes(result.bytes()), _found(uri, result.meta)
+
+
+def check(root: str) -> None:
+    """See that the store answers for a URI's objects. Raises what obstore raises where it does not."""
+    import obstore
+
+    if uris.is_web(root):
+        web.check(root)
+        return
+    store, prefix = _opened(root)
+    next(iter(obstore.list(store, prefix=prefix or None, chunk_size=1)), None)
+
+
+def _answered(uri: str, answer: web.Answer) -> Found:
+    return Found(uri, answer.size, answer.modified_us, answer.entity_tag)
 
 
 def _found(uri: str, meta: Any) -> Found:
@@ -99,7 +135,7 @@ def bucket(url: str) -> Any:
     from obstore.store import from_url
 
     plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
-    return from_url(url, client_options={"allow_http": True} if plain else {})
+    return from_url(url, client_options={**TIMEOUTS, **({"allow_http": True} if plain else {})}, retry_config=RETRIES)
 
 
 def _opened(uri: str) -> tuple[Any, str]:

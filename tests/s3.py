@@ -12,6 +12,7 @@ from typing import Any
 from tests.processes import free_port, wait_until
 
 ACCESS = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "not-a-secret", "AWS_REGION": "us-east-1"}
+WITHOUT_READING = {**ACCESS, "AWS_ACCESS_KEY_ID": "lister"}  # who may list, but read nothing
 START_SECONDS = 200  # bounds a test that fails
 
 
@@ -25,13 +26,10 @@ class S3Server:
         self._ports = {f"-{part}.port": free_port() for part in ("master", "volume", "filer")}
         self._ports |= {f"-{part}.port.grpc": free_port() for part in ("master", "volume", "filer", "s3")}
         self._ports |= {f"-s3.port.{part}": free_port() for part in ("iceberg", "lance")}
-        identity = {
-            "name": "tester",
-            "credentials": [{"accessKey": ACCESS["AWS_ACCESS_KEY_ID"], "secretKey": ACCESS["AWS_SECRET_ACCESS_KEY"]}],
-            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-        }
         self._keys = folder / "keys.json"
-        self._keys.write_text(json.dumps({"identities": [identity]}))
+        everything = ["Admin", "Read", "Write", "List", "Tagging"]
+        identities = [_identity(ACCESS, everything), _identity(WITHOUT_READING, ["List"])]
+        self._keys.write_text(json.dumps({"identities": identities}))
         (folder / "data").mkdir()
 
     @property
@@ -100,3 +98,8 @@ class S3Server:
         except (OSError, obstore.exceptions.BaseError):  # it starts
             return False
         return True
+
+
+def _identity(access: Mapping[str, str], actions: list[str]) -> dict[str, Any]:
+    keys = {"accessKey": access["AWS_ACCESS_KEY_ID"], "secretKey": access["AWS_SECRET_ACCESS_KEY"]}
+    return {"name": access["AWS_ACCESS_KEY_ID"], "credentials": [keys], "actions": actions}

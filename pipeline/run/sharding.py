@@ -6,7 +6,7 @@ Shards are cut from a stream: planning needs memory for one shard, not for the l
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +17,7 @@ from pipeline import durable, schema
 MIN_SHARD_IMAGES, MAX_SHARD_IMAGES = 64, 16_384  # images per shard
 SHARDS_PER_WORKER = 8  # so that the last shards of a run end at about the same time
 SHARDS_PER_FILE = 256  # a reader parses one footer to find its shard; this bounds the footer
+SAMPLED = 5  # references, or a few more, that a failed read may be judged by
 INDEX = "shards.parquet"
 INDEX_SCHEMA = pa.schema(
     [("id", pa.string()), ("file", pa.string()), ("row", pa.int32()), ("images", pa.int64()), ("bytes", pa.int64())]
@@ -71,6 +72,20 @@ def read_shards(folder: Path) -> list[Shard]:
     """The shards of a stored plan, in path order."""
     rows = pq.read_table(folder / INDEX).to_pylist()
     return [Shard(**{**row, "file": folder / row["file"]}) for row in rows]
+
+
+def sample_references(folder: Path) -> tuple[tuple[tuple[str, Any], ...], ...]:
+    """The items of a few references from all over a stored plan, with times in µs since 1970."""
+    shards = read_shards(folder)
+    chosen = shards[:: max(1, -(-len(shards) // SAMPLED))]
+    found: list[dict[str, Any]] = []
+    for shard in chosen:
+        references = shard.references()
+        places = range(0, references.num_rows, max(1, references.num_rows * len(chosen) // SAMPLED))
+        some = references.take(list(places))
+        times = some["modified_at"].cast(pa.int64())
+        found += some.set_column(some.column_names.index("modified_at"), "modified_at", times).to_pylist()
+    return tuple(tuple(reference.items()) for reference in found)
 
 
 def shard_id(references: pa.Table) -> str:
