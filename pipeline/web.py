@@ -7,6 +7,7 @@ redirection gets round it. Behind a proxy it is the proxy that decides. User nam
 
 import base64
 import email.utils
+import errno
 import http.client
 import ipaddress
 import netrc
@@ -24,6 +25,12 @@ PRIVATE_HOSTS = "SHARDSEER_PRIVATE_HOSTS"  # in the environment of every process
 SECONDS = 30  # without an answer
 NEVER_ESCAPED = "%/:=&?~#+!$,;'@()*[]"
 NOT_HEAD = (403, 405, 501)  # answers to HEAD where GET may be allowed, as with signed addresses
+REFUSALS = {
+    401: (errno.EACCES, "the server asks for a user name and a password: put them into ~/.netrc"),
+    403: (errno.EACCES, "the server denies it"),
+    404: (errno.ENOENT, "no such file"),
+    410: (errno.ENOENT, "no such file any more"),
+}
 FAILING = (408, 425, 429)  # for now, as everything from 500 on
 
 
@@ -56,7 +63,7 @@ def examined(uri: str) -> Answer:
     """Ask for a file's size, time and tag. Raises `OSError`."""
     try:
         return _asked(uri, method="HEAD")
-    except _RefusedError as error:
+    except WebRefusalError as error:
         if error.status not in NOT_HEAD:
             raise
         return _asked(uri, **{"Range": "bytes=0-0"})
@@ -85,7 +92,7 @@ def check(uri: str) -> None:
         return
 
 
-class _RefusedError(OSError):
+class WebRefusalError(OSError):
     """An answer that says why there is no file."""
 
     status = 0
@@ -109,23 +116,23 @@ def _asked(uri: str, method: str = "GET", **headers: str) -> Answer:
 
 def _refusal(status: int) -> OSError:
     if status in FAILING or status >= 500:
-        return StoreFailureError(f"the server is overloaded or out of order (HTTP {status})")
-    said = {401: "the server asks for a user name and a password: put them into ~/.netrc", 403: "the server denies it"}
-    refused = _RefusedError("no such file" if status in (404, 410) else said.get(status, f"HTTP {status}"))
-    refused.status = status
-    return refused
+        return StoreFailureError(errno.EAGAIN, f"the server is overloaded or out of order (HTTP {status})")
+    number, said = REFUSALS.get(status, (errno.EINVAL, f"the server refuses the request (HTTP {status})"))
+    refusal = WebRefusalError(number, said)
+    refusal.status = status
+    return refusal
 
 
 def _failure(error: object) -> OSError:
     if isinstance(error, PrivateHostError):
         return error
     if isinstance(error, socket.gaierror):
-        return OSError("no host of that name")
+        return OSError(errno.ENOENT, "no host of that name")
     if isinstance(error, ValueError) and not isinstance(error, UnicodeError):
         return OSError(f"no address that can be asked: {error}")
     if isinstance(error, TimeoutError):
-        return StoreFailureError("the server did not answer in time")
-    return StoreFailureError("the connection to the server failed")
+        return StoreFailureError(errno.EAGAIN, "the server did not answer in time")
+    return StoreFailureError(errno.EAGAIN, "the connection to the server failed")
 
 
 def _connected(address: tuple[str, int], *settings: Any, **named: Any) -> socket.socket:
@@ -134,7 +141,8 @@ def _connected(address: tuple[str, int], *settings: Any, **named: Any) -> socket
     if os.environ.get(PRIVATE_HOSTS) != "1" and _is_private(connection.getpeername()[0]):
         connection.close()
         raise PrivateHostError(
-            f"{address[0]} is a host of this machine or of its private network: --private-hosts allows it"
+            errno.EACCES,
+            f"{address[0]} is a host of this machine or of its private network: --private-hosts allows it",
         )
     return connection
 

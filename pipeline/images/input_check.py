@@ -20,7 +20,8 @@ def check_input(job: Job) -> None:
         listing = Listing(job.images, job.options)
         first = next(iter(listing), None)
     except OSError as error:
-        raise RequestError(f"The input {job.images} cannot be read: {storage.cause(error)}") from None
+        said = (error.strerror or storage.cause(error)).removeprefix(f"{job.images} cannot be listed: ")
+        raise RequestError(f"The input {job.images} cannot be read: {said}.") from None
     if first is None:
         skipped = ", ".join(f"{count:,} {kind}" for kind, count in listing.skipped.most_common(5))
         hint = f" Skipped: {skipped}. --all-files tries every file." if skipped else ""
