@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline import storage
+from pipeline import storage, uris
 from pipeline.errors import RequestError
 from pipeline.nesting import check_outside
 from pipeline.output_names import output_named
@@ -95,6 +95,9 @@ class Options(BaseModel):
         default=None,
         description="Of Parquet and Arrow files, the column with the images' bytes, where several have some.",
     )
+    private_hosts: bool = Field(
+        default=False, description="Read http(s):// images from this machine and its private network, too."
+    )
     limit: int | None = Field(
         default=None, ge=1, le=10**12, description="At most this many images in this run, in path order."
     )
@@ -163,6 +166,8 @@ class Job(BaseModel):
         source, target = storage.absolute(images), output_named(output)
         if isinstance(target, Path):
             target = _absolute(output)
+        if (refused := uris.why_refused(source)) is not None:
+            raise RequestError(f"The input {source} cannot be read: {refused}.")
         check_outside(target, source)
         model = storage.text_of(model) if model else None
         if model is not None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from pipeline.store_errors import StoreFailureError, failure
+from pipeline import uris, web
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 PAGE = 1000  # objects that a store lists at a time
@@ -20,11 +20,14 @@ TIMEOUTS: Any = {"connect_timeout": "5s", "read_timeout": "30s", "timeout": "10m
 
 
 class Found(NamedTuple):
-    """An object: its URI, its size in bytes, its time in microseconds since 1970, and its entity tag without quotes."""
+    """An object: its URI, its size in bytes, its time in microseconds since 1970, and its entity tag without quotes.
+
+    Some servers of the web do not say size or time.
+    """
 
     uri: str
-    size: int
-    modified_us: int
+    size: int | None
+    modified_us: int | None
     entity_tag: str | None
 
     @classmethod
@@ -76,6 +79,8 @@ def examined(uri: str) -> Found:
     """One object."""
     import obstore
 
+    if uris.is_web(uri):
+        return _answered(uri, web.examined(uri))
     store, key = _opened(uri)
     return _found(uri, obstore.head(store, key))
 
@@ -84,6 +89,9 @@ def read(uri: str) -> tuple[bytes, Found]:
     """The bytes of one object, and the identity that came with them."""
     import obstore
 
+    if uris.is_web(uri):
+        answer = web.read(uri)
+        return answer.data, _answered(uri, answer)
     store, key = _opened(uri)
     result = obstore.get(store, key)
     return bytes(result.bytes()), _found(uri, result.meta)
@@ -93,6 +101,9 @@ def read_range(uri: str, start: int, length: int) -> tuple[bytes, Found]:
     """Some bytes of an object, and the identity that came with them."""
     import obstore
 
+    if uris.is_web(uri):
+        answer = web.read_range(uri, start, length)
+        return answer.data, _answered(uri, answer)
     store, key = _opened(uri)
     result = obstore.get(store, key, options={"range": (start, start + length)})
     return bytes(result.bytes()), _found(uri, result.meta)
@@ -102,22 +113,15 @@ def check(root: str) -> None:
     """See that the store answers for a URI's objects. Raises what obstore raises where it does not."""
     import obstore
 
+    if uris.is_web(root):
+        web.check(root)
+        return
     store, prefix = _opened(root)
-    if root.startswith(("http://", "https://")):
-        _check_host(store, prefix)
-    else:
-        next(iter(obstore.list(store, prefix=prefix or None, chunk_size=1)), None)
+    next(iter(obstore.list(store, prefix=prefix or None, chunk_size=1)), None)
 
 
-def _check_host(store: Any, path: str) -> None:
-    """See that a host answers, be it by a refusal: nothing can be listed there."""
-    import obstore
-
-    try:
-        obstore.head(store, path)
-    except Exception as error:
-        if isinstance(failure(error), StoreFailureError):
-            raise
+def _answered(uri: str, answer: web.Answer) -> Found:
+    return Found(uri, answer.size, answer.modified_us, answer.entity_tag)
 
 
 def _found(uri: str, meta: Any) -> Found:

@@ -9,8 +9,7 @@ import errno
 import os
 import stat
 import urllib.parse
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pipeline import container_names, object_store, store_errors, uris
 
@@ -56,7 +55,7 @@ class Range(NamedTuple):
     """Some bytes of a file, fewer where it ends, with the identity that the file had while they were read."""
 
     data: bytes
-    modified_us: int
+    modified_us: int | None
     entity_tag: str | None
 
 
@@ -81,7 +80,7 @@ def absolute(path: str, base: str | os.PathLike[str] = "") -> str:
     if is_uri(path):
         return uris.canonical(path).rstrip("/")
     if is_uri(str(base)) and not path.startswith(("/", "file://")):
-        return f"{base}/{path}".rstrip("/")
+        return uris.joined(str(base), path).rstrip("/")
     place = os.path.abspath(os.path.join(os.fsencode(base), os.path.expanduser(local_name(path))))
     return text_of(b"/" + place.lstrip(b"/"))  # POSIX lets `//` be another root; on Linux it is none
 
@@ -214,7 +213,7 @@ def read_range(path: str, start: int, length: int) -> Range:
         try:
             data, found = object_store.read_range(path, start, length)
         except Exception as error:  # obstore's errors have no common base but Exception
-            raise OSError(cause(error)) from error
+            raise store_errors.failure(error) from error
         return Range(data, found.modified_us, found.entity_tag)
     descriptor = os.open(local_name(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
@@ -222,14 +221,6 @@ def read_range(path: str, start: int, length: int) -> Range:
         return Range(data, _microseconds(os.fstat(descriptor).st_mtime_ns), None)
     finally:
         os.close(descriptor)
-
-
-def check_unchanged(reference: Mapping[str, Any], modified_us: int | None, entity_tag: str | None) -> None:
-    """Raise `ChangedWhileReadingError` where a container is no longer the one in which a reference was found."""
-    listed_tag, listed_us = reference.get("entity_tag"), reference.get("modified_at")
-    same_time = listed_us is None or is_uri(reference["container"]) or listed_us == modified_us
-    if (listed_tag and entity_tag and listed_tag != entity_tag) or not same_time:
-        raise ChangedWhileReadingError(errno.EAGAIN, "the file it lies in changed since it was listed")
 
 
 def _read_open(descriptor: int, size: int) -> bytes:

@@ -3,6 +3,7 @@
 Whoever runs Shardseer gives credentials through the environment or `~/.netrc`; what is in a URI would be in every row.
 """
 
+import posixpath
 import re
 
 STORES = ("s3", "gs", "az", "abfs", "abfss")
@@ -36,6 +37,14 @@ def _without_user(scheme: str, authority: str) -> str:
     return authority if is_container else host
 
 
+def joined(base: str, path: str) -> str:
+    """A path relative to a URI, of a folder; `.` and `..` in it lead where they do on a disk."""
+    if not any(part in (".", "..") for part in path.split("/")):
+        return f"{base}/{path}"
+    scheme, _, rest = base.partition("://")
+    return f"{scheme}://{posixpath.normpath(f'/{rest}/{path}').lstrip('/')}"
+
+
 def without_secrets(text: str) -> str:
     """What a user typed as a path, as it may be shown: a URI without user name and password."""
     return canonical(text) if scheme_of(text) else text
@@ -47,9 +56,9 @@ def is_web(uri: str) -> bool:
 
 
 def why_refused(uri: str) -> str | None:
-    """Why images below a URI cannot be read, by its scheme; None where they can."""
+    """Why what a stored path leads to cannot be read, by its scheme; None where it can."""
     scheme = scheme_of(uri)
-    if scheme in (*STORES, *WEB):
+    if scheme is None or scheme in (*STORES, *WEB):
         return None
     read = ", ".join(f"{each}://" for each in (*STORES, *WEB))
     return f"{scheme}:// is not read; what is: {read}, and folders"

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline import container_names, storage, uris
+from pipeline import container_names, storage
 from pipeline.errors import ImageError, RequestError
 from pipeline.images import lists
 from pipeline.images.decoding import open_image
@@ -20,7 +20,8 @@ def check_input(job: Job) -> None:
         listing = Listing(job.images, job.options)
         first = next(iter(listing), None)
     except OSError as error:
-        raise RequestError(f"The input {job.images} cannot be read: {storage.cause(error)}") from None
+        said = (error.strerror or storage.cause(error)).removeprefix(f"{job.images} cannot be listed: ")
+        raise RequestError(f"The input {job.images} cannot be read: {said}.") from None
     if first is None:
         skipped = ", ".join(f"{count:,} {kind}" for kind, count in listing.skipped.most_common(5))
         hint = f" Skipped: {skipped}. --all-files tries every file." if skipped else ""
@@ -33,8 +34,6 @@ def _check_kind(job: Job) -> None:
     """See that the input is a folder, a list, or what may be an image."""
     local = storage.local_path(job.images)
     if local is None:
-        if (refused := uris.why_refused(job.images)) is not None:
-            raise RequestError(f"The input {job.images} cannot be read: {refused}.")
         return
     file = Path(local)
     if not file.exists():

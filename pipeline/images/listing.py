@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import container_names, durable, schema, storage
+from pipeline import container_names, durable, schema, storage, web
 from pipeline.images import containers, formats
 from pipeline.images.side_by_side import Merger
 from pipeline.images.sources import Source, source_of
@@ -58,6 +58,7 @@ class Listing:
         self._images = images
         self._options = options
         self._opens_containers = containers
+        web.allow_private_hosts(options.private_hosts)
 
     @cached_property
     def _source(self) -> Source:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from pipeline import container_names, storage, uris
+from pipeline import container_names, object_store, storage, uris
 from pipeline.images import folder_source, list_source, store_source
 from pipeline.storage import Entry, Skipped
+from pipeline.store_errors import StoreAccessError, StoreFailureError, failure
 
 
 class Source(Protocol):
@@ -81,8 +82,8 @@ def source_of(images: str, column: str | None) -> Source:
     local = storage.local_path(images)
     if local is not None and not Path(local).is_file():
         return Folder(images)
-    found = storage.entry(images)
-    if local is None and not found.size and not uris.is_web(images):
+    found = storage.entry(images) if local is not None or uris.is_web(images) else _object(images)
+    if found is None:
         return Prefix(images)
     folder = images.rpartition("/")[0] or "/"
     if column is None and list_source.is_list(found):
@@ -90,3 +91,15 @@ def source_of(images: str, column: str | None) -> Source:
     if container_names.is_container(images):
         return OneFile(found, images, names_them=False)
     return OneFile(found, folder, names_them=True)
+
+
+def _object(uri: str) -> Entry | None:
+    """The object that lies at a URI; None for none, or an empty one, which stands for a folder. Raises `OSError`."""
+    try:
+        found = storage.object_entry(object_store.examined(uri))
+    except Exception as error:
+        said = failure(error)
+        if isinstance(said, StoreAccessError | StoreFailureError):
+            raise said from error
+        return None  # listing it says what is wrong, if anything is
+    return found if found.size else None

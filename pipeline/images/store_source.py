@@ -4,12 +4,14 @@ Where a store has many objects below a prefix, the prefixes below that are liste
 enough of them to keep every thread busy. Memory holds a few pages, and the names of the prefixes that wait.
 """
 
+import errno
 import itertools
 from collections.abc import Callable, Iterator
 
 from pipeline import object_keys, object_store
 from pipeline.images.side_by_side import Merger
 from pipeline.storage import Entry, Skipped, cause, object_entry
+from pipeline.store_errors import failure
 
 THREADS = 32  # requests under way
 MARKERS = "markers of folders"
@@ -36,7 +38,7 @@ def _listed(prefix: str, add: Callable[[str], None], enough: Callable[[], bool])
             last = found.uri
     except Exception as error:  # obstore's errors have no common base but Exception
         if not object_keys.is_refusal(error):
-            raise OSError(f"cannot list {prefix}: {cause(error)}") from error
+            raise _failure(prefix, error) from error
         yield from _with_odd_keys(prefix, last, error)
 
 
@@ -76,3 +78,11 @@ def _with_odd_keys(prefix: str, after: str | None, error: Exception) -> Iterator
             yield object_entry(found)._replace(error=object_keys.REFUSAL)
         else:
             yield object_entry(found)
+
+
+def _failure(prefix: str, error: Exception) -> OSError:
+    """Why a prefix cannot be listed, as an error of the same kind."""
+    found = failure(error)
+    if not isinstance(found, OSError):
+        return OSError(errno.EIO, f"{prefix} cannot be listed: {cause(found)}")
+    return type(found)(found.errno, f"{prefix} cannot be listed: {found.strerror or found}")

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from pipeline import container_names, storage
 from pipeline.images import ranges, whole_files
-from pipeline.images.kept import Kept
+from pipeline.images.kept import Kept, check_unchanged
 from pipeline.images.whole_files import WholeFile
 from pipeline.storage import Content, Entry, Skipped
 
@@ -50,7 +50,7 @@ def read(reference: Mapping[str, Any]) -> Content:
     container, offset, size = (reference[name] for name in ("container", "offset", "size_bytes"))
     if not _is_compressed(container):
         found = storage.read_range(container, offset, size)
-        storage.check_unchanged(reference, found.modified_us, found.entity_tag)
+        check_unchanged(reference, found.modified_us, found.entity_tag)
         data = found.data
     else:
         data = whole_files.read(_DECOMPRESSED.of(reference), offset, size)

@@ -44,6 +44,7 @@ COMMANDS: dict[str, dict[str, tuple[str, Any]]] = {
         "--include": ("str, repeatable", None),
         "--exclude": ("str, repeatable", None),
         "--column": ("str", None),
+        "--private-hosts": ("flag", False),
         "--limit": ("int", None),
         "--max-pixels": ("int", 100000000),
         "--strict": ("flag", False),
