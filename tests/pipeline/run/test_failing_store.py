@@ -145,6 +145,16 @@ def test_throttled_requests_and_cut_bodies_cost_no_row(proxy: StoreProxy, tmp_pa
     assert proxy.faults["throttled"] > 5 and proxy.faults["cut"] > 5
 
 
+def test_an_object_that_is_not_given_for_a_while_is_waited_for(
+    proxy: StoreProxy, tmp_path: Path, tiny_bundle: Path
+) -> None:
+    """While all others are given: for longer than the client itself tries again."""
+    refuse = gets_of("000007.jpg", 503, "SlowDown")
+    proxy.denied = lambda request: refuse(request) if len(proxy.gets("000007.jpg")) < 10 else None
+    classify_after(lambda: None, tmp_path / "out", tiny_bundle, patience=200)
+    assert causes(tmp_path / "out") == {None: NUMBER} and proxy.faults["denied"] == 9
+
+
 def test_each_object_is_asked_for_once(proxy: StoreProxy, tmp_path: Path, tiny_bundle: Path) -> None:
     classify_after(proxy.forget, tmp_path / "out", tiny_bundle, patience=0)
     assert proxy.kinds == {"GET": NUMBER}
