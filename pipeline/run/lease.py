@@ -107,13 +107,13 @@ class Lease:
 
 
 @contextmanager
-def held(prefix: str, events: Events, length: float = LENGTH) -> Iterator[Lease]:
+def held(prefix: str, events: Events, length: float | None = None) -> Iterator[Lease]:
     """Hold the output at the URI `prefix` alone; where another run holds it, `events` hears who. Raises `RunError`.
 
-    `length` in seconds is for this run's lease; a lease that is waited for has its own.
+    `length` in seconds is for this run's lease, `LENGTH` by default; a lease that is waited for has its own.
     """
     uri = f"{prefix.rstrip('/')}/runs/.lease"
-    holder = _this_process(length)
+    holder = _this_process(length or LENGTH)
     asked = now()
     tag = object_writing.put_new(uri, holder.stored())
     while tag is None:
