@@ -217,6 +217,7 @@ class Run(AbstractContextManager["Run"]):
         try:
             executor = self._open_executor(selection.images, job.options.device)
             gpu_decoding.check_device(job.options, executor.device)
+            self._output.check()
             plan = planning.make_plan(folder, job, bundle, selection, workers=executor.size, device=executor.device)
         except RequestError:  # only the cluster itself could say
             folder.discard()

@@ -69,13 +69,18 @@ class RunPrefix(StagedRecords):
             return "discarded"
         if "plan.json" in names:
             self.plan()
-        if self.published_files():
+        if self.published_files() and ("published.json" in names or self._is_complete(end)):
             return "published"
         if "published.json" in names:
             return "deleted"
         if "plan.json" not in names:
             return "unplanned"
         return {"": "planned", "published": "decided", "refused": "refused"}[end]  # type: ignore[return-value]
+
+    def _is_complete(self, end: str) -> bool:
+        """Whether readers see all objects of a run that may have been cut off between two of them."""
+        seen = {place.name_of(file) for file in self.published_files()}
+        return end != "published" or {name for name, _ in self._objects()} <= seen
 
     def _end_of(self, names: Mapping[str, object]) -> str:
         """How the run ended: published, refused, discarded; empty for one that has not."""

@@ -1,19 +1,19 @@
 """Parts with made-up labels, written as a worker writes them."""
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline import schema
-from pipeline.run.folder import RunFolder
+from pipeline.place import Place
 from pipeline.run.parts import Receipt, write_part
+from pipeline.run.run_files import RunFiles
 from pipeline.run.sharding import Shard
 from pipeline.run.worker import this_process
 
 
-def attempt(folder: RunFolder, shard: Shard, number: int) -> Path:
+def attempt(folder: RunFiles, shard: Shard, number: int) -> Place:
     """Write a part for a shard as a worker would."""
     plan, paths = folder.plan(), shard.references()["path"]
     count = len(paths)
@@ -21,7 +21,7 @@ def attempt(folder: RunFolder, shard: Shard, number: int) -> Path:
     columns |= {name: shard.references()[name] for name in ("path", "size_bytes", "modified_at")}
     columns["status"], columns["label"] = pa.array(["ok"] * count), pa.array([f"attempt {number}"] * count)
     receipt = made_receipt(plan.run, shard.id, count, number)
-    part = folder.attempts / f"{shard.id}-{number}.parquet"
+    part = folder.attempt_file(f"{shard.id}-{number}.parquet")
     write_part(part, pa.table(columns, schema=schema.PREDICTIONS), plan, receipt)
     return part
 
