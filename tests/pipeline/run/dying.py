@@ -17,7 +17,7 @@ class DeadError(BaseException):
 
 @contextmanager
 def dying(step: int, after: bool) -> Iterator[None]:
-    """Die before or after the nth change to a disk or store; whatever is called on the way out does nothing any more."""
+    """Die before or after the nth change to a disk or store; what is called on the way out does nothing any more."""
     calls = 0
 
     def mortal(function: Callable[..., Any]) -> Callable[..., Any]:
