@@ -1,6 +1,7 @@
 """Parts with made-up labels, written as a worker writes them."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
