@@ -171,11 +171,13 @@ def query(
 
     from flows import query_output
     from pipeline.run import outputs, querying
+    from pipeline.run.output_kinds import output_at
 
-    for problem in outputs.problems(outputs.existing(output)):
-        message(problem)
     try:
-        result = querying.ask(output, sql, unsafe=unsafe)
+        with output_at(output).one_look():
+            for problem in outputs.problems(outputs.existing(output)):
+                message(problem)
+            result = querying.ask(output, sql, unsafe=unsafe)
         if result is not None:
             query_output.show(result, form)
         if sql == FIRST_ROWS:

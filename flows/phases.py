@@ -20,6 +20,7 @@ from pipeline.run import outputs, planning, publishing, recovering, reporting
 from pipeline.run.accounting import Account, AccountBuilder
 from pipeline.run.bottleneck import RunConditions
 from pipeline.run.output import Held
+from pipeline.run.output_kinds import output_at
 from pipeline.run.parts import take_stage_times
 from pipeline.run.plan import Plan
 from pipeline.run.reporting import Summary
@@ -33,10 +34,11 @@ from workers.executor import Executor, check_executor, open_executor, runs_inlin
 
 def check(job: Job) -> Bundle:
     """Find out all that can be wrong with a request before anything is written. Raises `RequestError`."""
-    outputs.check_output(job.output)
-    listing.check_input(job)
-    bundle = resolving.resolve(job.model)
-    outputs.check_names(job.output, planning.partition(job, bundle))
+    with output_at(job.output).one_look():
+        outputs.check_output(job.output)
+        listing.check_input(job)
+        bundle = resolving.resolve(job.model)
+        outputs.check_names(job.output, planning.partition(job, bundle))
     fingerprint.top_k_of(job.options, bundle)
     engines.check(bundle, job.options)
     gpu_decoding.check(job.options, bundle.preprocessing)
@@ -133,9 +135,8 @@ class Run(AbstractContextManager["Run"]):
     def report(self) -> Summary:
         """Say what was done; write it beside the plan."""
         seconds = {phase: round(spent, 3) for phase, spent in self._timed.seconds.items()}
-        summary = reporting.summarize(
-            self._folder, self._plan, seconds, peak_memory(), self._resumed, self._account(seconds)
-        )
+        account = self._account(seconds)
+        summary = reporting.summarize(self._folder, self._plan, seconds, peak_memory(), self._resumed, account)
         reporting.write_report(self._folder, summary)
         publishing.remove_leftovers(self._folder)
         self.result = self.result.with_run(summary)

@@ -14,7 +14,7 @@ from pipeline.errors import RequestError
 from pipeline.place import Place
 from pipeline.run import cleaning, published, publishing, refusing, reporting
 from pipeline.run import outputs as run_folders
-from pipeline.run.output_kinds import run_at
+from pipeline.run.output_kinds import output_at, run_at
 from pipeline.run.run_files import RunFiles
 from pipeline.run.worker import peak_memory
 
@@ -27,9 +27,8 @@ def register(app: typer.Typer) -> None:
 
 def runs(output: Output) -> None:
     """List the runs of an output with their state."""
-    rows: list[tuple[str, ...]] = []
-    for folder in _all_runs(output):
-        rows.append((folder.run, *_columns(folder)))
+    with output_at(output).one_look():
+        rows = [(folder.run, *_columns(folder)) for folder in _all_runs(output)]
     terminal.show_table(("run", "state", "shards", "images", "input"), rows)
 
 
@@ -96,7 +95,8 @@ def report(output: Output) -> None:
 
 
 def _all_runs(output: Place) -> list[RunFiles]:
-    found = run_folders.all_runs(run_folders.existing(output))
-    for problem in run_folders.problems(output):
+    with output_at(output).one_look():
+        found, problems = run_folders.all_runs(run_folders.existing(output)), run_folders.problems(output)
+    for problem in problems:
         message(problem)
     return found

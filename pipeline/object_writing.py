@@ -96,9 +96,12 @@ def names(prefix: str, patience: float = PATIENCE) -> Iterator[Name]:
     store, key = opened(prefix.rstrip("/"))
     base = bucket_of(prefix)
     last = None
-    while found := patiently(lambda: _page(store, key, last), f"list {prefix}", patience):  # noqa: B023  called at once
+    while True:
+        found = patiently(lambda: _page(store, key, last), f"list {prefix}", patience)  # noqa: B023  called at once
         for item in found:
             yield Name(f"{base}/{item['path']}", int(item["size"]), _tag(item))
+        if len(found) < PAGE:
+            return
         last = found[-1]["path"]
 
 

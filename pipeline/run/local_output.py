@@ -11,7 +11,7 @@ import socket
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -156,6 +156,10 @@ class LocalOutput:
             raise RequestError(f"The lock {lock} is a link, or no plain file: remove it.") from None
 
     # --- what is in it
+
+    def one_look(self) -> AbstractContextManager[None]:
+        """See `output.Output`: a disk is looked at again and again."""
+        return nullcontext()
 
     def run(self, run: str) -> RunFolder:
         """See `output.Output`."""

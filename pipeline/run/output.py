@@ -70,6 +70,10 @@ class Output(Protocol):
         """Hold it alone; where another run does, `events` hears who, and this one waits. Raises `RequestError`."""
         ...
 
+    def one_look(self) -> AbstractContextManager[None]:
+        """While this lasts, what lies there is listed once: for looking only, not while something is changed."""
+        ...
+
     def run(self, run: str) -> RunFiles:
         """The files of a run, which need not be there."""
         ...

@@ -34,8 +34,9 @@ def existing(output: Place) -> Place:
 
 def problems(output: Place) -> list[str]:
     """What lies in an output and cannot be read, a sentence each: it is left alone, and left out."""
-    runs = [why for folder in all_runs(output) if (why := folder.examine()[1])]
-    entries = published.find(output).problems + published.find_missing(output).problems
+    with output_at(output).one_look():
+        runs = [why for folder in all_runs(output) if (why := folder.examine()[1])]
+        entries = published.find(output).problems + published.find_missing(output).problems
     return [f"{why} That run is left alone." for why in runs] + entries
 
 

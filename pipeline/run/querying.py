@@ -32,6 +32,11 @@ CURRENT = r"""
 
 def connect(output: Place) -> duckdb.DuckDBPyConnection:
     """A database with the views over `output`; empty ones where no run is published. Raises `RequestError`."""
+    with output_at(output).one_look():
+        return _connected(output)
+
+
+def _connected(output: Place) -> duckdb.DuckDBPyConnection:
     outputs.existing(output)
     outputs.check_readable_format(output)
     output = output.absolute() if isinstance(output, Path) else output
@@ -59,10 +64,11 @@ def ask(output: Place, query: str, *, unsafe: bool = False) -> duckdb.DuckDBPyRe
     """
     if query.encode(errors="ignore").decode() != query:
         raise RequestError("The SQL is not UTF-8.")
-    database = connect(output)
-    if not database.extract_statements(query):
-        raise RequestError('The SQL is empty. Ask for something, as in "SELECT count(*) FROM current".')
-    if not unsafe:
-        reading_only.check(database, query)
-        output_at(output).lock(database, refusing.refused(output))
+    with output_at(output).one_look():
+        database = _connected(output)
+        if not database.extract_statements(query):
+            raise RequestError('The SQL is empty. Ask for something, as in "SELECT count(*) FROM current".')
+        if not unsafe:
+            reading_only.check(database, query)
+            output_at(output).lock(database, refusing.refused(output))
     return database.sql(query)

@@ -18,9 +18,11 @@ def recover(output: Place, events: Events) -> None:
     The caller holds the output's lock, so that no run is under way. `events` hears of what cannot be read: it is left
     alone.
     """
-    for problem in outputs.problems(output):
+    with output_at(output).one_look():
+        problems, folders = outputs.problems(output), outputs.all_runs(output)
+    for problem in problems:
         events.message(problem)
-    for folder in outputs.all_runs(output):
+    for folder in folders:
         state = folder.state
         if state in ("unplanned", "discarded"):
             folder.discard()

@@ -1,7 +1,7 @@
 """Which attempt was accepted for each shard of a run in a store: a small record, made once, that names it."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +70,12 @@ class StagedRecords(RunObjects):
 
 def _record_name(shard: str) -> str:
     return f"staged/part-{shard}.json"
+
+
+def places_in(objects: Iterable[Sequence[Accepted]]) -> Iterator[dict[str, Any]]:
+    """Of each part in turn: the object that it is published in, and its first row there."""
+    for number, parts in enumerate(objects):
+        first = 0
+        for part in parts:
+            yield {"object": f"part-{number:05}.parquet", "first_row": first}
+            first += part.receipt.rows

@@ -6,8 +6,8 @@ A lease admits one run at a time; what each run does there is in `store_run`.
 import atexit
 import weakref
 from collections import defaultdict
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from fnmatch import fnmatchcase
 
 import duckdb
@@ -47,6 +47,7 @@ class StoreOutput:
     def __init__(self, place: str) -> None:
         self.place = place
         self._found: Names = {}  # by URI, as listings found them
+        self._look: dict[str, Names] | None = None  # what was listed since `one_look` began
 
     # --- before a run
 
@@ -66,8 +67,7 @@ class StoreOutput:
     def check_exists(self) -> bool:
         """See `output.Output`."""
         try:
-            found = object_writing.names(f"{self.place}/runs", object_writing.START_PATIENCE)
-            return next(found, None) is not None or bool(self.published())
+            return bool(self._below("runs", object_writing.START_PATIENCE) or self.published())
         except RunError as error:
             raise RequestError(*error.args) from None
 
@@ -77,6 +77,23 @@ class StoreOutput:
 
     # --- what is in it
 
+    @contextmanager
+    def one_look(self) -> Iterator[None]:
+        """See `output.Output`."""
+        outer = self._look
+        self._look = {} if outer is None else outer
+        try:
+            yield
+        finally:
+            self._look = outer
+
+    def _below(self, folder: str, patience: float = object_writing.PATIENCE) -> Names:
+        if self._look is None:
+            return below(f"{self.place}/{folder}", patience)
+        if folder not in self._look:
+            self._look[folder] = below(f"{self.place}/{folder}", patience)
+        return self._look[folder]
+
     def run(self, run: str) -> RunFiles:
         """See `output.Output`."""
         return RunPrefix(self.place, run)
@@ -84,7 +101,7 @@ class StoreOutput:
     def runs(self) -> list[RunFiles]:
         """See `output.Output`: by two listings."""
         names: defaultdict[str, Names] = defaultdict(dict)
-        for name, found in below(f"{self.place}/runs").items():
+        for name, found in self._below("runs").items():
             run, _, rest = name.partition("/")
             if rest and is_run_id(run):
                 names[run][rest] = found
@@ -101,7 +118,7 @@ class StoreOutput:
     def published(self, model: str = "*", run: str = "*") -> list[PublishedFolder]:
         """See `output.Output`."""
         files: defaultdict[tuple[str, str], list[Place]] = defaultdict(list)
-        for name, found in below(f"{self.place}/predictions").items():
+        for name, found in self._below("predictions").items():
             partition, _, rest = name.partition("/")
             folder, _, file = rest.partition("/")
             if partition.startswith("model=") and folder.startswith("run=") and _is_part(file):
@@ -115,7 +132,7 @@ class StoreOutput:
 
     def missing_records(self) -> list[Place]:
         """See `output.Output`."""
-        records = [found for name, found in below(f"{self.place}/missing").items() if _is_part(name)]
+        records = [found for name, found in self._below("missing").items() if _is_part(name)]
         self._found |= {found.uri: found for found in records}
         return sorted(found.uri for found in records)
 

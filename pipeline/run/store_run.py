@@ -33,7 +33,7 @@ from pipeline.run.run_files import State
 from pipeline.run.run_objects import Names, side_by_side
 from pipeline.run.sharding import Shard
 from pipeline.run.sql_files import parquet_files
-from pipeline.run.staged_records import StagedRecords
+from pipeline.run.staged_records import StagedRecords, places_in
 
 ENDS = ("manifest.json", "manifest-2.json")
 WORK = ("attempts/", "plan/", "progress/", "staged/")  # of no use any more once a run is published
@@ -134,7 +134,7 @@ class RunPrefix(StagedRecords):
         receipts = [Receipt.model_validate(part) for part in manifest["parts"]]
         records = self.records([receipt.shard for receipt in receipts])
         parts = [self.accepted(record) for record in records]
-        where = _where(one_object.objects(parts))
+        where = places_in(one_object.objects(parts))
         named = [
             {**part, "file": record["file"], "size": record["size"], **rows}
             for part, record, rows in zip(manifest["parts"], records, where, strict=True)
@@ -248,12 +248,3 @@ class RunPrefix(StagedRecords):
         freed = sum(names[name].size for name in leftovers)
         self.delete(leftovers)
         return freed
-
-
-def _where(objects: Iterable[Sequence[Accepted]]) -> Iterator[dict[str, Any]]:
-    """Of each part in turn: the object that it is published in, and its first row there."""
-    for number, parts in enumerate(objects):
-        first = 0
-        for part in parts:
-            yield {"object": f"part-{number:05}.parquet", "first_row": first}
-            first += part.receipt.rows

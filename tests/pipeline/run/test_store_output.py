@@ -25,7 +25,7 @@ from tests.images import make_crops, make_old
 from tests.processes import shardseer
 from tests.s3 import S3Server
 
-IMAGES = 200  # in four shards
+IMAGES = 130  # in three shards
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_a_run_is_one_object_with_the_rows_of_a_local_run(
     bucket: Any, output: str, images: Path, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     summary = running.classify(images, output, tiny_bundle)
-    assert summary is not None and (summary.ok, summary.error, summary.shards) == (IMAGES - 1, 1, 4)
+    assert summary is not None and (summary.ok, summary.error, summary.shards) == (IMAGES - 1, 1, 3)
     running.classify(images, tmp_path / "out", tiny_bundle)
     assert running.rows(output, "current") == running.rows(tmp_path / "out", "current")
     (part,) = keys(bucket, output, "predictions/")
@@ -123,7 +123,7 @@ def test_a_run_that_was_cut_off_is_continued(bucket: Any, output: str, images: P
         done = phases.run_directly(job, events)
     finally:
         (images / "later.jpg").unlink()
-    assert f"Continuing run {folder.run}: 2 of 4 shards done." in said
+    assert f"Continuing run {folder.run}: 2 of 3 shards done." in said
     assert [run.rows for run in done.runs] == [IMAGES, 1], "what came later is the next run's; the error is not retried"
     assert done.runs[0].run == folder.run and done.runs[0].resumed_shards == 2
     manifest = publishing.read_manifest(folder)
@@ -164,7 +164,7 @@ def test_a_refused_run_is_replaced_by_the_next_of_its_request(
 
 
 def test_an_attempt_that_comes_late_never_surfaces(output: str, images: Path, tiny_bundle: Path) -> None:
-    folder = running.started(images, output, tiny_bundle, shards=4)
+    folder = running.started(images, output, tiny_bundle, shards=3)
     shard = folder.read_shards()[0]
     (accepted,) = [file for file in folder.staged_files() if shard.id in file]
     late = folder.attempt_file(f"{shard.id}-2-late.parquet")
@@ -180,7 +180,7 @@ def test_an_attempt_that_comes_late_never_surfaces(output: str, images: Path, ti
 def test_a_run_that_is_decided_is_published_before_anything_is_planned(
     step: str, bucket: Any, output: str, images: Path, tiny_bundle: Path
 ) -> None:
-    folder = running.started(images, output, tiny_bundle, shards=4)
+    folder = running.started(images, output, tiny_bundle, shards=3)
     publishing.decide(folder, folder.plan(), None)
     assert folder.state == "decided"
     if step != "decided":
@@ -195,7 +195,7 @@ def test_a_run_that_is_decided_is_published_before_anything_is_planned(
 
 
 def test_two_publishers_write_the_same_bytes(bucket: Any, output: str, images: Path, tiny_bundle: Path) -> None:
-    folder = running.started(images, output, tiny_bundle, shards=4)
+    folder = running.started(images, output, tiny_bundle, shards=3)
     publishing.decide(folder, folder.plan(), None)
     written = []
     for _ in range(2):
@@ -209,7 +209,7 @@ def test_two_publishers_write_the_same_bytes(bucket: Any, output: str, images: P
 
 def test_of_two_ends_of_a_run_the_first_counts(output: str, images: Path, tiny_bundle: Path) -> None:
     """Whoever lost the lease may still decide: it finds that somebody else did."""
-    folder = running.started(images, output, tiny_bundle, shards=4)
+    folder = running.started(images, output, tiny_bundle, shards=3)
     late = run_at(output, folder.run)
     assert late.state == "planned"
     plan = late.plan()
