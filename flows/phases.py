@@ -62,7 +62,7 @@ class Run(AbstractContextManager["Run"]):
         self._account_builder = AccountBuilder()
         self._began: datetime  # classifying
         self._folder: RunFiles
-        self._output: Held
+        self._output: Held = outputs.Unheld()
         self._plan: Plan
         self._executors = self._held.enter_context(ExitStack())
         self._executor: Executor | None = None
@@ -72,9 +72,11 @@ class Run(AbstractContextManager["Run"]):
         self.result = Result.of(job)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if error is not None:
-            attach(error, self.result)
-        self._held.close()
+        with self._held:
+            if error is not None:
+                attach(reason := outputs.reason(error, self._output), self.result)
+                if reason is not error:
+                    raise reason from error
 
     @property
     def is_more(self) -> bool:

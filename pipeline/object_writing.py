@@ -172,7 +172,7 @@ def patiently(what: Callable[[], T], doing: str, patience: float) -> T:
             if not isinstance(reason, OSError):
                 raise
             if isinstance(reason, FileNotFoundError) and reason.strerror != "no such bucket":
-                raise FileNotFoundError(f"There is no such object: cannot {shown(doing)}.") from None
+                raise FileNotFoundError(errno.ENOENT, f"cannot {shown(doing)}: there is no such object") from None
             pause = random.uniform(0, wait)
             if not isinstance(reason, StoreFailureError) or time.monotonic() + pause > end:
                 raise RunError(f"Cannot {shown(doing)}: {reason.strerror}. {_advice(reason)}") from None

@@ -25,6 +25,7 @@ from pipeline import object_writing
 from pipeline.errors import RunError
 from pipeline.events import Events
 from pipeline.object_writing import Tag
+from pipeline.run.output import TakenOverError
 
 LENGTH = 60.0  # seconds without a sign of life after which another run may take over
 LOOKS = 12  # how often a waiting run looks in that time
@@ -66,15 +67,15 @@ class Lease:
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
         self._thread.start()
 
-    def check(self) -> None:
-        """See that this run still has the lease: before whatever cannot be taken back. Raises `RunError`.
+    def check(self, patience: float = object_writing.PATIENCE) -> None:
+        """See that this run still has the lease: before whatever cannot be taken back; see `output.Held`.
 
         Where its time is up, as after a stop or an outage, the store is asked: if nobody took over, it goes on.
         """
         if now() >= self._good_until and not self._is_lost:
-            self._renew(object_writing.PATIENCE)
+            self._renew(patience)
         if self._is_lost:
-            raise RunError(
+            raise TakenOverError(
                 f"Another run has taken over {object_writing.shown(self._uri)}: this one was stopped, or cut off from "
                 f"the store, for more than {self._holder.length:.0f} seconds. It decides nothing any more; the same "
                 "command waits for the other run and goes on from there."

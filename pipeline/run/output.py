@@ -10,16 +10,25 @@ from typing import NamedTuple, Protocol
 
 import duckdb
 
+from pipeline.errors import RunError
 from pipeline.events import Events
+from pipeline.object_writing import PATIENCE
 from pipeline.place import Place
 from pipeline.run.run_files import RunFiles
+
+
+class TakenOverError(RunError):
+    """Another run has the output now: this one decides nothing any more."""
 
 
 class Held(Protocol):
     """An output while a run holds it alone."""
 
-    def check(self) -> None:
-        """Raise `RunError` where another run has taken the output over."""
+    def check(self, patience: float = PATIENCE) -> None:
+        """Raise `TakenOverError` where another run has the output now, `RunError` where a store does not say.
+
+        A store may take `patience` seconds to answer.
+        """
         ...
 
 

@@ -8,10 +8,11 @@ from datetime import UTC, datetime, timedelta
 
 from pipeline.errors import RequestError, RunError
 from pipeline.events import Events
+from pipeline.object_writing import START_PATIENCE
 from pipeline.place import Place
 from pipeline.run import published
 from pipeline.run.format import FORMAT
-from pipeline.run.output import Held
+from pipeline.run.output import Held, TakenOverError
 from pipeline.run.output_kinds import output_at
 from pipeline.run.run_files import RunFiles
 from pipeline.run.run_id import make_run_id, started_at
@@ -54,6 +55,25 @@ def new_run(output: Place) -> RunFiles:
         )
     time.sleep(max(0.0, ahead.total_seconds()))
     return output_at(output).run(make_run_id(datetime.now(UTC)))
+
+
+class Unheld:
+    """An output that is not held yet, so that it cannot be lost."""
+
+    def check(self, _patience: float = 0.0) -> None:
+        """See `output.Held`."""
+
+
+def reason(error: BaseException, held: Held) -> BaseException:
+    """Why a run ended: what another run has taken over fails in many ways, since that one cleans up."""
+    if isinstance(error, RunError | OSError):
+        try:
+            held.check(START_PATIENCE)
+        except TakenOverError as taken_over:
+            return taken_over
+        except RunError:  # a store that is away: the error says so
+            pass
+    return error
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from typing import Any
 
 import psutil
 
-from pipeline.place import Place
 from pipeline.run import querying
 from tests.faults.scripting import ScriptedFault
 from tests.processes import ROOT
@@ -30,7 +29,7 @@ Cluster = tuple[str, psutil.Process]  # a Ray cluster's address, and the process
 Rows = dict[str, tuple[str, str | None, float | None]]
 
 
-def rows_of(output: Place) -> list[tuple[str, str, str | None, float | None]]:
+def rows_of(output: Path | str) -> list[tuple[str, str, str | None, float | None]]:
     """Every published row: path below the images, status, label, confidence."""
     found = querying.connect(output).execute("SELECT path, status, label, confidence FROM predictions ORDER BY path")
     return [(Path(path).name, *rest) for path, *rest in found.fetchall()]
@@ -53,11 +52,6 @@ class FaultyRun:
         return self.folder / "out"
 
     @property
-    def place(self) -> Place:
-        """The output as the command is given it."""
-        return self.output
-
-    @property
     def said(self) -> Path:
         return self.folder / "said.txt"
 
@@ -68,7 +62,7 @@ class FaultyRun:
         return self.fault
 
     def start(self, *options: str, program: tuple[str, str] = PLAIN) -> subprocess.Popen[str]:
-        command = [sys.executable, *program, "classify", self.images, "-o", self.place, "-m", self.model]
+        command = [sys.executable, *program, "classify", self.images, "-o", self.output, "-m", self.model]
         # Into a file, not a pipe: Ray's agents outlive a killed driver for a while and would keep a pipe open.
         with self.said.open("w") as said:
             running = subprocess.Popen(
@@ -118,7 +112,7 @@ class FaultyRun:
 
     def compare(self, fault: str, moment: str, seconds: float) -> None:
         """Hold the published rows against the oracle; add a row to the table."""
-        names = [name for name, *_ in rows_of(self.place)]
+        names = [name for name, *_ in rows_of(self.output)]
         lost, twice = len(set(self.oracle) - set(names)), len(names) - len(set(names))
         RESULTS.append({"fault": fault, "moment": moment, "lost": lost, "twice": twice, "seconds": seconds})
         assert (lost, twice) == (0, 0)
@@ -126,10 +120,14 @@ class FaultyRun:
 
     def check_rows(self) -> None:
         """Every row is the oracle's: identity and label exactly, confidence nearly."""
-        found = rows_of(self.place)
+        found = rows_of(self.output)
         assert len(found) == len(self.oracle)
         for name, status, label, confidence in found:
             expected = self.oracle[name]
             assert (status, label) == expected[:2]
             assert confidence == expected[2] or abs(confidence - expected[2]) < 1e-3
-        assert not list(self.output.glob("predictions/**/*.tmp*"))
+        assert all(file.suffix == ".parquet" for file in self.left())
+
+    def left(self) -> list[Path]:
+        """Every file that readers might come upon."""
+        return [file for file in self.output.glob("predictions/**/*") if file.is_file()]

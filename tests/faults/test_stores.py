@@ -1,147 +1,143 @@
-"""Runs that publish into an object store, killed, cut off and stopped at every boundary of the store's commit path.
+"""Faults of runs over a store into a store: of the driver, of the store, of two runs that want the same output."""
 
-The server is a real one; the rows are held against the oracle of an undisturbed run on a disk.
-"""
-
-import secrets
+import os
 import signal
-import threading
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from pipeline import object_writing
-from pipeline.place import Place
-from tests.faults.boundaries import STORE_BOUNDARIES
-from tests.faults.faulty_run import END_SECONDS, WENT_ON, FaultyRun, Rows
+from pipeline import object_store
+from tests.faults.faulty_run import END_SECONDS, WENT_ON, Rows
+from tests.faults.store_run import STORE_BOUNDARIES, StoreRun
+from tests.packing import WRITES_TO_STORES, upload
 from tests.processes import end_session, wait_until
 from tests.s3 import S3Server
 from tests.store_proxy import StoreProxy
 
-pytestmark = pytest.mark.faults
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.skipif(not WRITES_TO_STORES, reason="outputs are local yet"),
+]
 INLINE = ("--workers", "inline")
-LEASE_SECONDS = 3
-SHORT_LEASE = (  # so that a test need not wait for a minute
+LEASE_SECONDS = 4.0
+SHORT_LEASE = (
     "-c",
-    f"from pipeline.run import lease; lease.LENGTH = {LEASE_SECONDS}; from flows.cli import main; main()",
+    f"from pipeline.run import lease; lease.held.__wrapped__.__defaults__ = ({LEASE_SECONDS},);"
+    "from flows.cli import main; main()",
 )
-# Where a run is decided, the stopped holder publishes the same bytes; before, it must not go on.
-BEFORE_THE_DECISION = ("before the plan", "after the plan", "after the part", "before the part's record")
-AROUND_IT = ("after the part's record", "before the manifest", "between manifest and publishing", "in the upload")
+OUTAGE_SECONDS = 60
 
 
-@dataclass
-class StoreRun(FaultyRun):
-    """Runs into one output on an object store."""
-
-    uri: str = ""
-
-    @property
-    def place(self) -> Place:
-        return self.uri
-
-    def published_objects(self) -> list[str]:
-        return [name.uri for name in object_writing.names(f"{self.uri}/predictions")]
+@pytest.fixture(scope="module")
+def bucket(s3: S3Server, oracle: tuple[Path, Rows]) -> str:
+    upload(oracle[0], s3.bucket("faults"), "images")
+    return "s3://faults"
 
 
 @pytest.fixture
-def faulty(s3: S3Server, oracle: tuple[Path, Rows], tiny_bundle: Path, tmp_path: Path) -> Iterator[StoreRun]:
-    s3.bucket("faults")
-    faulty = StoreRun(*oracle, tiny_bundle, tmp_path, uri=f"s3://faults/{secrets.token_hex(4)}")
-    yield faulty
-    for process in faulty.started:
+def in_store(bucket: str, oracle: tuple[Path, Rows], tiny_bundle: Path, tmp_path: Path) -> Iterator[StoreRun]:
+    """An empty output in the store; no process of its runs outlives the test."""
+    run = StoreRun(f"{bucket}/images", oracle[1], tiny_bundle, tmp_path, bucket=bucket)
+    yield run
+    for process in run.started:
         end_session(process.pid)
 
 
 @pytest.mark.parametrize("moment", STORE_BOUNDARIES)
-def test_kill_the_driver(moment: str, faulty: StoreRun) -> None:
-    faulty.script(**STORE_BOUNDARIES[moment], action="SIGKILL", times=1)
-    code, said = faulty.run(*INLINE)
-    assert code == -9, said
-    assert faulty.reached()
-    faulty.recover("SIGKILL of the driver, object store", moment, *INLINE)
-    assert len(faulty.published_objects()) == 1
+def test_kill_the_driver(moment: str, in_store: StoreRun) -> None:
+    in_store.script(**STORE_BOUNDARIES[moment], action="SIGKILL", times=1)
+    code, said = in_store.run(*INLINE)
+    assert code == -signal.SIGKILL, said
+    assert in_store.reached()
+    in_store.recover("S3: SIGKILL of the driver", moment, *INLINE)
 
 
-@pytest.mark.parametrize("moment", [*BEFORE_THE_DECISION, *AROUND_IT])
-def test_a_holder_that_was_stopped_past_its_lease(moment: str, faulty: StoreRun) -> None:
-    faulty.script(**STORE_BOUNDARIES[moment], action="SIGSTOP", times=1)
-    first = faulty.start(*INLINE, program=SHORT_LEASE)
-    wait_until(faulty.reached, END_SECONDS, f"the first run to be stopped {moment}")
-    faulty.environment = {}
-    first_said = faulty.said.rename(faulty.folder / "first.txt")
-    code, said = faulty.run(*INLINE)
+def test_a_tenth_throttled_and_cut(in_store: StoreRun, store_proxy: StoreProxy) -> None:
+    store_proxy.throttled = store_proxy.cut = 0.1
+    code, said = in_store.run(*INLINE)
     assert code == 0, said
-    assert "Another run writes to" in said and "no sign of life" in said
-    first.send_signal(signal.SIGCONT)
-    code = first.wait(timeout=END_SECONDS)
-    said = first_said.read_text()
-    assert code in ((1,) if moment in BEFORE_THE_DECISION else (0, 1)), said
-    assert code == 0 or "another run" in said.lower(), said
-    faulty.compare("SIGSTOP of the driver past its lease, then SIGCONT", moment, WENT_ON)
-    assert len(faulty.published_objects()) == 1
+    assert store_proxy.faults["throttled"] and store_proxy.faults["cut"]
+    in_store.compare("S3: 503 for a tenth of the requests, a tenth of the bodies cut", "all along", WENT_ON)
 
 
-@pytest.mark.parametrize("moment", ["before the part's record", "before the manifest", "in the upload"])
-def test_the_server_is_killed_and_started_again(moment: str, faulty: StoreRun, s3: S3Server) -> None:
-    faulty.script(**STORE_BOUNDARIES[moment], action="PAUSE", times=1)
-    running = faulty.start(*INLINE)
-    wait_until(faulty.reached, END_SECONDS, f"the run to be {moment}")
-    s3.kill()
-    faulty.release()
-    s3.start()
-    code = running.wait(timeout=END_SECONDS)
-    assert code == 0, faulty.said.read_text()
-    faulty.compare("SIGKILL of the store's server, started again", moment, WENT_ON)
+def test_a_minute_of_outage(in_store: StoreRun, store_proxy: StoreProxy) -> None:
+    """Connections are refused at first; then they are taken, and nobody answers."""
+    in_store.script(**STORE_BOUNDARIES["after staging"], action="PAUSE", times=1)
+    running = in_store.start(*INLINE)
+    wait_until(in_store.reached, 200, "two parts")
+    store_proxy.outage = "refused"
+    in_store.release()
+    for part in (1, 2):
+        until = time.monotonic() + OUTAGE_SECONDS / 2
+        wait_until(partial(has_passed, until), 200, "the outage to go on")
+        assert running.poll() is None, in_store.said.read_text()
+        store_proxy.outage = "hanging" if part == 1 else None
+    assert running.wait(timeout=END_SECONDS) == 0, in_store.said.read_text()
+    in_store.compare(f"S3: {OUTAGE_SECONDS} s of outage, connections refused, then hanging", "after two parts", WENT_ON)
 
 
-def test_two_runs_in_the_same_second(faulty: StoreRun) -> None:
-    runs = [faulty.start(*INLINE) for _ in range(2)]
-    assert [run.wait(timeout=END_SECONDS) for run in runs] == [0, 0]
-    faulty.compare("two runs in the same second", "from the start", WENT_ON)
-    assert len(faulty.published_objects()) == 1
+def has_passed(moment: float) -> bool:
+    return time.monotonic() > moment
 
 
-FAULTS = {
-    "503 for a tenth of the requests": {"throttled": 0.1},
-    "answers lost of a tenth of what is written": {"lost": 0.1},
-    "connections cut in a fifth of the bodies": {"cut": 0.2},
-}
+@pytest.fixture
+def own_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """A server of the test's own, to which the environment leads."""
+    with S3Server(tmp_path) as server:
+        for key, value in server.environment.items():
+            monkeypatch.setenv(key, value)
+        object_store.bucket.cache_clear()  # an opened bucket keeps the address that it was opened with
+        yield server
+    object_store.bucket.cache_clear()
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_an_unsteady_store(fault: str, faulty: StoreRun, s3: S3Server) -> None:
-    with StoreProxy(s3.address, **FAULTS[fault]) as proxy:
-        faulty.environment = {"AWS_ENDPOINT_URL": proxy.address}
-        code, said = faulty.run(*INLINE)
-        assert code == 0, said
-        assert sum(proxy.faults.values())
-    faulty.compare(fault, "in the whole run", WENT_ON)
+@pytest.mark.parametrize("moment", ["after staging", "in the upload"])
+def test_the_server_is_killed_and_started_again(
+    moment: str, oracle: tuple[Path, Rows], tiny_bundle: Path, tmp_path: Path, own_server: S3Server
+) -> None:
+    upload(oracle[0], own_server.bucket("own"), "images")
+    run = StoreRun("s3://own/images", oracle[1], tiny_bundle, tmp_path, bucket="s3://own")
+    run.script(**STORE_BOUNDARIES[moment], action="PAUSE", times=1)
+    running = run.start(*INLINE)
+    wait_until(run.reached, 200, moment)
+    own_server.kill()
+    run.release()
+    own_server.start()
+    assert running.wait(timeout=END_SECONDS) == 0, run.said.read_text()
+    run.compare("S3: SIGKILL of the server, started again", moment, WENT_ON)
 
 
-def test_readers_never_see_a_part_of_a_run(faulty: StoreRun) -> None:
-    """They list the bucket and read whatever is there, all the time, while runs are killed and finished."""
-    seen: list[int] = []
-    ended = threading.Event()
+def test_two_runs_at_once(in_store: StoreRun) -> None:
+    """They begin in the same second; one waits for the other, and finds nothing new."""
+    said = []
+    running = []
+    for _ in range(2):
+        running.append(in_store.start(*INLINE))
+        said.append(in_store.said.rename(in_store.said.with_name(f"said-{len(said)}.txt")))
+    assert [process.wait(timeout=END_SECONDS) for process in running] == [0, 0], [each.read_text() for each in said]
+    assert sum("Nothing new" in each.read_text() for each in said) == 1
+    in_store.compare("S3: two runs", "in the same second", WENT_ON)
 
-    def read() -> None:
-        while not ended.is_set():
-            for uri in faulty.published_objects():
-                seen.append(pq.ParquetFile(pa.BufferReader(object_writing.get(uri))).metadata.num_rows)
 
-    reader = threading.Thread(target=read)
-    reader.start()
-    try:
-        for moment in ("before the manifest", "in the upload", "after publishing"):
-            faulty.script(**STORE_BOUNDARIES[moment], action="SIGKILL", times=1)
-            assert faulty.run("--fresh", *INLINE)[0] == -9
-        faulty.recover("a reader in a loop", "in three runs that are killed", *INLINE)
-        wait_until(lambda: seen, END_SECONDS, "the reader to see rows")
-    finally:
-        ended.set()
-        reader.join()
-    assert set(seen) == {len(faulty.oracle)}
+@pytest.mark.parametrize("moment", ["after staging", "before the manifest", "in the upload"])
+def test_a_holder_is_stopped_past_its_lease(moment: str, in_store: StoreRun) -> None:
+    """Another run takes over and publishes; what the stopped one does once it goes on changes nothing."""
+    in_store.script(**STORE_BOUNDARIES[moment], action="SIGSTOP", times=1)
+    stopped = in_store.start(*INLINE, program=SHORT_LEASE)
+    first_said = in_store.said.rename(in_store.said.with_name("first-said.txt"))
+    wait_until(in_store.reached, 200, moment)
+    began = time.monotonic()
+    in_store.environment = {}
+    code, said = in_store.run(*INLINE)
+    assert code == 0, said
+    assert f"no sign of life for {LEASE_SECONDS:.0f} seconds" in said
+    seconds = time.monotonic() - began
+    published = in_store.published()
+    os.kill(stopped.pid, signal.SIGCONT)
+    assert stopped.wait(timeout=END_SECONDS) in (0, 1), first_said.read_text()
+    assert "Traceback" not in first_said.read_text()
+    assert in_store.published() == published
+    in_store.compare("S3: SIGSTOP of the lease's holder, SIGCONT after another run", moment, seconds)
