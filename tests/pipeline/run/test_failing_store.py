@@ -14,6 +14,7 @@ from pipeline.events import Events
 from pipeline.job import Job
 from pipeline.run import querying, retrying
 from pipeline.run.parts import read_receipt
+from pipeline.run.reporting import Summary
 from tests.images import make_crops
 from tests.processes import wait_until
 from tests.running import classify
@@ -42,7 +43,7 @@ def proxy(store_proxy: StoreProxy) -> Iterator[StoreProxy]:
     store_proxy.outage = None
 
 
-def classify_after(change: Callable[[], object], output: Path, model: Path, patience: float) -> None:
+def classify_after(change: Callable[[], object], output: Path, model: Path, patience: float) -> Summary:
     """A run whose store changes when it is planned."""
     job = Job.of(IMAGES, str(output), str(model), {"workers": "inline", "source_patience": patience})
     with phases.Run(job, Events()) as run:
@@ -50,7 +51,7 @@ def classify_after(change: Callable[[], object], output: Path, model: Path, pati
         change()
         run.classify()
         run.publish()
-        run.report()
+        return run.report()
 
 
 def causes(output: Path) -> dict[str | None, int]:
@@ -119,6 +120,14 @@ def test_credentials_without_the_right_to_read_stop_the_run(
     object_store.bucket.cache_clear()
 
 
+def test_a_slow_store_is_what_the_account_blames(proxy: StoreProxy, tmp_path: Path, tiny_bundle: Path) -> None:
+    def change() -> None:
+        proxy.latency = 2.0
+
+    account = classify_after(change, tmp_path / "out", tiny_bundle, patience=0).account
+    assert account is not None and account.bottleneck == "source_wait"
+
+
 def test_an_outage_in_the_middle_is_waited_for(proxy: StoreProxy, tmp_path: Path, tiny_bundle: Path) -> None:
     ending = threading.Thread(target=lambda: _end(proxy))
 
@@ -143,6 +152,16 @@ def test_throttled_requests_and_cut_bodies_cost_no_row(proxy: StoreProxy, tmp_pa
     classify_after(lambda: None, tmp_path / "out", tiny_bundle, patience=200)
     assert causes(tmp_path / "out") == {None: NUMBER}
     assert proxy.faults["throttled"] > 5 and proxy.faults["cut"] > 5
+
+
+def test_an_object_that_is_not_given_for_a_while_is_waited_for(
+    proxy: StoreProxy, tmp_path: Path, tiny_bundle: Path
+) -> None:
+    """While all others are given: for longer than the client itself tries again."""
+    refuse = gets_of("000007.jpg", 503, "SlowDown")
+    proxy.denied = lambda request: refuse(request) if len(proxy.gets("000007.jpg")) < 10 else None
+    classify_after(lambda: None, tmp_path / "out", tiny_bundle, patience=200)
+    assert causes(tmp_path / "out") == {None: NUMBER} and proxy.faults["denied"] == 9
 
 
 def test_each_object_is_asked_for_once(proxy: StoreProxy, tmp_path: Path, tiny_bundle: Path) -> None:
