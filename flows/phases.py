@@ -12,7 +12,8 @@ from pipeline.child_process import one_child
 from pipeline.counting import counted
 from pipeline.errors import RequestError
 from pipeline.events import Events
-from pipeline.images import gpu_decoding, listing
+from pipeline.images import gpu_decoding
+from pipeline.images.input_check import check_input
 from pipeline.job import Device, Job
 from pipeline.model import engines, fingerprint, resolving
 from pipeline.model.bundle import Bundle
@@ -36,7 +37,7 @@ def check(job: Job) -> Bundle:
     """Find out all that can be wrong with a request before anything is written. Raises `RequestError`."""
     with output_at(job.output).one_look():
         outputs.check_output(job.output)
-        listing.check_input(job)
+        check_input(job)
         bundle = resolving.resolve(job.model)
         outputs.check_names(job.output, planning.partition(job, bundle))
     fingerprint.top_k_of(job.options, bundle)
@@ -54,9 +55,7 @@ class Run(AbstractContextManager["Run"]):
 
     def __init__(self, job: Job, events: Events, flow_run: str | None = None) -> None:
         """`events` hears sentences for people, and images done and in all; `flow_run` goes into the provenance."""
-        self._job = job
-        self._events = events
-        self._flow_run = flow_run
+        self._job, self._events, self._flow_run = job, events, flow_run
         self._held = ExitStack()
         self._timed = Stopwatch()
         self._account_builder = AccountBuilder()
@@ -177,7 +176,8 @@ class Run(AbstractContextManager["Run"]):
 
     def _resume(self, folder: RunFiles, bundle: Bundle) -> Plan:
         # How long to wait for what does not end is asked anew: a run may have failed by a deadline too short.
-        deadlines = self._job.options.model_dump(include={"image_seconds", "stall_seconds", "watchdog_minutes"})
+        asked_anew = {"image_seconds", "source_patience", "stall_seconds", "watchdog_minutes"}
+        deadlines = self._job.options.model_dump(include=asked_anew)
         plan = folder.plan()
         device = engines.device_to_continue(plan.inference.cascade.engine, self._job.options.device)
         options = plan.job.options.model_copy(update={**deadlines, "device": device})

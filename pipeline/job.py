@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline import storage
+from pipeline import storage, uris
 from pipeline.errors import RequestError
 from pipeline.nesting import check_outside
 from pipeline.output_names import output_named
@@ -91,6 +91,13 @@ class Options(BaseModel):
     exclude: tuple[str, ...] = Field(
         default=(), description="No files that match one of these globs; as for --include."
     )
+    column: str | None = Field(
+        default=None,
+        description="Of Parquet and Arrow files, the column with the images' bytes, where several have some.",
+    )
+    private_hosts: bool = Field(
+        default=False, description="Read http(s):// images from this machine and its private network, too."
+    )
     limit: int | None = Field(
         default=None, ge=1, le=10**12, description="At most this many images in this run, in path order."
     )
@@ -106,6 +113,13 @@ class Options(BaseModel):
         gt=0,
         le=86_400,
         description="Seconds an image may take to be read and decoded once its shard has killed or stalled a worker.",
+    )
+    source_patience: float = Field(
+        default=300,
+        ge=0,
+        le=86_400,
+        description="Seconds to wait for a store or a mount that fails before the images are tried again elsewhere; a "
+        "run ends after three times that, and can be continued.",
     )
     stall_seconds: float = Field(
         default=300,
@@ -152,6 +166,8 @@ class Job(BaseModel):
         source, target = storage.absolute(images), output_named(output)
         if isinstance(target, Path):
             target = _absolute(output)
+        if (refused := uris.why_refused(source)) is not None:
+            raise RequestError(f"The input {source} cannot be read: {refused}.")
         check_outside(target, source)
         model = storage.text_of(model) if model else None
         if model is not None:
@@ -166,6 +182,8 @@ class Job(BaseModel):
         asked = self.options.model_dump(
             include={"all_files", "include", "exclude", "limit", "retry_errors", "verify_content"}, mode="json"
         )
+        if self.options.column is not None:  # plans of earlier versions have no such key
+            asked["column"] = self.options.column
         content = {"images": self.images, "model": model_key, **asked}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

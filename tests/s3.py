@@ -13,6 +13,7 @@ from tests.processes import free_port, wait_until
 
 ACCESS = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "not-a-secret", "AWS_REGION": "us-east-1"}
 READER = "reader"  # another access key, with the same secret one, that may only list and read
+WITHOUT_READING = {**ACCESS, "AWS_ACCESS_KEY_ID": "lister"}  # who may list, but read nothing
 START_SECONDS = 200  # bounds a test that fails
 
 
@@ -26,16 +27,14 @@ class S3Server:
         self._ports = {f"-{part}.port": free_port() for part in ("master", "volume", "filer")}
         self._ports |= {f"-{part}.port.grpc": free_port() for part in ("master", "volume", "filer", "s3")}
         self._ports |= {f"-s3.port.{part}": free_port() for part in ("iceberg", "lance")}
-        rights = {ACCESS["AWS_ACCESS_KEY_ID"]: ["Admin", "Read", "Write", "List", "Tagging"], READER: ["Read", "List"]}
-        identities = [
-            {
-                "name": key,
-                "credentials": [{"accessKey": key, "secretKey": ACCESS["AWS_SECRET_ACCESS_KEY"]}],
-                "actions": actions,
-            }
-            for key, actions in rights.items()
-        ]
         self._keys = folder / "keys.json"
+        everything = ["Admin", "Read", "Write", "List", "Tagging"]
+        reader = {**ACCESS, "AWS_ACCESS_KEY_ID": READER}
+        identities = [
+            _identity(ACCESS, everything),
+            _identity(reader, ["Read", "List"]),
+            _identity(WITHOUT_READING, ["List"]),
+        ]
         self._keys.write_text(json.dumps({"identities": identities}))
         (folder / "data").mkdir()
 
@@ -110,3 +109,8 @@ class S3Server:
         except (OSError, obstore.exceptions.BaseError):  # it starts
             return False
         return True
+
+
+def _identity(access: Mapping[str, str], actions: list[str]) -> dict[str, Any]:
+    keys = {"accessKey": access["AWS_ACCESS_KEY_ID"], "secretKey": access["AWS_SECRET_ACCESS_KEY"]}
+    return {"name": access["AWS_ACCESS_KEY_ID"], "credentials": [keys], "actions": actions}

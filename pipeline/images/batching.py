@@ -16,10 +16,11 @@ import pyarrow as pa
 from pipeline import schema, storage
 from pipeline.errors import ErrorStage, ImageError
 from pipeline.events import Events
-from pipeline.images import reading
-from pipeline.images.decoding import ExactDecoder, content_hash, decode_cause, open_image, stored_size
+from pipeline.images.decoding import ExactDecoder, content_hash, open_image, stored_size
+from pipeline.images.patient_reading import ReadPolicy, reader_of
 from pipeline.images.pillow_settings import decoding_settings
 from pipeline.images.preprocessing import Pixels
+from pipeline.images.reading_ahead import ENCODED, ReadAhead, has_uris
 from pipeline.timing import Stopwatch
 
 Row = dict[str, Any]
@@ -32,7 +33,10 @@ BATCH_BYTES = 256 << 20  # several batches are under way at a time
 
 
 class Decoding(Protocol):
-    """A `BatchSource` whose `events` hear a heartbeat as images are done, long before a slow batch is."""
+    """A `BatchSource` whose `events` hear a heartbeat as images are done, long before a slow batch is.
+
+    Images are read as `policy` says.
+    """
 
     def __call__(
         self,
@@ -42,6 +46,7 @@ class Decoding(Protocol):
         watch: Stopwatch,
         /,
         events: Events = ...,
+        policy: ReadPolicy = ...,
     ) -> Iterator[pa.Table]:
         """See `image_batches`."""
         ...
@@ -65,7 +70,9 @@ def pieces(references: pa.Table, decoder: ExactDecoder, batch_size: int) -> Iter
     Files of a shard may be of any size, whatever their mean is. What is cut by its bytes is a power of two of images,
     so that a GPU, whose batches have such shapes, pads nothing.
     """
-    sizes = [decoder.image_bytes(size or 0) for size in references["size_bytes"].to_pylist()]
+    kept = may_keep(decoder) and has_uris(references)
+    files = [size or 0 for size in references["size_bytes"].to_pylist()]
+    sizes = [decoder.image_bytes(size) + (size if kept else 0) for size in files]
     start = 0
     while start < len(sizes):
         ends = list(itertools.accumulate(sizes[start : start + batch_size]))
@@ -81,36 +88,75 @@ def _power_of_two(number: int) -> int:
 
 
 def image_batches(
-    references: pa.Table, decoder: ExactDecoder, batch_size: int, watch: Stopwatch, events: Events = Events()
+    references: pa.Table,
+    decoder: ExactDecoder,
+    batch_size: int,
+    watch: Stopwatch,
+    events: Events = Events(),
+    policy: ReadPolicy = ReadPolicy(),
 ) -> Iterator[pa.Table]:
     """Decode `references` (`schema.LISTING`) to tables of at most `batch_size` rows (`schema.image_batch`).
 
-    `events` hear a heartbeat after each image.
+    They are read as `policy` says, ahead of their decoding. `events` hear a heartbeat after each image. Raises
+    `SourceUnavailableError` and `RunError` as `PatientReader.read`.
     """
+    with ReadAhead(with_integer_times(references), reader_of(policy)) as ahead:
+        yield from decoded_batches(references, decoder, batch_size, watch, events, ahead)
 
-    def decode(pixels: Pixels, reference: Row) -> Row:
-        row = image_row(reference, decoder, pixels, watch)
+
+def decoded_batches(
+    references: pa.Table,
+    decoder: ExactDecoder,
+    batch_size: int,
+    watch: Stopwatch,
+    events: Events,
+    ahead: ReadAhead,
+    first: int = 0,
+) -> Iterator[pa.Table]:
+    """As `image_batches`, of references that begin with row `first` of those that are read `ahead`."""
+
+    def decode(pixels: Pixels, reference: Row, number: int) -> Row:
+        content: list[storage.Content] = []
+
+        def read() -> storage.Content:
+            content.append(ahead.take(first + number, reference, watch, events))
+            return content[0]
+
+        row = image_row(reference, decoder, pixels, watch, read)
+        if content and may_keep(decoder) and storage.is_uri(reference["path"]):
+            row[ENCODED] = content[0].data
         events.heartbeat()
         return row
 
     return filled_batches(references, decoder, batch_size, decode)
 
 
-def filled_batches(
-    references: pa.Table, decoder: ExactDecoder, batch_size: int, decode: Callable[[Pixels, Row], Row]
-) -> Iterator[pa.Table]:
-    """Image batches whose pixels and facts `decode(pixels, reference)` gives, image after image."""
-    layout = schema.image_batch(*decoder.preprocessing.shape)
-    # As integers: a file system can hold times that Python's dates cannot.
+def with_integer_times(references: pa.Table) -> pa.Table:
+    """References whose times are integers, µs since 1970: a file system can hold times that Python's dates cannot."""
     microseconds = references["modified_at"].cast(pa.int64())
-    references = references.set_column(references.column_names.index("modified_at"), "modified_at", microseconds)
+    return references.set_column(references.column_names.index("modified_at"), "modified_at", microseconds)
+
+
+def may_keep(decoder: ExactDecoder) -> bool:
+    """Whether the bytes of images from stores go along with a decoder's batches: they may be decoded again."""
+    return decoder.name != "exact"
+
+
+def filled_batches(
+    references: pa.Table, decoder: ExactDecoder, batch_size: int, decode: Callable[[Pixels, Row, int], Row]
+) -> Iterator[pa.Table]:
+    """Image batches whose pixels and facts `decode(pixels, reference, row)` gives, image after image."""
+    layout = schema.image_batch(*decoder.preprocessing.shape)
+    references, start = with_integer_times(references), 0
+    kept = (ENCODED,) if may_keep(decoder) and has_uris(references) else ()
     for piece in pieces(references, decoder, batch_size):
         batch = piece.references.to_pylist()
         pixels = np.zeros((len(batch), *decoder.preprocessing.shape), dtype=np.uint8)
-        rows = [decode(each, reference) for each, reference in zip(pixels, batch, strict=True)]
+        rows = [decode(*each) for each in zip(pixels, batch, range(start, start + len(batch)), strict=True)]
+        start += len(batch)
         facts = pa.Table.from_pylist(rows, schema=pa.schema(schema.FACTS))
         table = facts.append_column(layout.field("image"), pa.FixedShapeTensorArray.from_numpy_ndarray(pixels))
-        for name in decoder.deferred:
+        for name in (*decoder.deferred, *kept):
             table = table.append_column(name, pa.array([row.get(name) for row in rows], pa.binary()))
         yield table
 
@@ -125,6 +171,7 @@ def image_row(
     decoder: ExactDecoder,
     pixels: Pixels,
     watch: Stopwatch,
+    read: Callable[[], storage.Content],
     report: Callable[[Row], None] = lambda facts: None,
 ) -> Row:
     """Read and decode one image into `pixels`; return its facts, with `error_stage` and `error` where it failed.
@@ -136,7 +183,7 @@ def image_row(
         if reference["list_error"] is not None:
             raise ImageError(ErrorStage.LIST, reference["list_error"])
         with watch("read"):
-            content = _read(reference)
+            content = read()
         row |= {"size_bytes": content.size, "modified_at": content.modified_us}
         with watch("decode"), decoding_settings():
             row["content_hash"] = content_hash(content.data)
@@ -151,15 +198,6 @@ def image_row(
     except ImageError as error:
         row |= {"error_stage": error.stage, "error": error.reason}
     return row
-
-
-def _read(reference: Row) -> storage.Content:
-    try:
-        return reading.read(reference)
-    except OSError as error:
-        raise ImageError(ErrorStage.READ, storage.cause(error)) from error
-    except MemoryError as error:
-        raise ImageError(ErrorStage.DECODE, decode_cause(error)) from error
 
 
 def with_decoding_times(

@@ -9,13 +9,16 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
+from pipeline import storage
 from pipeline.child_process import Child, ChildDiedError, ChildError, ChildSlowError, Report
-from pipeline.errors import ErrorStage
+from pipeline.errors import ErrorStage, ImageError, SourceUnavailableError
 from pipeline.events import Events
-from pipeline.images.batching import Row, filled_batches, image_row, listed_facts
+from pipeline.images.batching import Row, filled_batches, image_row, listed_facts, with_integer_times
 from pipeline.images.decoding import ExactDecoder
+from pipeline.images.patient_reading import ReadPolicy, reader_of
 from pipeline.images.pillow_settings import ignore_remarks
 from pipeline.images.preprocessing import Pixels
+from pipeline.images.reading_ahead import ENCODED, ReadAhead, known_content
 from pipeline.timing import Stopwatch
 
 
@@ -41,26 +44,40 @@ class IsolatedDecoding:
         batch_size: int,
         watch: Stopwatch,
         events: Events = Events(),
+        policy: ReadPolicy = ReadPolicy(),
     ) -> Iterator[pa.Table]:
-        """As `batching.image_batches`, nothing deferred; heartbeats go to the child's events."""
+        """As `batching.image_batches`, nothing deferred; heartbeats go to the child's events.
+
+        Only local files are read in the child, where their file system may hang: a store is asked here, ahead.
+        """
         undeferred = decoder.undeferred()
+        with ReadAhead(with_integer_times(references), reader_of(policy)) as ahead:
 
-        def decode(pixels: Pixels, reference: Row) -> Row:
-            with watch("decode"):
-                return self._decode(pixels, reference, undeferred)
+            def decode(pixels: Pixels, reference: Row, number: int) -> Row:
+                if storage.is_uri(reference["path"]) and reference["list_error"] is None:
+                    try:
+                        with watch("read"):
+                            content = ahead.take(number, reference, watch, events)
+                    except ImageError as error:
+                        return listed_facts(reference) | {"error_stage": error.stage, "error": error.reason}
+                    facts = {"size_bytes": content.size, "modified_at": content.modified_us}
+                    reference = reference | facts | {ENCODED: content.data}
+                with watch("decode"):
+                    return self._decode(pixels, reference, undeferred, policy._replace(patience=0.0))
 
-        return filled_batches(references, undeferred, batch_size, decode)
+            yield from filled_batches(references, undeferred, batch_size, decode)
 
     def close(self) -> None:
         """End the child."""
         self._child.close()
 
-    def _decode(self, pixels: Pixels, reference: Row, decoder: ExactDecoder) -> Row:
+    def _decode(self, pixels: Pixels, reference: Row, decoder: ExactDecoder, policy: ReadPolicy) -> Row:
         facts = [listed_facts(reference)]
         for last_try in (False, True):
             try:
                 row: Row
-                row, decoded = self._child.ask(self._seconds, decode_here, reference, decoder, report=facts.append)
+                asked = (reference, decoder, policy)
+                row, decoded = self._child.ask(self._seconds, decode_here, *asked, report=facts.append)
             except ChildSlowError as slow:
                 return facts[-1] | {"error_stage": slow.stage, "error": f"timed out after {self._seconds:g} s"}
             except ChildDiedError as death:
@@ -68,12 +85,14 @@ class IsolatedDecoding:
                     continue
                 return facts[-1] | _death(death, was_read="content_hash" in facts[-1])
             except ChildError as error:
+                if error.kind == SourceUnavailableError.__name__:
+                    raise SourceUnavailableError(error.text) from error
                 if not error.kind.endswith("MemoryError"):
                     raise  # not the image's fault: `image_row` makes a row of those
                 return facts[-1] | {"error_stage": ErrorStage.DECODE, "error": str(error)}
             if decoded is not None:
                 pixels[:] = decoded
-            return row
+            return row | ({ENCODED: reference[ENCODED]} if ENCODED in reference else {})
         raise AssertionError("the last try returns")
 
 
@@ -85,9 +104,13 @@ def _death(death: ChildDiedError, *, was_read: bool) -> Row:
     }
 
 
-def decode_here(report: Report, reference: Row, decoder: ExactDecoder) -> tuple[Row, Pixels | None]:
+def decode_here(report: Report, reference: Row, decoder: ExactDecoder, policy: ReadPolicy) -> tuple[Row, Pixels | None]:
     """In the child: one image's facts and, where it has no error, its pixels."""
     ignore_remarks()
     pixels = np.zeros(decoder.preprocessing.shape, dtype=np.uint8)
-    row = image_row(reference, decoder, pixels, Stopwatch(), report)
+
+    def read() -> storage.Content:
+        return known_content(reference) or reader_of(policy).read(reference, lambda seconds: None)
+
+    row = image_row(reference, decoder, pixels, Stopwatch(), read, report)
     return row, None if "error_stage" in row else pixels

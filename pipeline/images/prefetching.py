@@ -5,16 +5,19 @@ on all cores. Each takes a few images of a batch; the batches come in order.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from types import TracebackType
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from pipeline.events import Events
-from pipeline.images.batching import image_batches, pieces, with_decoding_times
+from pipeline.images.batching import decoded_batches, pieces, with_decoding_times, with_integer_times
 from pipeline.images.decoding import ExactDecoder
+from pipeline.images.patient_reading import ReadPolicy, reader_of
+from pipeline.images.reading_ahead import ReadAhead
 from pipeline.timing import Stopwatch
 
 BYTES_AHEAD = 2 << 30  # of decoded pixels, those being decoded included
@@ -67,16 +70,25 @@ class DecodingThreads:
         batch_size: int,
         _watch: Stopwatch,
         events: Events = Events(),
+        policy: ReadPolicy = ReadPolicy(),
     ) -> Iterator[pa.Table]:
         """As `batching.image_batches`; each batch says how long the threads took."""
-        progress = Progress()
+        with ReadAhead(with_integer_times(references), reader_of(policy), self._threads) as ahead:
+            yield from self._batches(references, decoder, batch_size, events, ahead)
+
+    def _batches(
+        self, references: pa.Table, decoder: ExactDecoder, batch_size: int, events: Events, ahead: ReadAhead
+    ) -> Iterator[pa.Table]:
+        progress, start = Progress(), 0
         waiting: deque[Batch] = deque()
         try:
             for piece in pieces(references, decoder, batch_size):
                 largest = max(piece.bytes, *(batch.bytes for batch in waiting), 1)
                 while len(waiting) >= self.ahead(batch_size, largest):
                     yield _whole(waiting.popleft().rows, progress, events)
-                waiting.append(Batch(self._begun(piece.references, decoder, progress), piece.bytes))
+                decode = partial(_decoded, decoder=decoder, progress=progress, ahead=ahead)
+                waiting.append(Batch(self._begun(piece.references, start, decode), piece.bytes))
+                start += piece.references.num_rows
             while waiting:
                 yield _whole(waiting.popleft().rows, progress, events)
         finally:
@@ -88,15 +100,14 @@ class DecodingThreads:
         busy = -(-2 * self._threads * IMAGES_PER_TASK // batch_size) + 1
         return max(1, min(busy, self._bytes_ahead // batch_bytes))
 
-    def _begun(self, references: pa.Table, decoder: ExactDecoder, progress: Progress) -> list[Future[Rows]]:
+    def _begun(self, references: pa.Table, first: int, decode: Callable[[pa.Table, int], Rows]) -> list[Future[Rows]]:
         starts = range(0, references.num_rows, IMAGES_PER_TASK)
-        parts = (references.slice(start, IMAGES_PER_TASK) for start in starts)
-        return [self._pool.submit(_decoded, part, decoder, progress) for part in parts]
+        return [self._pool.submit(decode, references.slice(start, IMAGES_PER_TASK), first + start) for start in starts]
 
 
-def _decoded(references: pa.Table, decoder: ExactDecoder, progress: Progress) -> Rows:
+def _decoded(references: pa.Table, first: int, *, decoder: ExactDecoder, progress: Progress, ahead: ReadAhead) -> Rows:
     watch = Stopwatch()
-    (rows,) = image_batches(references, decoder, references.num_rows, watch, progress)
+    (rows,) = decoded_batches(references, decoder, references.num_rows, watch, progress, ahead, first)
     return Rows(rows, watch)
 
 
@@ -119,6 +130,6 @@ def _whole(parts: list[Future[Rows]], progress: Progress, events: Events) -> pa.
     seconds = Counter[str]()
     for piece in done:
         seconds.update(piece.watch.seconds)
-    whole = pa.concat_tables([piece.rows for piece in done]).combine_chunks()
+    whole = pa.concat_tables([piece.rows for piece in done], promote_options="default").combine_chunks()
     # The threads' CPU seconds are those of this process, which counts them itself.
     return with_decoding_times(whole, {stage: float(spent) for stage, spent in seconds.items()}, 0.0)

@@ -1,7 +1,7 @@
 """References → classified batches: decode and classify, and decode again, exactly, where the pixels might decide.
 
-For that an image is read again. Its earlier answer stands where its bytes are no longer those of the first pass, so
-that a row's answer and hash always belong together.
+For that a local file is read again; the bytes of an object come along from the first pass. The earlier answer stands
+where its bytes are no longer those of the first pass, so that a row's answer and hash always belong together.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 
 from pipeline.errors import TRANSIENT
 from pipeline.events import Events
-from pipeline.images.batching import BatchSource, finishing, image_batches
+from pipeline.images.batching import BATCH_BYTES, BatchSource, finishing, image_batches
 from pipeline.images.decoders import make_decoder
+from pipeline.images.reading_ahead import ENCODED
 from pipeline.job import Options
 from pipeline.model import engines
 from pipeline.model.bundle import Bundle
@@ -75,7 +76,7 @@ class Cascade:
         exact = self.decoder.exact()
 
         def again(first: ClassifiedBatch) -> Iterator[ClassifiedBatch]:
-            decoded = batches(_of(first.predictions, references), exact, min(AGAIN, batch_size), Stopwatch())
+            decoded = batches(_of(first, references), exact, min(AGAIN, batch_size), Stopwatch())
             passes, done = classifier.classify(decoded, Stopwatch(), events), 0
             while done < len(first.close):  # piece by piece, each a sign of life
                 with watch("second_pass"):
@@ -99,18 +100,20 @@ def _decoded_again(
     """Pass on what is clear; close calls are decoded again when there is a batch of them, or at the end."""
     waiting: list[ClassifiedBatch] = []
     for each in classified:
-        yield each.only(~each.close)
+        yield each._replace(encoded=None).only(~each.close)
         waiting.append(each.only(each.close))
-        if sum(len(some.close) for some in waiting) >= batch_size:
+        kept = sum(some.encoded.nbytes for some in waiting if some.encoded is not None)
+        if sum(len(some.close) for some in waiting) >= batch_size or kept >= BATCH_BYTES:
             yield from again(joined(waiting))
             waiting = []
     if any(len(some.close) for some in waiting):
         yield from again(joined(waiting))
 
 
-def _of(predictions: pa.Table, references: pa.Table) -> pa.Table:
-    """The references that predictions are of."""
-    return references.take(pc.index_in(predictions["path"], references["path"]))
+def _of(first: ClassifiedBatch, references: pa.Table) -> pa.Table:
+    """The references of what was classified, with the bytes that came along."""
+    chosen = references.take(pc.index_in(first.predictions["path"], references["path"]))
+    return chosen if first.encoded is None else chosen.append_column(ENCODED, first.encoded)
 
 
 def _chosen(first: ClassifiedBatch, second: ClassifiedBatch) -> Iterator[ClassifiedBatch]:
@@ -129,4 +132,13 @@ def joined(classified: list[ClassifiedBatch]) -> ClassifiedBatch:
         np.concatenate([each.logits for each in classified]),
         np.concatenate([each.close for each in classified]),
         np.concatenate([each.passes for each in classified]),
+        _joined_bytes(classified),
     )
+
+
+def _joined_bytes(classified: list[ClassifiedBatch]) -> pa.ChunkedArray | None:
+    """What came along with several batches; null for those of which nothing did."""
+    if all(each.encoded is None for each in classified):
+        return None
+    known = [pa.nulls(len(each.close), pa.binary()) if each.encoded is None else each.encoded for each in classified]
+    return pa.chunked_array([chunk for each in known for chunk in getattr(each, "chunks", [each])], pa.binary())

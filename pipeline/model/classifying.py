@@ -15,6 +15,7 @@ from pipeline import schema
 from pipeline.errors import EngineError, ErrorStage
 from pipeline.events import Events
 from pipeline.images.preprocessing import Pixels
+from pipeline.images.reading_ahead import ENCODED
 from pipeline.model.bundle import Bundle
 from pipeline.model.engine import Engine, EngineOutput, Floats
 from pipeline.model.halving import EngineResult, Failures, HalvingEngine
@@ -33,24 +34,29 @@ class ClassifiedBatch(NamedTuple):
     `predictions` (`schema.PREDICTIONS`), the `logits` [rows, outputs] behind them, which rows are `close` calls (their
     two best classes lie so near to each other that another decoding might name another one), and how many `passes` each
     row went through: 2 means that the same pixels went through the exact engine, 3 that the image was decoded again.
+    `encoded` are the bytes of images from stores, as far as they came along, for decoding them again.
     """
 
     predictions: pa.Table
     logits: Floats
     close: Rows
     passes: npt.NDArray[np.int8]
+    encoded: pa.ChunkedArray | None = None
 
     def slice(self, start: int, rows: int) -> "ClassifiedBatch":
         """So many rows from one on."""
         part = slice(start, start + rows)
+        encoded = None if self.encoded is None else self.encoded.slice(start, rows)
         return ClassifiedBatch(
-            self.predictions.slice(start, rows), self.logits[part], self.close[part], self.passes[part]
+            self.predictions.slice(start, rows), self.logits[part], self.close[part], self.passes[part], encoded
         )
 
     def only(self, rows: Rows) -> "ClassifiedBatch":
         """Some of the rows."""
+        chosen = pa.array(rows)
+        encoded = None if self.encoded is None else self.encoded.filter(chosen)
         return ClassifiedBatch(
-            self.predictions.filter(pa.array(rows)), self.logits[rows], self.close[rows], self.passes[rows]
+            self.predictions.filter(chosen), self.logits[rows], self.close[rows], self.passes[rows], encoded
         )
 
 
@@ -116,7 +122,8 @@ class Classifier:
             facts, logits = schema.with_failures(batch, failures), of_classes(output.logits)
             predictions = self._table.of(facts, logits, probabilities, output.features)
             close = self._close(output, margins.decoding) & classified
-            return ClassifiedBatch(predictions, output.logits, close, 1 + second.astype(np.int8))
+            encoded = batch[ENCODED] if ENCODED in batch.column_names else None
+            return ClassifiedBatch(predictions, output.logits, close, 1 + second.astype(np.int8), encoded)
 
     def _close(self, output: EngineOutput, margins: Floats) -> Rows:
         """Rows within their margin, and those that are not finite: half precision may have been too narrow."""

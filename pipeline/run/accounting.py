@@ -25,7 +25,7 @@ WORK_STAGES = (
     "second_pass",
     "write",
 )  # in the order in which images pass them
-OTHER_STAGES = ("input_wait", "other", "startup", "waiting", "idle")
+OTHER_STAGES = ("source_wait", "input_wait", "other", "startup", "waiting", "idle")
 
 
 class Stage(BaseModel):
@@ -67,10 +67,10 @@ class Units(BaseModel):
 class Account(BaseModel):
     """Where the time of classifying went: `seconds` of wall time, in which `workers` classified `images`.
 
-    The stages are read, decode, resample, classify, second_pass and write; then input_wait (on GPUs: for batches that
-    cores decode), other (Python between the stages), startup (until a worker's network is built), waiting (for a shard
-    or the driver) and idle (workers that died, came late or had no shard at all). `decoding_stages` are those of the
-    cores that decode for GPUs, as shares of the time of all cores.
+    The stages are read, decode, resample, classify, second_pass and write; then source_wait (for images that are read
+    ahead), input_wait (on GPUs: for batches that cores decode), other (Python between the stages), startup (until a
+    worker's network is built), waiting (for a shard or the driver) and idle (workers that died, came late or had no
+    shard at all). `decoding_stages` are those of the cores that decode for GPUs, as shares of the time of all cores.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -11,7 +11,7 @@ import itertools
 import json
 import logging
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 
@@ -21,6 +21,7 @@ from pipeline.events import Events
 from pipeline.images.batching import DECODED_BY, DECODING_TIMES, BatchSource, Decoding, image_batches
 from pipeline.images.decoding import ExactDecoder
 from pipeline.images.isolating import IsolatedDecoding
+from pipeline.images.patient_reading import ReadPolicy
 from pipeline.model.cascade import Cascade
 from pipeline.model.engine import Engine, EngineSpec
 from pipeline.model.isolating import IsolatedEngine
@@ -29,7 +30,7 @@ from pipeline.run.output_kinds import run_at
 from pipeline.run.parts import Receipt, count_statuses, write_part, write_stage_times
 from pipeline.run.plan import Plan
 from pipeline.run.progress_marker import ProgressMarker
-from pipeline.run.sharding import Shard
+from pipeline.run.sharding import Shard, sample_references
 from pipeline.run.worker import Worker, own_versions, peak_memory
 from pipeline.timing import CpuMeter, StageTimer, Stopwatch
 
@@ -64,6 +65,13 @@ class ShardClassifier:
         self._flow_run = flow_run
         self._events = events
         self._device, self._threads = device, threads
+        options = plan.job.options
+        self._policy = ReadPolicy(
+            options.source_patience,
+            plan.root,
+            sample_references(self._folder.read_shards()),
+            private_hosts=options.private_hosts,
+        )
         own_versions()  # of what is loaded from now on
         with self._timers[0].watch("startup"):
             self._bundle = plan.load_bundle()
@@ -103,7 +111,9 @@ class ShardClassifier:
             if marker.found:
                 log.warning("Shard %s: a worker was lost on it before, so its images are isolated now.", shard.id)
                 batches, cascade = self._isolated(held, marker)
-            return self._write(shard, attempt, partial(batches, events=marker), cascade, marker, timer)
+            decoding = partial(batches, events=marker, policy=self._policy)
+            recorder = held.enter_context(_Recorder(decoding, timer))
+            return self._write(shard, attempt, recorder, cascade, marker, timer)
 
     def _isolated(self, held: ExitStack, events: Events) -> tuple[Decoding, Cascade]:
         """Decoding and the network in child processes, until `held` is left."""
@@ -126,13 +136,12 @@ class ShardClassifier:
         self,
         shard: Shard,
         attempt: int,
-        batches: BatchSource,
+        recorder: "_Recorder",
         cascade: Cascade,
         marker: ProgressMarker,
         timer: StageTimer,
     ) -> Place:
         watch, size = timer.watch, self._plan.inference.batch_size
-        recorder = _Recorder(batches, timer)
         classified = cascade.classify(shard.references(), size, watch, recorder.batches, marker)
         tables, second_pass, decoded_again = [], 0, 0
         for batch in marker.counting(classified):
@@ -164,10 +173,14 @@ class ShardClassifier:
         return part
 
 
-class _Recorder:
-    """Notes who decoded the batches that it passes on, and how long that and getting at them took."""
+class _Recorder(ExitStack):
+    """Notes who decoded the batches that it passes on, and how long that and getting at them took.
+
+    What makes them is ended when it is left, however the attempt ends.
+    """
 
     def __init__(self, batches: BatchSource, timer: StageTimer) -> None:
+        super().__init__()
         self._batches = batches
         self._timer = timer
         self.decoded_by = set[Worker]()
@@ -177,6 +190,8 @@ class _Recorder:
     ) -> Iterator[pa.Table]:
         """As `batching.image_batches`."""
         batches = self._batches(references, decoder, batch_size, watch)
+        if isinstance(batches, Generator):
+            self.enter_context(closing(batches))
         while True:
             with watch("input_wait"):  # making a batch here, its images' own stages aside, or waiting for others
                 batch = next(batches, None)

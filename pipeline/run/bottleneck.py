@@ -10,6 +10,7 @@ Seconds = defaultdict[str, float]  # per stage
 
 NAMES = {
     "read": "reading the files",
+    "source_wait": "waiting for the source of the images",
     "decode": "decoding",
     "resample": "resampling",
     "classify": "the network itself",
@@ -81,6 +82,7 @@ def _advice(name: str, how: RunConditions) -> str:
     workers = "--workers ray, which reads" if alone else "more workers, which read"
     return {
         "read": f"Faster or nearer storage would help, or {workers} side by side.",
+        "source_wait": "A store that is nearer, or a network to it that is faster or less used, would help.",
         "decode": f"{more}{reduced}",
         "resample": f"{more}{reduced}",
         "classify": f"More GPUs or a smaller network would help.{LOWER[how.precision]}",

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline import storage
 from pipeline.errors import RequestError, RunError
+from pipeline.images.input_root import InputRoot
 from pipeline.job import Job, Options
 from pipeline.model import bundle as bundles
 from pipeline.model.bundle import Bundle, BundleFolder
@@ -32,7 +33,8 @@ class Plan(BaseModel):
     """What a run will do. How the network is run is part of it, so that a resumed run equals an uninterrupted one.
 
     `shards` is their number; their references lie in `plan/`. `model_key` says which bundle it is; `bundle` is only
-    where that was, or is now for a run that is continued.
+    where that was, or is now for a run that is continued. `root` is where the images were listed; runs of earlier
+    versions have none.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -50,6 +52,7 @@ class Plan(BaseModel):
     shard_size: int
     shards: int
     counts: Counts
+    root: InputRoot | None = None
     versions: dict[str, str]
 
     def stored(self) -> str:

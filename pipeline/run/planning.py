@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from pipeline.images import listing
+from pipeline.images.input_root import InputRoot
 from pipeline.job import Job
 from pipeline.model.bundle import Bundle
 from pipeline.model.fingerprint import model_key, model_name, versions
@@ -62,6 +63,7 @@ def make_plan(folder: RunFiles, job: Job, bundle: Bundle, selection: Selection, 
             bytes=selection.bytes,
             skipped=selection.skipped,
         ),
+        root=InputRoot.of(job.images),
         versions=versions(),
     )
     folder.write("plan.json", plan.stored())

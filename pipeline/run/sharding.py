@@ -4,9 +4,9 @@ Shards are cut from a stream: planning needs memory for one shard, not for the l
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,6 +18,7 @@ from pipeline.place import Place
 MIN_SHARD_IMAGES, MAX_SHARD_IMAGES = 64, 16_384  # images per shard
 SHARDS_PER_WORKER = 8  # so that the last shards of a run end at about the same time
 SHARDS_PER_FILE = 256  # a reader parses one footer to find its shard; this bounds the footer
+SAMPLED = 5  # references, or a few more, that a failed read may be judged by
 INDEX = "shards.parquet"
 INDEX_SCHEMA = pa.schema(
     [("id", pa.string()), ("file", pa.string()), ("row", pa.int32()), ("images", pa.int64()), ("bytes", pa.int64())]
@@ -77,6 +78,19 @@ def read_shards(folder: Place) -> list[Shard]:
 def part_name(shard: Shard) -> str:
     """The file name of a shard's part."""
     return f"part-{shard.id}.parquet"
+
+
+def sample_references(shards: Sequence[Shard]) -> tuple[tuple[tuple[str, Any], ...], ...]:
+    """The items of a few references from all over a stored plan, with times in µs since 1970."""
+    chosen = shards[:: max(1, -(-len(shards) // SAMPLED))]
+    found: list[dict[str, Any]] = []
+    for shard in chosen:
+        references = shard.references()
+        places = range(0, references.num_rows, max(1, references.num_rows * len(chosen) // SAMPLED))
+        some = references.take(list(places))
+        times = some["modified_at"].cast(pa.int64())
+        found += some.set_column(some.column_names.index("modified_at"), "modified_at", times).to_pylist()
+    return tuple(tuple(reference.items()) for reference in found)
 
 
 def shard_id(references: pa.Table) -> str:

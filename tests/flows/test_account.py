@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from pipeline.images.patient_reading import SLOW_READS
 from tests.faults.scripting import ScriptedFault
 from tests.images import make_crops, make_old
 from tests.processes import shardseer
@@ -16,9 +17,9 @@ from tests.running import classify
 IMAGES = 32  # one shard, one batch
 SLOW = 2.0  # seconds that the slowed stage takes longer in all, at least
 # What is slowed, how often it is called at least, and what the explanation must name. In exact runs there is no
-# second pass; in others only that decodes JPEGs exactly.
+# second pass; in others only that decodes JPEGs exactly. Files that come slowly are read ahead after the first few.
 STAGES: dict[str, tuple[dict[str, str], int, str, str]] = {
-    "read": ({"call": "pipeline.storage.read", "match": ".jpg"}, IMAGES, "exact", "reading"),
+    "read": ({"call": "pipeline.storage.read", "match": ".jpg"}, SLOW_READS, "exact", "reading"),
     "decode": ({"call": "PIL.Image.open"}, IMAGES, "exact", "decoding"),
     "resample": ({"call": "PIL.Image:Image.resize"}, IMAGES, "exact", "resampling"),
     "classify": ({"call": "pipeline.model.openvino_engine:OpenVinoEngine.__call__"}, 8, "exact", "the network"),

@@ -13,7 +13,7 @@ import pytest
 from pipeline import schema
 from pipeline.events import Events
 from pipeline.images import prefetching
-from pipeline.images.batching import DECODING_TIMES, image_batches
+from pipeline.images.batching import DECODING_TIMES, decoded_batches, image_batches
 from pipeline.images.decoding import ExactDecoder
 from pipeline.images.prefetching import IMAGES_PER_TASK, DecodingThreads, Progress
 from pipeline.model.bundle import load
@@ -62,9 +62,9 @@ def test_no_more_bytes_are_ahead_than_granted(
     def counted(rows: pa.Table, *rest: object) -> object:
         with counting:
             begun.append(rows.num_rows)
-        return image_batches(rows, *rest)
+        return decoded_batches(rows, *rest)
 
-    monkeypatch.setattr(prefetching, "image_batches", counted)
+    monkeypatch.setattr(prefetching, "decoded_batches", counted)
     height, width, channels = decoder.preprocessing.shape
     granted = 2 * BATCH * height * width * channels
     taken = 0
@@ -88,12 +88,12 @@ def test_threads_that_get_images_done_are_a_sign_of_life_before_their_batch_is(
             heard.set()
 
     def waiting(rows: pa.Table, *rest: object) -> Iterator[pa.Table]:
-        decoded = list(image_batches(rows, *rest))
+        decoded = list(decoded_batches(rows, *rest))
         assert heard.wait(100), "no heartbeat"
         yield from decoded
 
     monkeypatch.setattr(prefetching, "WAIT_SECONDS", 0.05)
-    monkeypatch.setattr(prefetching, "image_batches", waiting)
+    monkeypatch.setattr(prefetching, "decoded_batches", waiting)
     with DecodingThreads(2) as threads:
         assert len(list(threads.batches(references, decoder, BATCH, Stopwatch(), Hearing()))) == 4
 

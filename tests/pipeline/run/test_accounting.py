@@ -121,6 +121,16 @@ def times_of(seconds: dict[str, float], *, start: float = 0.0, cores: int = 1, *
 GPUS = RunConditions(size=2, on_gpu=True, precision="auto", engine="torch")
 
 
+@pytest.mark.parametrize("precision", ["auto", "exact", "fast"])
+def test_waiting_for_a_store_is_named_and_blamed_on_nothing_else(precision: Precision) -> None:
+    how = RunConditions(size=2, on_gpu=False, precision=precision, engine="torch")
+    account = account_of(how, *[times_of({"source_wait": 7.0, "second_pass": 1.0, "classify": 2.0})] * 2)
+    assert account.bottleneck == "source_wait"
+    assert "waiting for the source of the images" in account.explanation
+    assert "nearer" in account.explanation and "--precision" not in account.explanation
+    assert account.stages["source_wait"].images_per_second is None
+
+
 def test_gpus_that_wait_are_limited_by_what_the_cores_do_most() -> None:
     cores = {"remote_seconds": {"read": 5.0, "decode": 30.0, "resample": 4.0}, "remote_cpu_seconds": 36.0, "cores": 4}
     account = account_of(GPUS, *[times_of({"input_wait": 8.0, "classify": 2.0}, **cores)] * 2)

@@ -37,7 +37,7 @@ INFERENCE = {"cascade", "features", "batch_size", "top_k"}
 CASCADE = {"engine", "first", "full_size", "reduced_size"}
 PLAN = {
     *("format", "run", "job", "key", "model_key", "model_name", "bundle", "weights_sha256", "calibrated"),
-    *("inference", "shard_size", "shards", "counts", "versions"),
+    *("inference", "shard_size", "shards", "counts", "root", "versions"),
 }
 COUNTS = {"found", "known", "images", "bytes", "skipped"}
 MANIFEST = {"format", "run", "model", "rows", "ok", "abstained", "error", "parts"}
@@ -52,7 +52,7 @@ ACCOUNT = {
 }
 STAGES = {
     *("read", "decode", "resample", "classify", "second_pass", "write"),
-    *("input_wait", "other", "startup", "waiting", "idle"),
+    *("source_wait", "input_wait", "other", "startup", "waiting", "idle"),
 }
 COLUMNS = {  # of a published row, with their Arrow types
     "path": "string",
