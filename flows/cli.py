@@ -21,6 +21,7 @@ from pipeline.images.pillow_settings import ignore_remarks
 from pipeline.job import Job, Options
 from pipeline.printable import in_json
 from pipeline.run.result import Result, published_before
+from pipeline.uris import without_secrets
 from pipeline.without_pandas import leave_pandas_out
 
 FIRST_ROWS = f"SELECT path, label, confidence FROM current ORDER BY path LIMIT {terminal.FIRST}"
@@ -70,7 +71,7 @@ def classify(
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")] = False,
 ) -> None:
     """Classify every image of IMAGES that is not classified yet."""
-    asked = Result(images=storage.text_of(images), output=storage.text_of(output))
+    asked = Result(images=storage.text_of(without_secrets(images)), output=storage.text_of(without_secrets(output)))
     try:
         job = Job.of(images, output, model, options)
         asked = Result.of(job)

@@ -12,7 +12,8 @@ from pipeline.child_process import one_child
 from pipeline.counting import counted
 from pipeline.errors import RequestError
 from pipeline.events import Events
-from pipeline.images import gpu_decoding, listing
+from pipeline.images import gpu_decoding
+from pipeline.images.input_check import check_input
 from pipeline.job import Device, Job
 from pipeline.model import engines, fingerprint, resolving
 from pipeline.model.bundle import Bundle
@@ -33,7 +34,7 @@ from workers.executor import Executor, check_executor, open_executor, runs_inlin
 def check(job: Job) -> Bundle:
     """Find out all that can be wrong with a request before anything is written. Raises `RequestError`."""
     outputs.check_output(job.output)
-    listing.check_input(job)
+    check_input(job)
     bundle = resolving.resolve(job.model)
     outputs.check_names(job.output, planning.partition(job, bundle))
     fingerprint.top_k_of(job.options, bundle)

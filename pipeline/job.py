@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline import storage
+from pipeline import storage, uris
 from pipeline.errors import RequestError
 from pipeline.nesting import check_outside
 
@@ -88,6 +88,13 @@ class Options(BaseModel):
     )
     exclude: tuple[str, ...] = Field(
         default=(), description="No files that match one of these globs; as for --include."
+    )
+    column: str | None = Field(
+        default=None,
+        description="Of Parquet and Arrow files, the column with the images' bytes, where several have some.",
+    )
+    private_hosts: bool = Field(
+        default=False, description="Read http(s):// images from this machine and its private network, too."
     )
     limit: int | None = Field(
         default=None, ge=1, le=10**12, description="At most this many images in this run, in path order."
@@ -167,6 +174,8 @@ class Job(BaseModel):
                 f"Python takes file names for {sys.getfilesystemencoding()} here, Parquet's readers for UTF-8: they "
                 f"would not agree on {target}. Set PYTHONUTF8=1, or a UTF-8 locale."
             )
+        if (refused := uris.why_refused(source)) is not None:
+            raise RequestError(f"The input {source} cannot be read: {refused}.")
         check_outside(target, source)
         model = storage.text_of(model) if model else None
         if model is not None:
@@ -181,6 +190,8 @@ class Job(BaseModel):
         asked = self.options.model_dump(
             include={"all_files", "include", "exclude", "limit", "retry_errors", "verify_content"}, mode="json"
         )
+        if self.options.column is not None:  # plans of earlier versions have no such key
+            asked["column"] = self.options.column
         content = {"images": self.images, "model": model_key, **asked}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

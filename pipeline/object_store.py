@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from pipeline.store_errors import StoreFailureError, failure
+from pipeline import uris, web
 
 # What is over in a moment is tried again here; patience with all else is the callers'. A body may take its time.
 RETRIES: Any = {
@@ -16,14 +16,33 @@ RETRIES: Any = {
 }
 TIMEOUTS: Any = {"connect_timeout": "5s", "read_timeout": "30s", "timeout": "10m"}
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+PAGE = 1000  # objects that a store lists at a time
+
 
 class Found(NamedTuple):
-    """An object: its URI, its size in bytes, its time in microseconds since 1970, and its entity tag without quotes."""
+    """An object: its URI, its size in bytes, its time in microseconds since 1970, and its entity tag without quotes.
+
+    Some servers of the web do not say size or time.
+    """
 
     uri: str
-    size: int
-    modified_us: int
+    size: int | None
+    modified_us: int | None
     entity_tag: str | None
+
+    @classmethod
+    def of(cls, uri: str, size: int, modified: datetime, tag: str | None) -> "Found":
+        """From what a store says."""
+        microseconds = (modified - EPOCH) // timedelta(microseconds=1)  # a float would be off by one now and then
+        return cls(uri, int(size), microseconds, tag and tag.strip('"'))
+
+
+class Level(NamedTuple):
+    """What lies right below a prefix: URIs of the prefixes there, and the objects."""
+
+    prefixes: list[str]
+    objects: list[Found]
 
 
 def listed(root: str) -> Iterator[Found]:
@@ -31,16 +50,38 @@ def listed(root: str) -> Iterator[Found]:
     import obstore
 
     store, prefix = _opened(root)
-    base = root.removesuffix(prefix).rstrip("/")
-    for chunk in obstore.list(store, prefix=prefix or None):
+    base, _ = parts(root)
+    for chunk in obstore.list(store, prefix=prefix or None, chunk_size=PAGE):
         for item in chunk:
             yield _found(f"{base}/{item['path']}", item)
+
+
+def level(root: str) -> Level:
+    """What lies right below a prefix, in memory: a name for each prefix there, and all objects."""
+    import obstore
+
+    store, prefix = _opened(root)
+    base, _ = parts(root)
+    found = obstore.list_with_delimiter(store, prefix=prefix or None)
+    objects = [_found(f"{base}/{item['path']}", item) for item in found["objects"]]
+    return Level([f"{base}/{each}" for each in found["common_prefixes"]], objects)
+
+
+def is_there(uri: str) -> bool:
+    """Whether there is an object of this very key."""
+    try:
+        examined(uri)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def examined(uri: str) -> Found:
     """One object."""
     import obstore
 
+    if uris.is_web(uri):
+        return _answered(uri, web.examined(uri))
     store, key = _opened(uri)
     return _found(uri, obstore.head(store, key))
 
@@ -49,8 +90,23 @@ def read(uri: str) -> tuple[bytes, Found]:
     """The bytes of one object, and the identity that came with them."""
     import obstore
 
+    if uris.is_web(uri):
+        answer = web.read(uri)
+        return answer.data, _answered(uri, answer)
     store, key = _opened(uri)
     result = obstore.get(store, key)
+    return bytes(result.bytes()), _found(uri, result.meta)
+
+
+def read_range(uri: str, start: int, length: int) -> tuple[bytes, Found]:
+    """Some bytes of an object, and the identity that came with them."""
+    import obstore
+
+    if uris.is_web(uri):
+        answer = web.read_range(uri, start, length)
+        return answer.data, _answered(uri, answer)
+    store, key = _opened(uri)
+    result = obstore.get(store, key, options={"range": (start, start + length)})
     return bytes(result.bytes()), _found(uri, result.meta)
 
 
@@ -58,31 +114,19 @@ def check(root: str) -> None:
     """See that the store answers for a URI's objects. Raises what obstore raises where it does not."""
     import obstore
 
+    if uris.is_web(root):
+        web.check(root)
+        return
     store, prefix = _opened(root)
-    if root.startswith(("http://", "https://")):
-        _check_host(store, prefix)
-    else:
-        next(iter(obstore.list(store, prefix=prefix or None, chunk_size=1)), None)
+    next(iter(obstore.list(store, prefix=prefix or None, chunk_size=1)), None)
 
 
-def _check_host(store: Any, path: str) -> None:
-    """See that a host answers, be it by a refusal: nothing can be listed there."""
-    import obstore
-
-    try:
-        obstore.head(store, path)
-    except Exception as error:
-        if isinstance(failure(error), StoreFailureError):
-            raise
+def _answered(uri: str, answer: web.Answer) -> Found:
+    return Found(uri, answer.size, answer.modified_us, answer.entity_tag)
 
 
 def _found(uri: str, meta: Any) -> Found:
-    tag = meta["e_tag"]
-    return Found(uri, int(meta["size"]), _microseconds(meta["last_modified"]), tag and tag.strip('"'))
-
-
-def _microseconds(time: datetime) -> int:
-    return (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)  # floats are off by one now and then
+    return Found.of(uri, meta["size"], meta["last_modified"], meta["e_tag"])
 
 
 @lru_cache(maxsize=16)
@@ -96,6 +140,12 @@ def bucket(url: str) -> Any:
 
 def _opened(uri: str) -> tuple[Any, str]:
     """The store of a URI's bucket, and the key inside it."""
+    base, key = parts(uri)
+    return bucket(base), key
+
+
+def parts(uri: str) -> tuple[str, str]:
+    """The URI of the bucket, and the key inside it."""
     scheme, _, rest = uri.partition("://")  # no URL parser: # and ? are letters of a key
     name, _, key = rest.partition("/")
-    return bucket(f"{scheme}://{name}"), key
+    return f"{scheme}://{name}", key

@@ -1,4 +1,4 @@
-"""Where images lie, on disks and in object stores: names, listing, reading.
+"""Where images lie, on disks and in object stores: names, examining, reading.
 
 Local files go through `os`, whose names are bytes and which can fsync; URIs go through `object_store`. A path is a
 string everywhere above this file: an absolute path, a URI, or, where a local name is not UTF-8, a percent-escaped
@@ -9,13 +9,10 @@ import errno
 import os
 import stat
 import urllib.parse
-from collections.abc import Iterator
-from contextlib import suppress
 from typing import NamedTuple
 
-from pipeline import object_store, store_errors
+from pipeline import container_names, object_store, store_errors, uris
 
-URI_SCHEMES = ("s3://", "gs://", "az://", "abfs://", "http://", "https://")
 READ_BYTES = 1 << 26  # asked for at once where a file does not come whole
 # 0001-01-02 and 9999-12-30: file systems keep times that no calendar has; the nearest that readers can show is stored.
 EARLIEST_US, LATEST_US = -62_135_510_400_000_000, 253_402_128_000_000_000
@@ -40,12 +37,26 @@ class Entry(NamedTuple):
     column: str | None = None
 
 
+class Skipped(NamedTuple):
+    """Something found that is no image, by its kind: it is counted."""
+
+    kind: str
+
+
 class Content(NamedTuple):
     """The bytes of one image with the identity that its row gets; `modified_us` is None where no time is known."""
 
     data: bytes
     size: int
     modified_us: int | None
+
+
+class Range(NamedTuple):
+    """Some bytes of a file, fewer where it ends, with the identity that the file had while they were read."""
+
+    data: bytes
+    modified_us: int | None
+    entity_tag: str | None
 
 
 class ChangedWhileReadingError(OSError):
@@ -56,22 +67,25 @@ class ChangedWhileReadingError(OSError):
 
 
 def is_uri(path: str) -> bool:
-    """Whether a path leads to an object store. `file://` is local."""
-    return path.startswith(URI_SCHEMES)
+    """Whether a path is a URI, of a store or another. `file://` is local."""
+    return uris.scheme_of(path) is not None
 
 
 def absolute(path: str, base: str | os.PathLike[str] = "") -> str:
-    """A path as it is stored: URIs unchanged, local ones absolute, links not resolved, non-UTF-8 names escaped.
+    """A path as it is stored: local ones absolute, links not resolved, non-UTF-8 names escaped.
 
-    A relative path is taken from the folder `base`, by default the current one.
+    A relative path is taken from the folder or URI `base`, by default the current folder. URIs have one spelling, and
+    no user name or password.
     """
     if is_uri(path):
-        return path.rstrip("/")
-    place = os.path.abspath(os.path.join(os.fsencode(base), os.path.expanduser(_name(path))))
+        return uris.canonical(path).rstrip("/")
+    if is_uri(str(base)) and not path.startswith(("/", "file://")):
+        return uris.joined(str(base), path).rstrip("/")
+    place = os.path.abspath(os.path.join(os.fsencode(base), os.path.expanduser(local_name(path))))
     return text_of(b"/" + place.lstrip(b"/"))  # POSIX lets `//` be another root; on Linux it is none
 
 
-def _name(path: str) -> bytes:
+def local_name(path: str) -> bytes:
     """The name of a local file for the system: the bytes that its stored path stands for, whatever the locale."""
     if path.startswith("file://"):
         return urllib.parse.unquote_to_bytes(path.removeprefix("file://").removeprefix("localhost"))
@@ -88,15 +102,26 @@ def text_of(name: bytes | str) -> str:
 
 def local_path(path: str) -> str | None:
     """The name with which `os` and `Path` find a stored path; None for a URI of an object store."""
-    return None if is_uri(path) else os.fsdecode(_name(path))
+    return None if is_uri(path) else os.fsdecode(local_name(path))
 
 
 def below(path: str, root: str) -> str | None:
-    """The part of a stored path below a folder or URI, without a leading slash; None where it is not below it.
+    """The part of a stored path below a folder, URI or container, without a leading slash; None where it is not below.
 
     Whatever takes a stored path apart does it by this: it may be spelt in either way. Bytes of a local name that are
-    not UTF-8 are surrogates, as in `os`; `as_text` makes them fit to be stored.
+    not UTF-8 are surrogates, as in `os`; `as_text` makes them fit to be stored. What lies in a container further below
+    is `shard.tar#cat/001.jpg`, not escaped.
     """
+    if (inside := container_names.split(path)) is not None:
+        container, member = inside
+        if _in_one_spelling(container) == _in_one_spelling(root):
+            return member
+        if (place := _below(container, root)) is not None:
+            return f"{place}#{member}"
+    return _below(path, root)
+
+
+def _below(path: str, root: str) -> str | None:
     name, base = _in_one_spelling(path), _in_one_spelling(root)
     if not base.endswith("/"):
         base += "/"
@@ -104,7 +129,7 @@ def below(path: str, root: str) -> str | None:
 
 
 def _in_one_spelling(path: str) -> str:
-    return _name(path).decode(errors="surrogateescape") if path.startswith("file://") else path
+    return local_name(path).decode(errors="surrogateescape") if path.startswith("file://") else path
 
 
 def as_text(name: str) -> str:
@@ -113,69 +138,21 @@ def as_text(name: str) -> str:
 
 
 def prefixes_below(folder: str) -> tuple[str, ...]:
-    """What stored paths below a folder begin with, for SQL: as it is, and escaped for names that are not UTF-8."""
-    spelt = (folder,) if is_uri(folder) else (folder, "file://" + urllib.parse.quote(_name(folder)))
-    return tuple(f"{start.rstrip('/')}/" for start in dict.fromkeys(spelt))
+    """What stored paths below a folder, URI or container begin with, for SQL.
 
-
-# --- listing
-
-
-def walk(root: str) -> Iterator[Entry]:
-    """Stream every file below a folder or URI, in no particular order; folders themselves are not entries.
-
-    Linked folders are followed unless they lead back to a folder above them. What cannot be examined (a folder
-    without permission, a dangling or looping link, a pipe) is an entry with an `error`, so that nothing vanishes.
+    The folder as it is, escaped for names that are not UTF-8, and escaped for images inside containers.
     """
-    return _walk_store(root) if is_uri(root) else _walk_folder(_name(root))
+    spelt = (folder,) if is_uri(folder) else (folder, "file://" + urllib.parse.quote(local_name(folder)))
+    ends = "/#" if container_names.is_container(folder) else "/"
+    starts = dict.fromkeys((*spelt, *map(container_names.escaped, spelt)))
+    return tuple(f"{start.rstrip('/')}{end}" for start in starts for end in ends)
 
 
-class _Folder(NamedTuple):
-    """A folder on the way to another one: its device and inode, and the folder above it."""
-
-    identity: tuple[int, int]
-    above: "_Folder | None"
-
-    def is_or_is_below(self, identity: tuple[int, int]) -> bool:
-        folder: _Folder | None = self
-        while folder and folder.identity != identity:
-            folder = folder.above
-        return bool(folder)
+# --- examining
 
 
-def _walk_folder(root: bytes) -> Iterator[Entry]:
-    waiting: list[tuple[bytes, _Folder | None]] = [(root, None)]  # no recursion: they nest deeper than Python's calls
-    while waiting:
-        folder, above = waiting.pop()
-        try:
-            status = os.stat(folder)
-            identity = (status.st_dev, status.st_ino)
-            if above is not None and above.is_or_is_below(identity):
-                raise OSError(errno.ELOOP, "link leads back to a folder above it")
-            scan = os.scandir(folder)
-        except OSError as error:
-            yield Entry(text_of(folder), None, None, cause(error), may_be_folder=True)
-            continue
-        with scan:
-            for found in scan:
-                if (entry := _found(found)) is None:
-                    waiting.append((found.path, _Folder(identity, above)))
-                else:
-                    yield entry
-
-
-def _found(found: os.DirEntry[bytes]) -> Entry | None:
-    """What lies in a folder as an entry; None for a folder."""
-    try:
-        return None if found.is_dir() else _entry(found.path, found.stat())
-    except OSError as error:
-        may_be_folder = True
-        with suppress(OSError):
-            may_be_folder = not found.is_file(follow_symlinks=False)
-        return Entry(text_of(found.path), None, None, cause(error), may_be_folder)
-
-
-def _entry(path: bytes, status: os.stat_result) -> Entry:
+def local_entry(path: bytes, status: os.stat_result) -> Entry:
+    """What `os` says of a local file."""
     if not stat.S_ISREG(status.st_mode):
         return Entry(text_of(path), None, None, f"not a regular file but {_kind(stat.S_IFMT(status.st_mode))}")
     return Entry(text_of(path), status.st_size, _microseconds(status.st_mtime_ns))
@@ -193,22 +170,16 @@ def entry(path: str) -> Entry:
     """Examine one file. Never raises for the file's own faults: they are the entry's `error`."""
     try:
         if is_uri(path):
-            return _object(object_store.examined(path))
-        return _entry(_name(path), os.stat(_name(path)))
-    except Exception as error:  # noqa: BLE001  see _walk_store
+            refused = uris.why_refused(path)
+            return Entry(path, None, None, refused) if refused else object_entry(object_store.examined(path))
+        return local_entry(local_name(path), os.stat(local_name(path)))
+    except Exception as error:  # noqa: BLE001  obstore's errors have no common base but Exception
         return Entry(path, None, None, cause(error))
 
 
-def _object(found: object_store.Found) -> Entry:
+def object_entry(found: object_store.Found) -> Entry:
+    """What a store says of an object."""
     return Entry(found.uri, found.size, found.modified_us, entity_tag=found.entity_tag)
-
-
-def _walk_store(root: str) -> Iterator[Entry]:
-    try:
-        for found in object_store.listed(root):
-            yield _object(found)
-    except Exception as error:  # obstore's errors have no common base but Exception
-        raise OSError(f"cannot list {root}: {cause(error)}") from error
 
 
 # --- reading
@@ -222,7 +193,7 @@ def read(path: str) -> Content:
     if is_uri(path):
         return _read_object(path)
     # Without O_NONBLOCK, opening a pipe that took a file's place since the listing waits for ever.
-    descriptor = os.open(_name(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    descriptor = os.open(local_name(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         before = os.fstat(descriptor)
         if not stat.S_ISREG(before.st_mode):
@@ -234,6 +205,22 @@ def read(path: str) -> Content:
     if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size) or len(data) != after.st_size:
         raise ChangedWhileReadingError(errno.EAGAIN, "changed while it was read")
     return Content(data, after.st_size, _microseconds(after.st_mtime_ns))
+
+
+def read_range(path: str, start: int, length: int) -> Range:
+    """Read `length` bytes of a file from byte `start` on. Raises `OSError`."""
+    if is_uri(path):
+        try:
+            data, found = object_store.read_range(path, start, length)
+        except Exception as error:  # obstore's errors have no common base but Exception
+            raise store_errors.failure(error) from error
+        return Range(data, found.modified_us, found.entity_tag)
+    descriptor = os.open(local_name(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        data = os.pread(descriptor, length, start)
+        return Range(data, _microseconds(os.fstat(descriptor).st_mtime_ns), None)
+    finally:
+        os.close(descriptor)
 
 
 def _read_open(descriptor: int, size: int) -> bytes:
@@ -251,7 +238,7 @@ def _read_open(descriptor: int, size: int) -> bytes:
 def _read_object(uri: str) -> Content:
     try:
         data, found = object_store.read(uri)
-    except Exception as error:  # see _walk_store
+    except Exception as error:  # obstore's errors have no common base but Exception
         raise store_errors.failure(error) from error
     return Content(data, len(data), found.modified_us)
 

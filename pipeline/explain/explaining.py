@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pipeline import storage
 from pipeline.errors import ImageError, RequestError
+from pipeline.images import reading
 from pipeline.images.decoding import decode, open_image
 from pipeline.images.preprocessing import Pixels
 from pipeline.model.bundle import Bundle
@@ -54,7 +55,7 @@ class Explanation(NamedTuple):
 def pixels_of(bundle: Bundle, path: str, max_pixels: int) -> Pixels:
     """An image as the network gets it, by the pipeline's own decoding. Raises `RequestError`."""
     try:
-        data = storage.read(storage.absolute(path)).data
+        data = reading.read(reading.reference_of(storage.absolute(path))).data
         return decode(open_image(data), bundle.preprocessing, max_pixels)
     except ImageError as error:
         raise RequestError(f"{path} cannot be explained: {error.reason}") from None

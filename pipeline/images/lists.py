@@ -39,14 +39,17 @@ def is_list(file: Path) -> bool:
     return file.suffix.lower() in SUFFIXES
 
 
-def paths(file: Path) -> Iterator[str]:
-    """The paths in a list, relative ones from the list's own folder. Raises `RequestError` for no usable list."""
+def paths(file: Path, base: str | None = None) -> Iterator[str]:
+    """The paths in a list, relative ones from `base`, by default the list's own folder.
+
+    Raises `RequestError` for no usable list.
+    """
     suffix = file.suffix.lower()
     reader = _parquet_paths if suffix == ".parquet" else _text_paths if suffix in TEXTS else _table_paths
     for path in reader(file):
         if "\0" in path:
             raise _no_text(file)
-        yield storage.absolute(path, file.parent)
+        yield storage.absolute(path, file.parent if base is None else base)
 
 
 def _text_paths(file: Path) -> Iterator[str]:

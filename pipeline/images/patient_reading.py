@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from pipeline import storage
+from pipeline import storage, web
 from pipeline.errors import ErrorStage, ImageError, SourceUnavailableError
 from pipeline.images import reading
 from pipeline.images.decoding import decode_cause
@@ -30,12 +30,14 @@ class ReadPolicy(NamedTuple):
 
     A failing source is waited for `patience` seconds; `root` and `probes` (images from all over the input) are what a
     failed read is judged by. Where the policy `is_judging` not yet, somebody goes on waiting when patience is over.
+    `private_hosts` says that images may come from hosts of a machine's own network.
     """
 
     patience: float = 0.0
     root: InputRoot | None = None
     probes: tuple[tuple[tuple[str, Any], ...], ...] = ()  # the items of each reference
     is_judging: bool = True
+    private_hosts: bool = False
 
 
 class PatientReader:
@@ -45,6 +47,8 @@ class PatientReader:
         self._patience, self._is_judging = policy.patience, policy.is_judging
         self._control = ReadControl(policy.root, map(dict, policy.probes), reading.read)
         self._slow = 0
+        if policy.private_hosts:
+            web.allow_private_hosts(True)
 
     @property
     def is_slow(self) -> bool:

@@ -65,7 +65,13 @@ class ShardClassifier:
         self._flow_run = flow_run
         self._events = events
         self._device, self._threads = device, threads
-        self._policy = ReadPolicy(plan.job.options.source_patience, plan.root, sample_references(self._folder.shards))
+        options = plan.job.options
+        self._policy = ReadPolicy(
+            options.source_patience,
+            plan.root,
+            sample_references(self._folder.shards),
+            private_hosts=options.private_hosts,
+        )
         own_versions()  # of what is loaded from now on
         with self._timers[0].watch("startup"):
             self._bundle = plan.load_bundle()

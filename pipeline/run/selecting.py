@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import durable, schema, storage
-from pipeline.errors import TRANSIENT, ErrorStage
+from pipeline.errors import TRANSIENT, ErrorStage, ImageError
 from pipeline.images import reading
 from pipeline.images.decoding import content_hash
 from pipeline.images.listing import Listing
@@ -120,7 +120,8 @@ class Selection:
 
     def _chosen(self) -> str:
         limit = "" if self._limit is None else f"LIMIT {self._limit}"
-        return f"SELECT {_NAMES} FROM eligible ORDER BY path {limit}"
+        # By their place in a container: a shard reads each once, from its beginning to its end.
+        return f'SELECT {_NAMES} FROM eligible ORDER BY coalesce(container, path), "offset", path {limit}'
 
     def _leave_out_up_to_date(self, published: str) -> None:
         """Take out of `eligible` the files whose newest `published` row is up to date.
@@ -160,7 +161,8 @@ class Selection:
             FROM newest JOIN listed USING (path) LEFT JOIN missing USING (path)
             WHERE (
                   {tried} AND row.size_bytes IS NULL  -- what could not be examined or read has no size in its row
-                  OR listed.size_bytes = row.size_bytes AND coalesce(same_tag, listed.modified_at = row.modified_at)
+                  OR coalesce(listed.size_bytes = row.size_bytes, listed.container IS NOT NULL)  -- a row's is not known
+                  AND coalesce(same_tag, listed.modified_at = row.modified_at)
                   AND (same_tag OR by_content OR {tried} OR epoch_us(row.modified_at) + {CLOCK_TICK_US} < {read_at})
                   AND (row.status <> 'error' OR {lasting} OR {tried})
               )
@@ -236,5 +238,5 @@ def _hash_now(reference: Mapping[str, Any]) -> str | None:
     """The hash of an image's bytes; None for one that cannot be read, which is then classified to say why."""
     try:
         return content_hash(reading.read(reference).data)
-    except OSError:
+    except (OSError, ImageError):
         return None

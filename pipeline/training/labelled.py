@@ -117,7 +117,7 @@ def _table(source: str) -> Path | None:
 def _from_folders(root: str) -> list[Labelled]:
     found = [
         _Found(entry, tuple(storage.as_text(storage.below(entry.path, root) or "").split("/")))
-        for entry in Listing(root, Options())
+        for entry in Listing(root, Options(), containers=False)
     ]
     in_splits = _are_splits(found)
     depth = 2 if in_splits else 1  # folders above an image, the last of which is its class

@@ -43,6 +43,8 @@ COMMANDS: dict[str, dict[str, tuple[str, Any]]] = {
         "--all-files": ("flag", False),
         "--include": ("str, repeatable", None),
         "--exclude": ("str, repeatable", None),
+        "--column": ("str", None),
+        "--private-hosts": ("flag", False),
         "--limit": ("int", None),
         "--max-pixels": ("int", 100000000),
         "--strict": ("flag", False),

@@ -9,8 +9,11 @@ import obstore
 import pytest
 
 from pipeline import storage
+from pipeline.images import store_source
+from pipeline.run import querying
 from tests.images import make_crops
 from tests.processes import shardseer, wait_until
+from tests.running import classify
 from tests.s3 import S3Server
 
 TRUSTED_SECONDS = 2.1  # what is younger when it is read is read again by the next run
@@ -53,3 +56,20 @@ def test_a_vanished_object_is_an_error_of_reading(bucket: str) -> None:
     with pytest.raises(OSError):
         storage.read(f"{bucket}/deep/er/missing.jpg")
     assert storage.entry(f"{bucket}/deep/er/missing.jpg").error
+
+
+def test_an_object_is_known_by_its_entity_tag(s3: S3Server, tiny_bundle: Path, tmp_path: Path) -> None:
+    """Not by its time, which a listing and a GET may give in different precision: and at once, not after a while."""
+    store = s3.bucket("tags")
+    images = sorted(make_crops(tmp_path / "in", 4).iterdir())
+    for image in images[:3]:
+        obstore.put(store, f"a/{image.name}", image.read_bytes())
+    assert classify("s3://tags/a", tmp_path / "out", tiny_bundle).rows == 3
+    for image in images[:2]:
+        obstore.put(store, f"a/{image.name}", image.read_bytes())
+    assert classify("s3://tags/a", tmp_path / "out", tiny_bundle) is None, "the same bytes, written anew"
+    size = len(images[0].read_bytes())
+    obstore.put(store, f"a/{images[0].name}", images[3].read_bytes()[:size].ljust(size, b"\0"))
+    assert classify("s3://tags/a", tmp_path / "out", tiny_bundle).rows == 1, "other bytes of the same size"
+    rows = querying.connect(tmp_path / "out").execute("SELECT entity_tag FROM current").fetchall()
+    assert {tag for (tag,) in rows} == {entry.entity_tag for entry in store_source.walk("s3://tags/a")}

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import durable, storage
+from pipeline.images import folder_source
 
 LOCALES = {
     "Latin-1": {"LC_ALL": "en_US"},
@@ -25,7 +26,7 @@ LOCALES = {
 
 
 def entries(root: Path | str) -> dict[str, storage.Entry]:
-    found = list(storage.walk(str(root)))
+    found = list(folder_source.walk(str(root)))
     by_path = {entry.path: entry for entry in found}
     assert len(by_path) == len(found)
     return by_path
@@ -126,7 +127,7 @@ def test_folders_nest_deeper_than_python_calls(deep: Path) -> None:
         os.close(folder)
         folder = below
     os.close(folder)
-    found = list(storage.walk(str(deep)))
+    found = list(folder_source.walk(str(deep)))
     assert [entry.error is None for entry in found if entry.path.endswith("x.jpg")] == [True]
     (beyond,) = (entry for entry in found if entry.error is not None)
     assert "too long" in str(beyond.error) and beyond.may_be_folder
@@ -154,8 +155,9 @@ NAMES = ("é.png".encode(), b"caf\xe9.png", "写真 😀.png".encode())
 SHOW_WALK = """
 import json, os, sys
 from pipeline import storage
+from pipeline.images import folder_source
 root = storage.absolute(sys.argv[1])
-found = [entry.path for entry in storage.walk(root)]
+found = [entry.path for entry in folder_source.walk(root)]
 for path in found:
     assert storage.read(path).data == b"x" and storage.entry(path).size == 1
     assert open(storage.local_path(path), "rb").read() == b"x"
@@ -232,9 +234,10 @@ def test_folders_and_files_without_permission_are_errors() -> None:
         code = """if True:
             import os, sys
             from pipeline import durable, storage
+            from pipeline.images import folder_source
             if os.geteuid() == 0:
                 os.seteuid(65534)  # root may read everything
-            for entry in storage.walk(sys.argv[1]):
+            for entry in folder_source.walk(sys.argv[1]):
                 error = entry.error
                 if error is None:
                     try:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import ImageError, RequestError
-from pipeline.images import decoding, formats, heif, listing
+from pipeline.images import decoding, formats, heif, input_check, listing
 from pipeline.images.decoders import DECODERS
 from pipeline.job import Job, Options
 from pipeline.timing import Stopwatch
@@ -112,7 +112,7 @@ def test_without_pi_heif_files_are_left_out_and_the_hint_says_what_to_install(wi
     for name in ("a.heic", "b.HEIC"):
         (folder / name).write_bytes(b"x")
     with pytest.raises(RequestError, match=r"2 \.heic \(to read them: pip install 'shardseer\[heif\]'\)"):
-        listing.check_input(job(folder, tmp_path / "out"))
+        input_check.check_input(job(folder, tmp_path / "out"))
     (folder / "c.jpg").write_bytes(b"x")
     skipped = listing.write_listing(job(folder, tmp_path / "out"), tmp_path / "l.parquet")
     assert skipped == {".heic (to read them: pip install 'shardseer[heif]')": 2}

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import RequestError
-from pipeline.images import formats, listing, lists
+from pipeline.images import formats, input_check, listing, lists
 from pipeline.job import Job, Options
 
 
@@ -132,9 +132,9 @@ def test_an_input_without_an_image_is_the_users_mistake(tmp_path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "x.txt").write_bytes(b"x")
     with pytest.raises(RequestError, match=r"no image.*1 \.txt.*--all-files"):
-        listing.check_input(Job.of(str(tmp_path / "in"), str(tmp_path / "out")))
+        input_check.check_input(Job.of(str(tmp_path / "in"), str(tmp_path / "out")))
     with pytest.raises(RequestError, match="does not exist"):
-        listing.check_input(Job.of(str(tmp_path / "nowhere"), str(tmp_path / "out")))
+        input_check.check_input(Job.of(str(tmp_path / "nowhere"), str(tmp_path / "out")))
 
 
 LISTS = {
@@ -210,11 +210,15 @@ def pictures(tmp_path: Path) -> Path:
 
 
 REFUSED = {
-    "photos.zip": (b"PK\x03\x04", "is an archive: unpack it"),
-    "photos.tar": (b"\0" * 512, "is an archive: unpack it"),
-    "photos.tar.gz": (b"\x1f\x8b", "is an archive: unpack it"),
-    "report.pdf": (b"%PDF-1.4", "is no image in a format that is read, no folder, and no list"),
-    "nothing": (b"", "is no image in a format that is read, no folder, and no list"),
+    "photos.zip": (b"PK\x03\x04", "is not read: unpack it"),
+    "photos.tar.xz": (b"\xfd7zXZ", "is not read: unpack it"),
+    "photos.tar": (b"\0" * 512, "There is no image in"),
+    "empty.tar": (b"", "the archive cannot be read to its end: ReadError: empty file"),
+    "page.tar": (b"<html>" * 200, "the archive cannot be read to its end"),
+    "photos.tar.gz": (b"\x1f\x8b", "the archive cannot be read to its end"),
+    "photos.arrow": (b"ARROW1\0\0", "the table cannot be read"),
+    "report.pdf": (b"%PDF-1.4", "is no image in a format that is read, no folder, no list"),
+    "nothing": (b"", "is no image in a format that is read, no folder, no list"),
     "empty.txt": (b"", "There is no image in"),
     "blank.txt": (b" \n\n", "There is no image in"),
     "binary.txt": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\n", "has zero bytes"),
@@ -233,13 +237,13 @@ def test_what_is_neither_folder_nor_image_nor_list_is_a_sentence(name: str, tmp_
     content, sentence = REFUSED[name]
     (tmp_path / name).write_bytes(content)
     with pytest.raises(RequestError) as refused:
-        listing.check_input(Job.of(str(tmp_path / name), str(tmp_path / "out")))
+        input_check.check_input(Job.of(str(tmp_path / name), str(tmp_path / "out")))
     assert sentence in str(refused.value) and "\n" not in str(refused.value)
 
 
 def test_an_image_of_any_name_and_a_folder_named_like_a_list(photographs: Path, tmp_path: Path, target: Path) -> None:
     shutil.copy(photographs / "coffee.png", tmp_path / "coffee")
-    listing.check_input(Job.of(str(tmp_path / "coffee"), str(tmp_path / "out")))
+    input_check.check_input(Job.of(str(tmp_path / "coffee"), str(tmp_path / "out")))
     (tmp_path / "x.txt").mkdir()
     shutil.copy(photographs / "coffee.png", tmp_path / "x.txt")
     assert names(listed(tmp_path / "x.txt", target)[0]) == ["coffee.png"]
