@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import obstore
 
-from benchmarks import contenders, judging, results, scale, tiny
+from benchmarks import contenders, judging, publishing_objects, results, scale, tiny
 from benchmarks.arguments import whole
 from benchmarks.compare import message, warm_environment
 from benchmarks.contenders import Contender, Outcome, summary
@@ -231,7 +231,7 @@ def main() -> int:
         folder = chosen.folder or Path(held.enter_context(tempfile.TemporaryDirectory(prefix="shardseer-bench-")))
         folder.mkdir(parents=True, exist_ok=True)
         stage = Stage(held, folder.absolute())
-        rows = nightly(stage, sizes.listed)
+        rows = [*nightly(stage, sizes.listed), *publishing_objects.measure(stage.server, sizes.rows)]
         found = rates(stage, sizes.images, rounds)
     rows = [each._replace(judged=not chosen.quick) for each in (*shares(found), *rows)]
     print(page(found, rows, sizes, rounds, load))

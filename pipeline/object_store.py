@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 
 from pipeline import uris, web
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-PAGE = 1000  # objects that a store lists at a time
 # What is over in a moment is tried again here; patience with all else is the callers'. A body may take its time.
 RETRIES: Any = {
     "max_retries": 5,
@@ -17,6 +15,9 @@ RETRIES: Any = {
     "backoff": {"init_backoff": timedelta(milliseconds=50), "max_backoff": timedelta(seconds=2), "base": 2},
 }
 TIMEOUTS: Any = {"connect_timeout": "5s", "read_timeout": "30s", "timeout": "10m"}
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+PAGE = 1000  # objects that a store lists at a time
 
 
 class Found(NamedTuple):

@@ -29,8 +29,12 @@ class S3Server:
         self._ports |= {f"-s3.port.{part}": free_port() for part in ("iceberg", "lance")}
         self._keys = folder / "keys.json"
         everything = ["Admin", "Read", "Write", "List", "Tagging"]
-        identities = [_identity(ACCESS, everything), _identity(WITHOUT_READING, ["List"])]
-        identities.append(_identity({**ACCESS, "AWS_ACCESS_KEY_ID": READER}, ["Read", "List"]))
+        reader = {**ACCESS, "AWS_ACCESS_KEY_ID": READER}
+        identities = [
+            _identity(ACCESS, everything),
+            _identity(reader, ["Read", "List"]),
+            _identity(WITHOUT_READING, ["List"]),
+        ]
         self._keys.write_text(json.dumps({"identities": identities}))
         (folder / "data").mkdir()
 

@@ -8,6 +8,7 @@ import weakref
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from fnmatch import fnmatchcase
 
 import duckdb
@@ -47,7 +48,7 @@ class StoreOutput:
     def __init__(self, place: str) -> None:
         self.place = place
         self._found: Names = {}  # by URI, as listings found them
-        self._look: dict[str, Names] | None = None  # what was listed since `one_look` began
+        self._look = ContextVar[dict[str, Names] | None]("look", default=None)  # what a thread listed in `one_look`
 
     # --- before a run
 
@@ -80,19 +81,20 @@ class StoreOutput:
     @contextmanager
     def one_look(self) -> Iterator[None]:
         """See `output.Output`."""
-        outer = self._look
-        self._look = {} if outer is None else outer
+        outer = self._look.get()
+        token = self._look.set({} if outer is None else outer)
         try:
             yield
         finally:
-            self._look = outer
+            self._look.reset(token)
 
     def _below(self, folder: str, patience: float = object_writing.PATIENCE) -> Names:
-        if self._look is None:
+        look = self._look.get()
+        if look is None:
             return below(f"{self.place}/{folder}", patience)
-        if folder not in self._look:
-            self._look[folder] = below(f"{self.place}/{folder}", patience)
-        return self._look[folder]
+        if folder not in look:
+            look[folder] = below(f"{self.place}/{folder}", patience)
+        return look[folder]
 
     def run(self, run: str) -> RunFiles:
         """See `output.Output`."""

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import obstore
 import pytest
 
-from pipeline.job import Options
 from pipeline.run import querying
 from tests.images import make_crops, make_old
 from tests.packing import as_parquet, as_tars, upload
@@ -20,7 +19,7 @@ from tests.store_proxy import StoreProxy
 IMAGES = 20
 BUCKET = "any-store"
 TRUSTED_SECONDS = 2.1  # what is younger when it is read is read again by the next run
-OUTPUTS = ("local", "s3")
+PLACES = ("local", "s3")
 PACKINGS = ("folder", "tar", "parquet")
 ON_RAY = [("folder", "local"), ("tar", "s3")]
 Rows = list[tuple[Any, ...]]
@@ -79,8 +78,8 @@ def out_bucket(s3: S3Server) -> None:
 
 
 @pytest.mark.usefixtures("out_bucket")
-@pytest.mark.parametrize("target", OUTPUTS)
-@pytest.mark.parametrize("place", ["local", "s3"])
+@pytest.mark.parametrize("target", PLACES)
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_equal_rows(
     packing: str, place: str, target: str, packed: Packed, expected: Rows, tiny_bundle: Path, tmp_path: Path
@@ -144,7 +143,6 @@ def test_of_a_tar_only_what_is_wanted_is_read(
     assert sum(int(last) - int(first) + 1 for first, last in first_and_last) < 16 * (3 << 20) / 2
 
 
-@pytest.mark.skipif("source_patience" not in Options.model_fields, reason="an outage makes error rows yet")
 def test_a_store_that_misbehaves_costs_no_row(
     packed: Packed, expected: Rows, tiny_bundle: Path, tmp_path: Path, store_proxy: StoreProxy
 ) -> None:
@@ -156,7 +154,6 @@ def test_a_store_that_misbehaves_costs_no_row(
     assert all(store_proxy.faults[each] for each in ("throttled", "cut", "reset"))
 
 
-@pytest.mark.skipif("source_patience" not in Options.model_fields, reason="a second pass reads again yet")
 def test_an_image_is_asked_for_once_and_latency_is_hidden(
     packed: Packed, expected: Rows, tiny_bundle: Path, tmp_path: Path, store_proxy: StoreProxy
 ) -> None:
