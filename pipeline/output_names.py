@@ -5,9 +5,8 @@ from pathlib import Path
 
 from pipeline.errors import RequestError
 from pipeline.place import Place
+from pipeline.uris import SAME, STORES
 
-STORES = ("s3", "gs", "az", "abfs", "abfss")
-SAME = {"s3a": "s3", "s3n": "s3", "gcs": "gs"}  # as Hadoop and Google's tools spell them
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/]*)(.*)", re.DOTALL)
 
 

@@ -22,6 +22,8 @@ REFUSED = {  # what stores answer to whoever asks, whatever is asked for
     "InvalidAuthenticationInfo": "the credentials are not valid, or have expired",
 }
 DUMP = "\n\nDebug source:"
+# Where machines of a cloud ask for credentials: asked only where the environment has none.
+OF_THE_MACHINE = ("http://169.254.169.254", "http://169.254.170.2", "http://metadata")
 
 
 class StoreFailureError(OSError):
@@ -50,6 +52,8 @@ def failure(error: Exception) -> Exception:
     if not (DUMP in text or type(error).__module__.startswith("obstore")):
         return error
     said = text.partition(DUMP)[0]
+    if any(host in said for host in OF_THE_MACHINE):
+        return StoreAccessError(errno.EACCES, "no credentials are set, in the environment or by the cloud's machine")
     code = found[1] if (found := CODE.search(said)) else ""
     if code in REFUSED:
         return StoreAccessError(errno.EACCES, f"{REFUSED[code]} ({code})")
