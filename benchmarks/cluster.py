@@ -47,7 +47,7 @@ class SleepingActor:
 
     def __init__(self, plan: Plan, _feed: None, flow_run: str | None) -> None:
         """Read how long to sleep; `flow_run` carries the number of actors to wait for."""
-        self._folder = RunFolder(plan.job.output, plan.run)
+        self._folder = RunFolder(Path(plan.job.output), plan.run)
         self._sleeps: dict[str, float] = json.loads((self._folder.path / "sleeps.json").read_text(encoding="utf-8"))
         self._actors = int(flow_run or 1)
         self._assigned = (self._folder.logs / f"assigned-{secrets.token_hex(8)}.txt").open("a", buffering=1)
@@ -93,7 +93,7 @@ def plan_shards(base: Path, number: int) -> RunFolder:
     tiny.write(base / "images", number * MIN_SHARD_IMAGES)
     tiny.write_bundle(base / "tiny")
     job = Job.of(str(base / "images"), str(base / "out"), str(base / "tiny"), {"engine": "torch"})
-    bundle, folder = bundles.load(base / "tiny"), outputs.new_run(job.output)
+    bundle, folder = bundles.load(base / "tiny"), RunFolder(base / "out", outputs.new_run(job.output).run)
     folder.create()
     selection = planning.select(job, bundle, folder.path)
     planning.make_plan(folder, job, bundle, selection, workers=-(-number // SHARDS_PER_WORKER), device="cpu")

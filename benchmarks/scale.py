@@ -68,8 +68,8 @@ class Overhead(NamedTuple):
     around: list[float]  # in the actor: references read, tables built, the part written and made durable
 
 
-def classify(images: Path, output: Path, model: Path, workers: str = "ray") -> Watched:
-    """Run the command and watch its process. Raises `SystemExit` where it fails."""
+def classify(images: Path | str, output: Path, model: Path, workers: str = "ray") -> Watched:
+    """Run the command over a folder or URI and watch its process. Raises `SystemExit` where it fails."""
     command = [sys.executable, "-m", "flows.cli", "classify", str(images), "-o", str(output), "-m", str(model)]
     start = time.perf_counter()
     with tempfile.TemporaryFile("w+") as messages, tempfile.TemporaryFile("w+") as printed:

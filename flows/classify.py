@@ -41,7 +41,7 @@ def classify_images(images: str, output: str, model: str | None = None, options:
 
     Args:
         images: A folder, one image, a list of paths, or a tar, Parquet or Arrow file; local or a URI (s3://…).
-        output: The folder to write to; predictions appear under OUTPUT/predictions.
+        output: The folder or the URI (s3://…) to write to; predictions appear under OUTPUT/predictions.
         model: A bundle folder or the name of a timm model; empty for the default ImageNet network.
         options: Everything that has a default.
     """
@@ -84,7 +84,7 @@ def classify(run: Run) -> None:
 
 @task(cache_policy=NO_CACHE)
 def publish(run: Run) -> None:
-    """Count the rows and make the run visible by one rename."""
+    """Count the rows and make the run visible in one step."""
     run.publish()
 
 

@@ -65,7 +65,7 @@ def classify(
         str,
         typer.Argument(help="A folder or URI, one image, a list of paths, or a .tar, .parquet or .arrow file."),
     ],
-    output: Annotated[str, typer.Option("--output", "-o", help="The folder to write to.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="The folder or the URI (s3://…) to write to.")],
     *,
     model: Model = None,
     options: Options,
@@ -175,11 +175,13 @@ def query(
 
     from flows import query_output
     from pipeline.run import outputs, querying
+    from pipeline.run.output_kinds import output_at
 
-    for problem in outputs.problems(outputs.existing(output)):
-        message(problem)
     try:
-        result = querying.ask(output, sql, unsafe=unsafe)
+        with output_at(output).one_look():
+            for problem in outputs.problems(outputs.existing(output)):
+                message(problem)
+            result = querying.ask(output, sql, unsafe=unsafe)
         if result is not None:
             query_output.show(result, form)
         if sql == FIRST_ROWS:

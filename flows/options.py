@@ -9,27 +9,33 @@ A command takes the model as one argument; the command line shows a name, a type
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
 
+from pipeline.errors import RequestError
 from pipeline.job import Options
+from pipeline.output_names import output_named
+from pipeline.place import Place
 from pipeline.training.recipe import Recipe
 
 Model = Annotated[str | None, typer.Option("--model", "-m", help="A bundle folder or a timm model name.")]
 AsFlow = Annotated[bool, typer.Option("--prefect", help="Run as a Prefect flow even if no API is set up.")]
 
 
-def _named_folder(name: str) -> Path:
+def _named_place(name: str) -> Place:
     if not name.strip():
-        raise typer.BadParameter("it is empty: name a folder. (Is a variable unset that it was to come from?)")
-    return Path(name)
+        raise typer.BadParameter("it is empty: name a folder or a URI. (Is a variable unset that it was to come from?)")
+    try:
+        return output_named(name)
+    except RequestError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
-Output = Annotated[Path, typer.Argument(help="The output of classify.", parser=_named_folder)]
+# A `Place`: typer knows no unions.
+Output = Annotated[Any, typer.Argument(help="The output of classify.", parser=_named_place)]
 
 Command = Callable[..., None]
 Reader = Callable[[Any], Any]

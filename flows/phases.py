@@ -20,11 +20,13 @@ from pipeline.model.bundle import Bundle
 from pipeline.run import outputs, planning, publishing, recovering, reporting
 from pipeline.run.accounting import Account, AccountBuilder
 from pipeline.run.bottleneck import RunConditions
-from pipeline.run.folder import RunFolder
+from pipeline.run.output import Held
+from pipeline.run.output_kinds import output_at
 from pipeline.run.parts import take_stage_times
 from pipeline.run.plan import Plan
 from pipeline.run.reporting import Summary
 from pipeline.run.result import Result, attach
+from pipeline.run.run_files import RunFiles
 from pipeline.run.selecting import Earlier
 from pipeline.run.worker import peak_memory
 from pipeline.timing import Stopwatch
@@ -33,10 +35,11 @@ from workers.executor import Executor, check_executor, open_executor, runs_inlin
 
 def check(job: Job) -> Bundle:
     """Find out all that can be wrong with a request before anything is written. Raises `RequestError`."""
-    outputs.check_output(job.output)
-    check_input(job)
-    bundle = resolving.resolve(job.model)
-    outputs.check_names(job.output, planning.partition(job, bundle))
+    with output_at(job.output).one_look():
+        outputs.check_output(job.output)
+        check_input(job)
+        bundle = resolving.resolve(job.model)
+        outputs.check_names(job.output, planning.partition(job, bundle))
     fingerprint.top_k_of(job.options, bundle)
     engines.check(bundle, job.options)
     gpu_decoding.check(job.options, bundle.preprocessing)
@@ -52,14 +55,11 @@ class Run(AbstractContextManager["Run"]):
 
     def __init__(self, job: Job, events: Events, flow_run: str | None = None) -> None:
         """`events` hears sentences for people, and images done and in all; `flow_run` goes into the provenance."""
-        self._job = job
-        self._events = events
-        self._flow_run = flow_run
-        self._held = ExitStack()
-        self._timed = Stopwatch()
-        self._account_builder = AccountBuilder()
+        self._job, self._events, self._flow_run = job, events, flow_run
+        self._held, self._timed, self._account_builder = ExitStack(), Stopwatch(), AccountBuilder()
         self._began: datetime  # classifying
-        self._folder: RunFolder
+        self._folder: RunFiles
+        self._output: Held = outputs.Unheld()
         self._plan: Plan
         self._executors = self._held.enter_context(ExitStack())
         self._executor: Executor | None = None
@@ -69,9 +69,11 @@ class Run(AbstractContextManager["Run"]):
         self.result = Result.of(job)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if error is not None:
-            attach(error, self.result)
-        self._held.close()
+        with self._held:
+            if error is not None:
+                attach(reason := outputs.reason(error, self._output), self.result)
+                if reason is not error:
+                    raise reason from error
 
     @property
     def is_more(self) -> bool:
@@ -92,7 +94,7 @@ class Run(AbstractContextManager["Run"]):
             bundle = check(self._job)
             unfinished = None
             if self._earlier is None:
-                self._held.enter_context(outputs.locked(self._job.output, self._events))
+                self._output = self._held.enter_context(outputs.locked(self._job.output, self._events))
                 unfinished = self._unfinished(bundle)
             plan = self._plan_anew(bundle) if unfinished is None else self._resume(unfinished, bundle)
         if plan is not None:
@@ -113,6 +115,7 @@ class Run(AbstractContextManager["Run"]):
             assert self._executor is not None
             with closing(self._executor.classify(self._plan, shards, self._flow_run)) as parts:
                 for shard, part in parts:
+                    self._output.check()
                     self._account_builder.add(publishing.accept(self._folder, shard, part), take_stage_times(part))
                     done += shard.images
                     self._events.progress(done, total)
@@ -121,6 +124,7 @@ class Run(AbstractContextManager["Run"]):
         """Count, decide, and make the run visible."""
         with self._timed("publish"):
             self._events.doing("publishing")
+            self._output.check()
             if self._folder.state == "planned":
                 publishing.decide(self._folder, self._plan, self._job.options.max_error_rate)
             publishing.publish(self._folder)
@@ -128,9 +132,8 @@ class Run(AbstractContextManager["Run"]):
     def report(self) -> Summary:
         """Say what was done; write it beside the plan."""
         seconds = {phase: round(spent, 3) for phase, spent in self._timed.seconds.items()}
-        summary = reporting.summarize(
-            self._folder, self._plan, seconds, peak_memory(), self._resumed, self._account(seconds)
-        )
+        account = self._account(seconds)
+        summary = reporting.summarize(self._folder, self._plan, seconds, peak_memory(), self._resumed, account)
         reporting.write_report(self._folder, summary)
         publishing.remove_leftovers(self._folder)
         self.result = self.result.with_run(summary)
@@ -159,7 +162,7 @@ class Run(AbstractContextManager["Run"]):
         )
         return self._account_builder.account(self._began, seconds, how)
 
-    def _unfinished(self, bundle: Bundle) -> RunFolder | None:
+    def _unfinished(self, bundle: Bundle) -> RunFiles | None:
         """The run to continue, after what earlier runs left behind was put right: this one has the lock."""
         recovering.recover(self._job.output, self._events)
         found = planning.unfinished(self._job, self._job.key(fingerprint.model_key(bundle, self._job.options)))
@@ -169,7 +172,7 @@ class Run(AbstractContextManager["Run"]):
             return None
         return found
 
-    def _resume(self, folder: RunFolder, bundle: Bundle) -> Plan:
+    def _resume(self, folder: RunFiles, bundle: Bundle) -> Plan:
         # How long to wait for what does not end is asked anew: a run may have failed by a deadline too short.
         asked_anew = {"image_seconds", "source_patience", "stall_seconds", "watchdog_minutes"}
         deadlines = self._job.options.model_dump(include=asked_anew)
@@ -180,13 +183,12 @@ class Run(AbstractContextManager["Run"]):
         plan = plan.model_copy(update={"job": job, "bundle": bundle.folder})  # the same one, where it lies now
         left = publishing.unstaged_shards(folder)
         self._folder = folder
-        parts = tuple(folder.published / publishing.part_name(shard) for shard in left)
-        self._earlier = Earlier(folder.run, plan.counts.images, parts)
+        self._earlier = Earlier(folder.run, plan.counts.images, folder, tuple(left))
         self._events.message(
             f"Continuing run {folder.run}: {plan.shards - len(left)} of {counted(plan.shards, 'shard')} done."
         )
         if left:
-            publishing.withdraw_decision(folder)
+            folder.withdraw_decision()
             if options.gpu_decoding:  # the plan's, whatever is asked for now
                 gpu_decoding.check(options, plan.load_bundle().preprocessing)
             executor = self._open_executor(sum(shard.images for shard in left), device)
@@ -200,7 +202,7 @@ class Run(AbstractContextManager["Run"]):
         folder.create()
         self._events.doing("listing the images")
         self._earlier, self._resumed = None, 0
-        selection = planning.select(job, bundle, folder.path, earlier)
+        selection = planning.select(job, bundle, folder.scratch, earlier)
         self.result = self.result.with_listing(selection.found, selection.found - selection.eligible)
         if missing := selection.write_missing(folder.run):
             self._events.message(
@@ -214,6 +216,7 @@ class Run(AbstractContextManager["Run"]):
         try:
             executor = self._open_executor(selection.images, job.options.device)
             gpu_decoding.check_device(job.options, executor.device)
+            self._output.check()
             plan = planning.make_plan(folder, job, bundle, selection, workers=executor.size, device=executor.device)
         except RequestError:  # only the cluster itself could say
             folder.discard()

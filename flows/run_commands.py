@@ -9,12 +9,13 @@ from flows import terminal
 from flows.console import line, message
 from flows.exit_codes import exit_codes
 from flows.options import Output
-from pipeline import durable
 from pipeline.counting import counted
 from pipeline.errors import RequestError
+from pipeline.place import Place
 from pipeline.run import cleaning, published, publishing, refusing, reporting
 from pipeline.run import outputs as run_folders
-from pipeline.run.folder import RunFolder
+from pipeline.run.output_kinds import output_at, run_at
+from pipeline.run.run_files import RunFiles
 from pipeline.run.worker import peak_memory
 
 
@@ -26,22 +27,23 @@ def register(app: typer.Typer) -> None:
 
 def runs(output: Output) -> None:
     """List the runs of an output with their state."""
-    rows: list[tuple[str, ...]] = []
-    for folder in _all_runs(output):
-        rows.append((folder.run, *_columns(folder)))
+    with output_at(output).one_look():
+        rows = [(folder.run, *_columns(folder)) for folder in _all_runs(output)]
     terminal.show_table(("run", "state", "shards", "images", "input"), rows)
 
 
-def _columns(folder: RunFolder) -> tuple[str, str, str, str]:
+def _columns(folder: RunFiles) -> tuple[str, str, str, str]:
     """State, shards, images and input of a run, as far as they are known."""
     state = folder.state
     if state in ("unplanned", "unreadable"):
         return state, "", "", ""
     found = published.find(folder.output, run=folder.run) if state == "published" else published.staged(folder)
-    if not folder.plan_file.exists():  # somebody removed it, or only `predictions` was copied
+    if not folder.has("plan.json"):  # somebody removed it, or only `predictions` was copied
         return state, f"{len(found.parts)}", f"{sum(part.rows for part in found.parts):,}", ""
     plan = folder.plan()
-    return state, f"{len(found.parts)} of {plan.shards}", f"{plan.counts.images:,}", plan.job.images
+    is_one_object = state == "published" and not isinstance(folder.output, Path)  # of the parts of all shards
+    number = plan.shards if is_one_object else len(found.parts)
+    return state, f"{number} of {plan.shards}", f"{plan.counts.images:,}", plan.job.images
 
 
 def publish(
@@ -55,6 +57,7 @@ def publish(
         hint = f"`shardseer runs {output}` lists them." if instead is None else f"{instead.run} has replaced it."
         raise RequestError(f"{output} has no run {run}; {hint}")
     with run_folders.locked(output, terminal.TerminalEvents()):
+        folder = run_at(output, run)  # as it is now
         if folder.state != "refused":
             raise RequestError(
                 f"Run {run} is {folder.state}, not refused: there is nothing to publish by hand. "
@@ -64,7 +67,7 @@ def publish(
         publishing.decide(folder, plan, max_error_rate=None)
         publishing.publish(folder)
         publishing.remove_leftovers(folder)
-        durable.remove(folder.refused)
+        folder.forget_refusal()
         reporting.write_report(folder, summary := reporting.summarize(folder, plan, {}, peak_memory(), plan.shards))
     terminal.show_summary(summary)
 
@@ -81,18 +84,19 @@ def clean(output: Output) -> None:
 
 def report(output: Output) -> None:
     """Print the summary of the newest published run as Markdown."""
-    reported = [folder for folder in _all_runs(output) if folder.summary.is_file()]
+    reported = [folder for folder in _all_runs(output) if folder.has("summary.md")]
     newest = max(reported, key=lambda folder: (folder.state == "published", folder.run), default=None)
     if newest is None:
         raise RequestError(f"{output} has no published run with a summary.")
     if newest.state != "published":
         message(f"Run {newest.run} is {newest.state}: its rows are no longer in {output}.")
-    for text in newest.summary.read_text(encoding="utf-8", errors="replace").splitlines():
+    for text in newest.read("summary.md").decode(errors="replace").splitlines():
         line(text)
 
 
-def _all_runs(output: Path) -> list[RunFolder]:
-    found = run_folders.all_runs(run_folders.existing(output))
-    for problem in run_folders.problems(output):
+def _all_runs(output: Place) -> list[RunFiles]:
+    with output_at(output).one_look():
+        found, problems = run_folders.all_runs(run_folders.existing(output)), run_folders.problems(output)
+    for problem in problems:
         message(problem)
     return found

@@ -20,12 +20,14 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from flows.console import err, line, message, out
-from pipeline import storage
+from pipeline import place, storage
 from pipeline.counting import counted
 from pipeline.events import Events
+from pipeline.place import Place
 from pipeline.printable import shell_word
 from pipeline.run import accounting, sql
 from pipeline.run.reporting import Summary
+from pipeline.run.sql_files import quoted
 
 SHOWN_ROWS = 40
 MANY_ROWS = 10_000
@@ -110,9 +112,9 @@ def show_summary(summary: Summary) -> None:
             message(line)
 
 
-def show_current(database: duckdb.DuckDBPyConnection, output: Path, images: str) -> None:
+def show_current(database: duckdb.DuckDBPyConnection, output: Place, images: str) -> None:
     """What is known of the images of one input: every row if they are few, else the most frequent classes."""
-    found = f"path = {sql.quoted(images)} OR {sql.below(images)}"
+    found = f"path = {quoted(images)} OR {sql.below(images)}"
     ((published,),) = database.execute(f"SELECT count(*) FROM predictions WHERE {found}").fetchall()
     rows = []
     if published <= MANY_ROWS:  # beyond it nobody reads a table, and `current` takes its time
@@ -129,7 +131,7 @@ def show_current(database: duckdb.DuckDBPyConnection, output: Path, images: str)
             table.add_row(shown, label, certainty)
         out.print(table)
     line()
-    line(f"Parquet: {output / 'predictions'}")
+    line(f"Parquet: {place.inside(output, 'predictions')}")
     line(
         f"Query:   {command()} query {shell_word(str(output))} "
         '"SELECT label, count(*) AS images, avg(confidence) AS confidence FROM current '
@@ -137,7 +139,7 @@ def show_current(database: duckdb.DuckDBPyConnection, output: Path, images: str)
     )
 
 
-def say_how_many(database: duckdb.DuckDBPyConnection, output: Path) -> None:
+def say_how_many(database: duckdb.DuckDBPyConnection, output: Place) -> None:
     """Say, on stderr, that `query` without SQL showed the first rows only, where there are more."""
     ((rows,),) = database.execute("SELECT count(*) FROM current").fetchall()
     if rows > FIRST:

@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pipeline import storage, uris
 from pipeline.errors import RequestError
 from pipeline.nesting import check_outside
+from pipeline.output_names import output_named
+from pipeline.place import Place
 
 SHOWN_INPUT = 60  # characters of a value that is refused
 
@@ -147,7 +149,7 @@ class Job(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     images: str
-    output: Path
+    output: Place
     model: str | None = None
     options: Options = Options()
 
@@ -161,19 +163,9 @@ class Job(BaseModel):
         if model:  # an empty one is the default, as Prefect's form gives it
             _check_name("--model", model)
         chosen = options if isinstance(options, Options) else Options.of(**options or {})
-        if storage.is_uri(output):
-            raise RequestError(
-                f"The output must be a local or mounted folder, not {output}: a run is published by one atomic rename, "
-                "which object stores do not have. Write to a folder and copy predictions/ from there."
-            )
-        source, target = storage.absolute(images), Path(storage.absolute(output))
-        if not target.is_absolute():
-            raise RequestError(f"The output's name is not UTF-8 ({target}); readers could not open it. Choose another.")
-        if os.fsencode(target) != storage.absolute(output).encode():
-            raise RequestError(
-                f"Python takes file names for {sys.getfilesystemencoding()} here, Parquet's readers for UTF-8: they "
-                f"would not agree on {target}. Set PYTHONUTF8=1, or a UTF-8 locale."
-            )
+        source, target = storage.absolute(images), output_named(output)
+        if isinstance(target, Path):
+            target = _absolute(output)
         if (refused := uris.why_refused(source)) is not None:
             raise RequestError(f"The input {source} cannot be read: {refused}.")
         check_outside(target, source)
@@ -194,6 +186,19 @@ class Job(BaseModel):
             asked["column"] = self.options.column
         content = {"images": self.images, "model": model_key, **asked}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _absolute(output: str) -> Path:
+    """A local output as it is stored. Raises `RequestError` for a name that readers could not open."""
+    target = Path(storage.absolute(output))
+    if not target.is_absolute():
+        raise RequestError(f"The output's name is not UTF-8 ({target}); readers could not open it. Choose another.")
+    if os.fsencode(target) != storage.absolute(output).encode():
+        raise RequestError(
+            f"Python takes file names for {sys.getfilesystemencoding()} here, Parquet's readers for UTF-8: they "
+            f"would not agree on {target}. Set PYTHONUTF8=1, or a UTF-8 locale."
+        )
+    return target
 
 
 def _check_name(what: str, name: str) -> None:

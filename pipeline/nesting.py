@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pipeline import storage
 from pipeline.errors import RequestError
+from pipeline.place import Place
 
 Identity = tuple[int, int]
 
@@ -26,12 +27,18 @@ def lies_inside(path: Path, folder: Path) -> bool:
     return any(_identity(each) == identity for start in (path, real) for each in (start, *start.parents))
 
 
-def check_outside(output: Path, source: str, what: str = "input") -> None:
+def check_outside(output: Place, source: str, what: str = "input") -> None:
     """Raise `RequestError` where `output` is what `source` names (a file, a folder, a URI; `what` it is), or inside."""
     local = storage.local_path(source)
-    if local is None or not lies_inside(output, Path(local)):
+    if isinstance(output, Path):
+        is_same = local is not None and _identity(output) is not None and _identity(output) == _identity(Path(local))
+        is_inside = local is not None and lies_inside(output, Path(local))
+    else:
+        is_same = output == source
+        is_inside = is_same or storage.below(output, source) is not None
+    if not is_inside:
         return
-    if _identity(output) == _identity(Path(local)):
+    if is_same:
         raise RequestError(f"The output {output} and the {what} {source} are the same. Choose another output.")
     raise RequestError(
         f"The output {output} lies inside the {what} {source}, so the next run would find it there. "

@@ -12,6 +12,7 @@ from typing import Any
 from tests.processes import free_port, wait_until
 
 ACCESS = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "not-a-secret", "AWS_REGION": "us-east-1"}
+READER = "reader"  # another access key, with the same secret one, that may only list and read
 WITHOUT_READING = {**ACCESS, "AWS_ACCESS_KEY_ID": "lister"}  # who may list, but read nothing
 START_SECONDS = 200  # bounds a test that fails
 
@@ -28,7 +29,12 @@ class S3Server:
         self._ports |= {f"-s3.port.{part}": free_port() for part in ("iceberg", "lance")}
         self._keys = folder / "keys.json"
         everything = ["Admin", "Read", "Write", "List", "Tagging"]
-        identities = [_identity(ACCESS, everything), _identity(WITHOUT_READING, ["List"])]
+        reader = {**ACCESS, "AWS_ACCESS_KEY_ID": READER}
+        identities = [
+            _identity(ACCESS, everything),
+            _identity(reader, ["Read", "List"]),
+            _identity(WITHOUT_READING, ["List"]),
+        ]
         self._keys.write_text(json.dumps({"identities": identities}))
         (folder / "data").mkdir()
 
@@ -36,6 +42,11 @@ class S3Server:
     def address(self) -> str:
         """Where it listens."""
         return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def filer(self) -> str:
+        """Where its own file system is seen, with what S3 hides."""
+        return f"http://127.0.0.1:{self._ports['-filer.port']}"
 
     @property
     def environment(self) -> Mapping[str, str]:

@@ -9,62 +9,43 @@ import asyncio
 import random
 import socket
 import threading
-import urllib.parse
 from collections import Counter
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, NamedTuple
 
 from tests.http_messages import Head, body_pieces, content, error_answer, read_head, with_body, with_milliseconds
+from tests.store_requests import Request
 
-Outage = Literal["refused", "hanging"]
+Outage = Literal["refused", "reset", "hanging"]
 LARGEST_HEAD = 1 << 16  # bytes
 BROKEN = (OSError, asyncio.IncompleteReadError)  # a connection that ended early
 
 
-class Request(NamedTuple):
-    """What was asked: the method, what it means to an object store, and the bucket and key, unescaped."""
+class PlannedOutage(NamedTuple):
+    """An outage that begins and ends by what clients do."""
 
-    method: str
-    kind: str
-    path: str
-    bytes_asked: str | None  # the header Range
-
-    @classmethod
-    def of(cls, head: Head) -> "Request":
-        """The request that a head begins."""
-        method, target, _ = head.start.split(" ", 2)
-        path, _, query = target.partition("?")
-        asked, unescaped = head.fields.get("range"), urllib.parse.unquote(path)
-        names = urllib.parse.parse_qs(query, keep_blank_values=True).keys()
-        return cls(method, _kind(method, unescaped, names, asked), unescaped, asked)
-
-
-def _kind(method: str, path: str, names: Container[str], asked: str | None) -> str:
-    """GET, ranged GET, LIST, HEAD, PUT, DELETE, or a step of a multipart upload."""
-    if "uploadId" in names or "uploads" in names:
-        steps = {"POST": "complete" if "uploadId" in names else "create", "PUT": "part", "DELETE": "abort"}
-        return f"multipart {steps.get(method, 'list')}"
-    if method == "GET" and ("/" not in path.strip("/") or "list-type" in names):
-        return "LIST"
-    return "ranged GET" if method == "GET" and asked else method
+    after_gets: int
+    connections: int
 
 
 @dataclass
 class StoreProxy:
     """The proxy while it is held, in a thread of its own: in front of the store at `upstream`, `http://host:port`.
 
-    `latency` is in seconds a request; `throttled` and `cut` are shares of 1, of all requests and of the GETs of
-    objects; `denied` may answer a request with a status and an S3 error code. `milliseconds` are added to the times in
-    listings, as MinIO, Ceph and GCS do; where `is_unconditional`, a condition that fails is answered as if it held.
+    `latency` is in seconds a request. `throttled`, `cut` and `lost` are shares of 1: of all requests, of the GETs of
+    objects, and of all other requests, which the store heeds though the connection ends before its answer. `denied` may
+    answer a request with a status and an S3 error code. `milliseconds` are added to the times in listings, as MinIO,
+    Ceph and GCS do; where `is_unconditional`, a condition that fails is answered as if it held.
     """
 
     upstream: str
     latency: float = 0.0
     throttled: float = 0.0
     cut: float = 0.0
+    lost: float = 0.0
     denied: Callable[[Request], tuple[int, str] | None] | None = None
     milliseconds: int | None = None
     is_unconditional: bool = False
@@ -75,6 +56,7 @@ class StoreProxy:
 
     def __post_init__(self) -> None:
         self._outage: Outage | None = None
+        self._planned: PlannedOutage | None = None
         self._at_once = 0
         self._sent: Counter[tuple[str, str]] = Counter()  # by method and path: where a body is cut decides about ranges
         self._clients: set[asyncio.StreamWriter] = set()
@@ -108,12 +90,16 @@ class StoreProxy:
 
     @property
     def outage(self) -> Outage | None:
-        """Whether the store is away: it refuses connections, or takes them and never answers."""
+        """Whether the store is away: it refuses connections, takes and resets them (and counts), or never answers."""
         return self._outage
 
     @outage.setter
     def outage(self, how: Outage | None) -> None:
         asyncio.run_coroutine_threadsafe(self._change(how), self._loop).result()
+
+    def plan_outage(self, after_gets: int, connections: int) -> None:
+        """Begin an outage after so many GETs of objects, and end it when it has reset so many connections."""
+        self._planned = PlannedOutage(after_gets, connections)
 
     def __enter__(self) -> "StoreProxy":
         self._thread.start()
@@ -149,6 +135,13 @@ class StoreProxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection of a client, to its end."""
+        if self._outage == "reset":
+            writer.transport.abort()
+            self.faults["reset"] += 1
+            if self._planned is not None and self.faults["reset"] == self._planned.connections:
+                self._planned = None
+                await self._change(None)
+            return
         self._clients.add(writer)
         store: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         with suppress(*BROKEN, asyncio.CancelledError):
@@ -157,6 +150,8 @@ class StoreProxy:
                     writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 body = [piece async for piece in body_pieces(reader, head)]
                 with self._counted(head) as request:
+                    if self._planned is not None and len(self.gets()) > self._planned.after_gets:
+                        await self._change("reset")
                     await self._wait()
                     if (answer := self._fault(request)) is not None:
                         writer.write(answer)
@@ -205,6 +200,8 @@ class StoreProxy:
             pass
         if head is None:
             raise ConnectionResetError("the store closed the connection")
+        if request.method != "GET" and self._is_drawn("lost", self.lost, request):
+            raise ConnectionResetError("lost, as was drawn")
         status = int(head.start.split(" ")[1])
         pieces = body_pieces(store, head, request.method)
         if self.is_unconditional and status in (409, 412) and request.method == "PUT":

@@ -11,10 +11,13 @@ import pytest
 
 from pipeline import schema
 from tests.images import make_crops, make_old
+from tests.packing import upload
 from tests.processes import ROOT
 from tests.running import classify
+from tests.s3 import S3Server
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+STORES = (ROOT / "docs" / "stores.md").read_text(encoding="utf-8")
 COLUMNS = {*schema.PREDICTIONS.names, "model", "run"}
 Rows = set[tuple[str, str, str, str]]
 
@@ -33,15 +36,18 @@ def output(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base / "out"
 
 
-def snippet(reader: str) -> str:
-    """The code block of the README that begins with a comment naming the reader."""
-    (found,) = re.findall(rf"```python\n# {reader}\n(.*?)```", README, flags=re.DOTALL)
-    return found
+@pytest.fixture(scope="module")
+def in_store(output: Path, s3: S3Server) -> str:
+    """What readers see of the output, in a bucket of its own: the bucket, and the prefix in it."""
+    upload(output / "predictions", s3.bucket("readers-of-all-kinds"), "deep/out/predictions")
+    return "readers-of-all-kinds/deep/out"
 
 
-def frame(reader: str, output: Path) -> Any:
+def frame(reader: str, page: str, output: str) -> Any:
+    """What the code block of a page gives that begins with a comment naming the reader, for this output."""
+    (found,) = re.findall(rf"```python\n# {reader}\n(.*?)```", page, flags=re.DOTALL)
     scope: dict[str, Any] = {}
-    exec(snippet(reader).replace("OUT/", f"{output}/"), scope)
+    exec(found.replace("OUT/", f"{output}/"), scope)
     return scope["rows"]
 
 
@@ -76,7 +82,14 @@ READERS: dict[str, Callable[[Any], tuple[set[str], Rows]]] = {
 
 @pytest.mark.parametrize("reader", READERS)
 def test_readers_agree(reader: str, output: Path) -> None:
-    columns, rows = READERS[reader](frame(reader, output))
+    columns, rows = READERS[reader](frame(reader, README, str(output)))
+    assert columns == COLUMNS
+    assert rows == expected(output)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_readers_of_a_store_agree(reader: str, output: Path, in_store: str) -> None:
+    columns, rows = READERS[reader](frame(reader, STORES.replace("BUCKET/OUT", "OUT"), in_store))
     assert columns == COLUMNS
     assert rows == expected(output)
 

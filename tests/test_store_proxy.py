@@ -11,12 +11,12 @@ import pytest
 from pipeline import object_store
 from tests.processes import wait_until
 from tests.s3 import S3Server
-from tests.store_proxy import Request, StoreProxy
+from tests.store_proxy import StoreProxy
+from tests.store_requests import Request
 
 PLAIN: Any = {"client_options": {"allow_http": True}}
-QUICK: Any = {
-    "backoff": {"init_backoff": timedelta(milliseconds=1), "max_backoff": timedelta(milliseconds=5), "base": 2}
-}
+BACKOFF = {"init_backoff": timedelta(milliseconds=1), "max_backoff": timedelta(milliseconds=5), "base": 2}
+QUICK: Any = {"backoff": BACKOFF}
 CONTENT = bytes(range(256)) * 100
 KEYS = [f"deep/{number}.jpg" for number in range(40)]
 

@@ -4,13 +4,13 @@ import logging
 import time
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
 from pipeline.errors import RunError
+from pipeline.place import Place
 from pipeline.run.plan import Plan
 from pipeline.run.retrying import MAX_ATTEMPTS, WorkerLostError
 from pipeline.run.scheduling import Outcome
@@ -34,7 +34,7 @@ class PooledActor:
     shards: int = 0
 
 
-Running = dict["ray.ObjectRef[Path]", tuple[Shard, PooledActor]]
+Running = dict["ray.ObjectRef[Place]", tuple[Shard, PooledActor]]
 
 
 class ActorPool:
@@ -127,12 +127,12 @@ class ActorPool:
             self._remarks.add(remark)
             log.warning(remark)
 
-    def _take(self, attempt: "ray.ObjectRef[Path]") -> tuple[Shard, PooledActor]:
+    def _take(self, attempt: "ray.ObjectRef[Place]") -> tuple[Shard, PooledActor]:
         shard, actor = self._running.pop(attempt)
         actor.shards -= 1
         return shard, actor
 
-    def _outcome(self, attempt: "ray.ObjectRef[Path]", shard: Shard, actor: PooledActor) -> Outcome:
+    def _outcome(self, attempt: "ray.ObjectRef[Place]", shard: Shard, actor: PooledActor) -> Outcome:
         try:
             return Outcome(shard, _part(attempt))
         except Exception as error:  # noqa: BLE001  handled by the scheduler
@@ -172,10 +172,10 @@ def _ended(running: list[Any], seconds: float) -> list[Any]:
     return list(ended)
 
 
-def _part(attempt: "ray.ObjectRef[Path]") -> Path:
+def _part(attempt: "ray.ObjectRef[Place]") -> Place:
     """The part that an ended attempt wrote. Raises what ended it: its own error, or `WorkerLostError`."""
     try:
-        part: Path = ray.get(attempt)
+        part: Place = ray.get(attempt)
     except RayTaskError as error:
         if isinstance(error.cause, RayError):  # a decode task of a GPU's classifier died
             raise DecoderLostError(str(error.cause)) from error

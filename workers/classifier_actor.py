@@ -3,6 +3,7 @@
 import faulthandler
 import logging
 import os
+import sys
 from pathlib import Path
 
 import ray
@@ -12,8 +13,9 @@ from pipeline.images.batching import image_batches
 from pipeline.images.pillow_settings import ignore_remarks
 from pipeline.job import Device
 from pipeline.model.devices import DeviceName, has_gpu
+from pipeline.place import Place
 from pipeline.run.attempts import ShardClassifier
-from pipeline.run.folder import RunFolder
+from pipeline.run.output_kinds import run_at
 from pipeline.run.plan import Plan
 from pipeline.run.sharding import Shard
 from pipeline.run.worker import this_process
@@ -38,7 +40,7 @@ class ClassifierActor:
         context = ray.get_runtime_context()
         gpus = tuple(context.get_accelerator_ids().get("GPU", ()))
         worker = this_process("ray", context.get_actor_id(), gpus)
-        _keep_log(RunFolder(plan.job.output, plan.run).logs / f"classifier-{worker.actor}.log")
+        _keep_log(run_at(plan.job.output, plan.run).log_file(f"classifier-{worker.actor}.log"))
         log.info("started on %s, pid %d, accelerators %s", worker.host, worker.pid, gpus or "none")
         if not on_gpu:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # zero GPUs asked for does not hide them
@@ -64,8 +66,8 @@ class ClassifierActor:
             raise self._refused
         return self._remark
 
-    def attempt(self, shard: Shard, attempt: int) -> Path:
-        """Classify a shard and write its part under `attempts/`; return the part's path."""
+    def attempt(self, shard: Shard, attempt: int) -> Place:
+        """Classify a shard and write its part under `attempts/`; return the part's place."""
         log.info("shard %s, attempt %d: %d images", shard.id, attempt, shard.images)
         part = self._classifier.attempt(shard, attempt, self._batches)
         log.info("shard %s, attempt %d: written", shard.id, attempt)
@@ -89,7 +91,7 @@ def _device(asked: Device, on_gpu: bool, host: str) -> tuple[DeviceName, str | N
     return "cpu", remark
 
 
-def _keep_log(file: Path) -> None:
-    """Log into the run folder, native crashes included: Ray's own logs go with its session."""
+def _keep_log(file: Path | None) -> None:
+    """Log into the run folder, native crashes included; on a store, into Ray's logs, which go with its session."""
     logging.basicConfig(filename=file, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
-    faulthandler.enable(file.open("a"))
+    faulthandler.enable(file.open("a") if file else sys.stderr)

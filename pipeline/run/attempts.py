@@ -14,7 +14,6 @@ import secrets
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -26,7 +25,8 @@ from pipeline.images.patient_reading import ReadPolicy
 from pipeline.model.cascade import Cascade
 from pipeline.model.engine import Engine, EngineSpec
 from pipeline.model.isolating import IsolatedEngine
-from pipeline.run.folder import RunFolder
+from pipeline.place import Place
+from pipeline.run.output_kinds import run_at
 from pipeline.run.parts import Receipt, count_statuses, write_part, write_stage_times
 from pipeline.run.plan import Plan
 from pipeline.run.progress_marker import ProgressMarker
@@ -60,7 +60,7 @@ class ShardClassifier:
         self._timers = [StageTimer(self._cores, self._meter)]  # of the lanes that have no shard now
         self._lanes = itertools.count(1)
         self._plan = plan
-        self._folder = RunFolder(plan.job.output, plan.run)
+        self._folder = run_at(plan.job.output, plan.run)
         self._worker = worker
         self._flow_run = flow_run
         self._events = events
@@ -69,7 +69,7 @@ class ShardClassifier:
         self._policy = ReadPolicy(
             options.source_patience,
             plan.root,
-            sample_references(self._folder.shards),
+            sample_references(self._folder.read_shards()),
             private_hosts=options.private_hosts,
         )
         own_versions()  # of what is loaded from now on
@@ -89,8 +89,8 @@ class ShardClassifier:
         finally:
             self._timers.append(timer)
 
-    def attempt(self, shard: Shard, attempt: int, batches: Decoding = image_batches) -> Path:
-        """Classify a shard and write its part under `attempts/`; return the part's path.
+    def attempt(self, shard: Shard, attempt: int, batches: Decoding = image_batches) -> Place:
+        """Classify a shard and write its part under `attempts/`; return the part's place.
 
         `batches` yields the image batches of references: made in this process, or wherever they are decoded. Several
         threads may attempt a shard each.
@@ -101,10 +101,12 @@ class ShardClassifier:
             write_stage_times(part, timer.cut())
             return part
 
-    def _attempt(self, shard: Shard, attempt: int, batches: Decoding, timer: StageTimer) -> Path:
+    def _attempt(self, shard: Shard, attempt: int, batches: Decoding, timer: StageTimer) -> Place:
         who = f"{self._worker.kind} worker {self._worker.pid} on {self._worker.host}, attempt {attempt}"
         with ExitStack() as held:
-            marker = held.enter_context(ProgressMarker(self._folder, shard, who, self._events))
+            marker = held.enter_context(
+                ProgressMarker(self._folder, shard, who, self._events, self._plan.job.options.stall_seconds)
+            )
             cascade = self._cascade
             if marker.found:
                 log.warning("Shard %s: a worker was lost on it before, so its images are isolated now.", shard.id)
@@ -138,7 +140,7 @@ class ShardClassifier:
         cascade: Cascade,
         marker: ProgressMarker,
         timer: StageTimer,
-    ) -> Path:
+    ) -> Place:
         watch, size = timer.watch, self._plan.inference.batch_size
         classified = cascade.classify(shard.references(), size, watch, recorder.batches, marker)
         tables, second_pass, decoded_again = [], 0, 0
@@ -165,7 +167,7 @@ class ShardClassifier:
             cpu_seconds=times.cpu_seconds,
             peak_memory=peak_memory(),
         )
-        part = self._folder.attempts / f"{shard.id}-{attempt}-{secrets.token_hex(4)}.parquet"
+        part = self._folder.attempt_file(f"{shard.id}-{attempt}-{secrets.token_hex(4)}.parquet")
         with watch("write"):
             write_part(part, predictions, self._plan, receipt)
         return part

@@ -1,9 +1,8 @@
 """Remove what finished or abandoned runs left behind; never what a command would continue."""
 
-from pathlib import Path
+from collections.abc import Sequence
 
-from pipeline import durable
-from pipeline.run.folder import RunFolder, State
+from pipeline.run.run_files import RunFiles, State
 
 # The states of a newer run of the same request beside which a run in a state is of no use any more.
 NEWER: dict[State, set[State]] = {
@@ -13,7 +12,7 @@ NEWER: dict[State, set[State]] = {
 }
 
 
-def abandoned(folders: list[RunFolder]) -> list[RunFolder]:
+def abandoned(folders: Sequence[RunFiles]) -> list[RunFiles]:
     """The runs of one output, oldest first, of which nothing is of use any more.
 
     That is a run that never got a plan, an unfinished one beside a newer unfinished one of the same request (which
@@ -23,9 +22,9 @@ def abandoned(folders: list[RunFolder]) -> list[RunFolder]:
     later: dict[str, set[State]] = {}  # the states of the newer runs of each request
     for folder in reversed(folders):  # each plan is read once: there may be very many
         state = folder.state
-        if state == "unplanned":
+        if state in ("unplanned", "discarded"):
             found.append(folder)
-        elif state != "unreadable" and folder.plan_file.exists():
+        elif state != "unreadable" and folder.has("plan.json"):
             newer = later.setdefault(folder.plan().key, set())
             if newer & NEWER.get(state, set()):
                 found.append(folder)
@@ -33,28 +32,19 @@ def abandoned(folders: list[RunFolder]) -> list[RunFolder]:
     return found[::-1]
 
 
-def clean(folders: list[RunFolder]) -> tuple[list[str], int]:
+def clean(folders: Sequence[RunFiles]) -> tuple[list[str], int]:
     """Remove abandoned runs, and attempts that lost from the others; return the runs removed and the bytes freed.
 
     The caller holds the output's lock.
     """
     removed = abandoned(folders)
     gone = {folder.run for folder in removed}
-    leftovers: list[Path] = []
-    for folder in folders:
-        state = folder.state
-        if folder.run in gone or state == "unreadable":
-            continue
-        leftovers += folder.path.glob(f"*{durable.TEMPORARY}-*")
-        if state in ("published", "deleted"):
-            leftovers += [folder.shards, folder.staged, folder.listing, folder.attempts]
-        else:
-            leftovers += folder.attempts.glob("*.parquet*")
     freed = 0
     for folder in removed:
-        freed += durable.size_on_disk(folder.path)
+        freed += folder.size()
         folder.discard()
-    for path in leftovers:
-        freed += durable.size_on_disk(path)
-        durable.remove(path)
+    for folder in folders:
+        state = folder.state
+        if folder.run not in gone and state != "unreadable":
+            freed += folder.clean(state)
     return [folder.run for folder in removed], freed

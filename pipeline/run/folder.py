@@ -1,4 +1,4 @@
-"""The run folder `OUT/runs/<run id>/` and its states.
+"""The run folder `OUT/runs/<run id>/` on a local or mounted disk, and its states.
 
     unreadable  something of it cannot be read by this version, or is a link; left alone
     planned     plan.json is there: the run can be resumed by the command that made it
@@ -12,37 +12,27 @@ removed, or that came here as a copy of `predictions`, is published.
 """
 
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any
+
+import pyarrow as pa
 
 from pipeline import durable, storage
 from pipeline.errors import RunError
-from pipeline.job import Options
-from pipeline.run.format import FormatError, check_format
-from pipeline.run.plan import Plan
+from pipeline.place import Place
+from pipeline.run import sharding
+from pipeline.run.parts import Receipt, staged_receipt
+from pipeline.run.plan import Plan, stored_plan
+from pipeline.run.run_files import State
+from pipeline.run.run_paths import RunPaths
+from pipeline.run.sharding import Shard, part_name
+from pipeline.run.sql_files import parquet_files
 
-LISTING = "listing.parquet"
-State = Literal["unplanned", "unreadable", "planned", "decided", "published", "deleted", "refused"]
 
-
-class RunFolder:
-    """Paths and state of one run. Files below it are written by the modules that own them."""
-
-    def __init__(self, output: Path, run: str) -> None:
-        self.output = output
-        self.run = run
-        self.path = output / "runs" / run
-        self.listing = self.path / LISTING
-        self.plan_file = self.path / "plan.json"
-        self.shards = self.path / "plan"
-        self.attempts = self.path / "attempts"
-        self.staged = self.path / "staged"
-        self.manifest = self.path / "manifest.json"
-        self.published_mark = self.path / "published.json"
-        self.refused = self.path / "refused.json"
-        self.metrics = self.path / "metrics.json"
-        self.summary = self.path / "summary.md"
-        self.logs = self.path / "logs"
+class RunFolder(RunPaths):
+    """The paths and the state of one run; see `run_files.RunFiles`."""
 
     @property
     def state(self) -> State:
@@ -91,18 +81,100 @@ class RunFolder:
 
         Raises `RunError` where it cannot be read.
         """
-        try:
-            stored = json.loads(durable.read_own(self.plan_file))
-            check_format(stored, str(self.plan_file))
-            options = stored["job"]["options"]  # of this version or another: what is not known any more is left out
-            stored["job"]["options"] = {name: options[name] for name in options if name in Options.model_fields}
-            stored["job"]["output"] = self.output
-            return Plan.model_validate(stored)
-        except FormatError as error:
-            raise RunError(str(error)) from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            what = f"{self.plan_file} cannot be read: {storage.cause(error)}."
-            raise RunError(f"{what} When that is mended, continue with the same command.") from error
+        return stored_plan(self.output, self.plan_file, lambda: durable.read_own(self.plan_file))
+
+    # --- planning
+
+    @property
+    def scratch(self) -> Path:
+        """See `RunFiles`."""
+        return self.path
+
+    def create(self) -> None:
+        """Make the folder with its parts' folders."""
+        for folder in (self.shards, self.attempts, self.staged, self.logs):
+            durable.make_folder(folder)
+
+    def write_shards(self, references: Iterator[pa.RecordBatch], size: int) -> int:
+        """See `RunFiles`."""
+        return sharding.write_shards(self.shards, references, size)
+
+    def read_shards(self) -> list[Shard]:
+        """See `RunFiles`."""
+        return sharding.read_shards(self.shards)
+
+    # --- acceptance
+
+    def accept(self, shard: Shard, attempt: Place, receipt: Receipt) -> None:
+        """Move an attempt's part into `staged/`; see `RunFiles`."""
+        assert isinstance(attempt, Path)
+        target = self.staged / part_name(shard)
+        if target.exists():
+            raise RunError(f"Shard {shard.id} was staged before; a second part for it is not accepted.")
+        # Waiting for the disk is most of what a shard costs the driver. A name left under `attempts/` goes later.
+        durable.move(attempt, target, both=False)
+
+    def staged_shards(self) -> set[str]:
+        """See `RunFiles`."""
+        names = (path.name for path in self.staged.iterdir()) if self.staged.is_dir() else ()
+        return {name.removeprefix("part-").removesuffix(".parquet") for name in names}
+
+    def staged_files(self) -> list[Place]:
+        """See `RunFiles`."""
+        return [*sorted(self.staged.glob("*.parquet"))]
+
+    def staged_receipts(self, shards: Sequence[Shard]) -> list[Receipt]:
+        """See `RunFiles`."""
+        return [staged_receipt(self.staged / part_name(shard), shard) for shard in shards]
+
+    # --- ends
+
+    def decide(self, manifest: dict[str, Any]) -> None:
+        """See `RunFiles`."""
+        durable.write_text(self.manifest, json.dumps(manifest, indent=1))
+
+    def decision(self) -> bytes:
+        """See `RunFiles`."""
+        return self.manifest.read_bytes()
+
+    def withdraw_decision(self) -> None:
+        """See `RunFiles`."""
+        durable.remove(self.manifest)
+        durable.sync(self.path)
+
+    def refuse(self, counted: dict[str, Any]) -> None:
+        """See `RunFiles`."""
+        durable.write_text(self.refused, json.dumps(counted))
+
+    def refusal(self) -> dict[str, Any]:
+        """See `RunFiles`."""
+        counted: dict[str, Any] = json.loads(durable.read_own(self.refused))
+        return counted
+
+    def forget_refusal(self) -> None:
+        """See `RunFiles`."""
+        durable.remove(self.refused)
+
+    def publish(self) -> None:
+        """By one rename; see `RunFiles`."""
+        if self.state == "decided":
+            target = self.published
+            durable.make_folder(target.parent)
+            durable.move(self.staged, target)
+
+    @property
+    def published_name(self) -> str:
+        """See `RunFiles`."""
+        return str(self.published.relative_to(self.output))
+
+    def published_files(self) -> list[Place]:
+        """See `RunFiles`."""
+        return [*sorted(self.published.glob("*.parquet"))]
+
+    def error_rows(self, shards: Sequence[Shard]) -> str:
+        """See `RunFiles`."""
+        files = [self.published / part_name(shard) for shard in shards]
+        return f"SELECT path FROM {parquet_files(files)} WHERE status = 'error'"
 
     def discard(self) -> None:
         """Remove the run. The plan goes first: without it, what a crash leaves is no run to continue."""
@@ -111,10 +183,28 @@ class RunFolder:
             durable.sync(self.path)
         durable.remove(self.path)
 
-    def create(self) -> None:
-        """Make the folder with its parts' folders."""
-        for folder in (self.shards, self.attempts, self.staged, self.logs):
-            durable.make_folder(folder)
+    def remove_leftovers(self) -> None:
+        """See `RunFiles`."""
+        for leftover in (self.attempts, self.shards, self.listing):
+            with suppress(OSError):
+                durable.remove(leftover)
+
+    def clean(self, state: State) -> int:
+        """See `RunFiles`."""
+        leftovers = [*self.path.glob(f"*{durable.TEMPORARY}-*")]
+        if state in ("published", "deleted"):
+            leftovers += [self.shards, self.staged, self.listing, self.attempts]
+        else:
+            leftovers += self.attempts.glob("*.parquet*")
+        freed = 0
+        for path in leftovers:
+            freed += durable.size_on_disk(path)
+            durable.remove(path)
+        return freed
+
+    def size(self) -> int:
+        """See `RunFiles`."""
+        return durable.size_on_disk(self.path)
 
 
 def predictions_folder(output: Path) -> Path:

@@ -5,9 +5,9 @@ that a file that was copied elsewhere still says where it comes from.
 """
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -15,9 +15,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from pipeline import durable, schema
+from pipeline import place, schema
+from pipeline.errors import RunError
+from pipeline.place import Place
 from pipeline.run.format import FORMAT, check_format
 from pipeline.run.plan import Plan
+from pipeline.run.sharding import Shard
 from pipeline.run.worker import Worker, own_versions
 from pipeline.timing import StageTimes
 
@@ -58,51 +61,72 @@ def count_statuses(predictions: pa.Table) -> dict[str, int]:
     return {status: found.get(status, 0) for status in ("ok", "abstained", "error")}
 
 
-def write_part(target: Path, predictions: pa.Table, plan: Plan, receipt: Receipt) -> None:
-    """Write sorted predictions (`schema.PREDICTIONS`) with provenance and receipt; durable and whole, or not there."""
-    metadata = {
+def provenance(plan: Plan) -> dict[str, Any]:
+    """What made the rows of a run, for the footer of a file that has them."""
+    return {
         "format": str(FORMAT),
-        "receipt": receipt.model_dump_json(),
         "run": plan.run,
         "model": plan.model_name,
         "weights_sha256": plan.weights_sha256,
         "calibrated": plan.calibrated,
         "inference": plan.inference.model_dump(mode="json"),
         "options": plan.job.options.model_dump(mode="json"),
+        "versions": plan.versions,
+    }
+
+
+def write_part(target: Place, predictions: pa.Table, plan: Plan, receipt: Receipt) -> None:
+    """Write sorted predictions (`schema.PREDICTIONS`) with provenance and receipt; durable and whole, or not there."""
+    metadata = {
+        **provenance(plan),
+        "receipt": receipt.model_dump_json(),
         "versions": own_versions(),  # this worker's own: an upgrade may lie between it and the plan
         "flow_run": receipt.flow_run or "",
         "actor": receipt.worker.actor or "",
     }
-    table = predictions.sort_by("path").cast(schema.PREDICTIONS.with_metadata(_encoded(metadata)))
-    with durable.atomic(target) as temporary:
+    table = predictions.sort_by("path").cast(schema.PREDICTIONS.with_metadata(encoded(metadata)))
+    with place.new_file(target) as temporary:
         pq.write_table(table, temporary, compression="zstd", row_group_size=max(table.num_rows, 1))
 
 
-def _stage_times_file(part: Path) -> Path:
-    return part.with_name(f"{part.name}.stage-times")
+def _stage_times_file(part: Place) -> Place:
+    return place.inside(place.parent_of(part), f"{place.name_of(part)}.stage-times")
 
 
-def write_stage_times(part: Path, stage_times: StageTimes) -> None:
+def write_stage_times(part: Place, stage_times: StageTimes) -> None:
     """Leave beside a part how its worker's time went, the writing included, which no receipt inside it can know.
 
     It is for the driver, right after; where it cannot be written, nothing is lost but figures.
     """
-    with suppress(OSError):
-        _stage_times_file(part).write_text(stage_times.model_dump_json(), encoding="utf-8")
+    with suppress(OSError, RunError):
+        place.leave(_stage_times_file(part), stage_times.model_dump_json())
 
 
-def take_stage_times(part: Path) -> StageTimes | None:
+def take_stage_times(part: Place) -> StageTimes | None:
     """How the time of the worker of this part went, read once; None where that is not known."""
-    with suppress(OSError, ValueError):
-        stage_times = StageTimes.model_validate_json(_stage_times_file(part).read_text(encoding="utf-8"))
-        _stage_times_file(part).unlink()
-        return stage_times
+    with suppress(OSError, RunError, ValueError):
+        return StageTimes.model_validate_json(place.taken(_stage_times_file(part)))
     return None
 
 
-def read_receipt(part: Path) -> Receipt:
+def staged_receipt(part: Place, shard: Shard) -> Receipt:
+    """The receipt of the accepted part of a shard. Raises `RunError` where it cannot be read, or lacks rows."""
+    try:
+        receipt = read_receipt(part)
+    except (OSError, ValueError) as error:
+        raise RunError(f"The staged part of shard {shard.id} cannot be read: {error}") from error
+    if receipt.rows != shard.images:
+        raise RunError(f"Shard {shard.id} has {shard.images} images, but {receipt.rows} rows were staged.")
+    return receipt
+
+
+def read_receipt(part: Place) -> Receipt:
     """The receipt in a part's footer, checked against its rows. Raises `ValueError` for a file that is no part."""
-    metadata = pq.read_metadata(part)
+    return receipt_of(pq.read_metadata(place.parquet_source(part)), str(part))
+
+
+def receipt_of(metadata: pq.FileMetaData, part: str) -> Receipt:
+    """The receipt in the footer of a file that is named `part`, as `read_receipt`."""
     stored = {key.decode(): value for key, value in (metadata.metadata or {}).items()}
     if f"{PREFIX}receipt" not in stored:
         raise ValueError(f"{part} has no receipt in its footer")
@@ -113,5 +137,6 @@ def read_receipt(part: Path) -> Receipt:
     return receipt
 
 
-def _encoded(metadata: dict[str, Any]) -> dict[str, str]:
+def encoded(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Metadata as it is stored in a footer: under our prefix, JSON for all but text."""
     return {PREFIX + key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}

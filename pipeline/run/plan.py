@@ -1,15 +1,20 @@
 """The plan of a run, fixed before the first image is read and stored in `plan.json`."""
 
+import json
+from collections.abc import Callable
+
 from pydantic import BaseModel, ConfigDict
 
+from pipeline import storage
 from pipeline.errors import RequestError, RunError
 from pipeline.images.input_root import InputRoot
-from pipeline.job import Job
+from pipeline.job import Job, Options
 from pipeline.model import bundle as bundles
 from pipeline.model.bundle import Bundle, BundleFolder
 from pipeline.model.fingerprint import model_key
 from pipeline.model.inference import Inference
-from pipeline.run.format import FORMAT
+from pipeline.place import Place
+from pipeline.run.format import FORMAT, FormatError, check_format
 
 
 class Counts(BaseModel):
@@ -66,3 +71,22 @@ class Plan(BaseModel):
                 "or start anew with --fresh."
             )
         return bundle
+
+
+def stored_plan(output: Place, file: Place, read: Callable[[], bytes]) -> Plan:
+    """The plan in `file`, of a run in `output` wherever that was when the plan was made.
+
+    Raises `RunError` where it cannot be read.
+    """
+    try:
+        stored = json.loads(read())
+        check_format(stored, str(file))
+        options = stored["job"]["options"]  # of this version or another: what is not known any more is left out
+        stored["job"]["options"] = {name: options[name] for name in options if name in Options.model_fields}
+        stored["job"]["output"] = output
+        return Plan.model_validate(stored)
+    except FormatError as error:
+        raise RunError(str(error)) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        what = f"{file} cannot be read: {storage.cause(error)}."
+        raise RunError(f"{what} When that is mended, continue with the same command.") from error

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from pipeline import durable
 from pipeline.images import listing
 from pipeline.images.input_root import InputRoot
 from pipeline.job import Job
@@ -10,13 +9,14 @@ from pipeline.model.bundle import Bundle
 from pipeline.model.fingerprint import model_key, model_name, versions
 from pipeline.model.inference import Inference
 from pipeline.run import outputs, published
-from pipeline.run.folder import LISTING, RunFolder
 from pipeline.run.plan import Counts, Plan
+from pipeline.run.run_files import RunFiles
+from pipeline.run.run_paths import LISTING
 from pipeline.run.selecting import Earlier, Selection
-from pipeline.run.sharding import shard_size, write_shards
+from pipeline.run.sharding import shard_size
 
 
-def unfinished(job: Job, key: str) -> RunFolder | None:
+def unfinished(job: Job, key: str) -> RunFiles | None:
     """The newest run of the same request that is planned or decided but not published."""
     for folder in reversed(outputs.all_runs(job.output)):
         if folder.state in ("planned", "decided") and folder.plan().key == key:
@@ -40,7 +40,7 @@ def select(job: Job, bundle: Bundle, folder: Path, earlier: Earlier | None = Non
     return Selection(job, folder / LISTING, folder, models, dict(skipped.most_common()), earlier)
 
 
-def make_plan(folder: RunFolder, job: Job, bundle: Bundle, selection: Selection, *, workers: int, device: str) -> Plan:
+def make_plan(folder: RunFiles, job: Job, bundle: Bundle, selection: Selection, *, workers: int, device: str) -> Plan:
     """Cut the work into shards for so many `workers` under `folder` and store the plan: the run can be resumed."""
     key = model_key(bundle, job.options)
     size = shard_size(selection.images, workers)
@@ -55,7 +55,7 @@ def make_plan(folder: RunFolder, job: Job, bundle: Bundle, selection: Selection,
         calibrated=bundle.temperature is not None,
         inference=Inference.choose(bundle, job.options, device, file_bytes=selection.bytes // selection.images),
         shard_size=size,
-        shards=write_shards(folder.shards, selection.references(), size),
+        shards=folder.write_shards(selection.references(), size),
         counts=Counts(
             found=selection.found,
             known=selection.found - selection.eligible,
@@ -66,5 +66,5 @@ def make_plan(folder: RunFolder, job: Job, bundle: Bundle, selection: Selection,
         root=InputRoot.of(job.images),
         versions=versions(),
     )
-    durable.write_text(folder.plan_file, plan.stored())
+    folder.write("plan.json", plan.stored())
     return plan

@@ -4,25 +4,19 @@ The driver sees by it that a worker makes progress. And where an attempt finds t
 died or stalled on this shard: then its images are decoded and classified in isolation.
 """
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from types import TracebackType
 
-from pipeline import durable
 from pipeline.errors import RunError
 from pipeline.events import Events
 from pipeline.model.classifying import ClassifiedBatch
-from pipeline.run.folder import RunFolder
+from pipeline.run.run_files import RunFiles
 from pipeline.run.sharding import Shard
 
-HEARTBEAT_SECONDS = 1.0  # between two updates of a marker
-
-
-def marker_file(folder: RunFolder, shard: Shard) -> Path:
-    """Where the in-progress marker of a shard's attempt lies."""
-    return folder.attempts / f"{shard.id}.in-progress"
+HEARTBEAT_SECONDS = 1.0  # between two updates of a marker, where the output says no more
 
 
 class ProgressMarker(Events):
@@ -32,15 +26,19 @@ class ProgressMarker(Events):
     once a second as long as the worker makes progress.
     """
 
-    def __init__(self, folder: RunFolder, shard: Shard, who: str, events: Events) -> None:
-        """`events` hears a heartbeat at every update."""
-        self._file = marker_file(folder, shard)
+    def __init__(
+        self, folder: RunFiles, shard: Shard, who: str, events: Events, stall_seconds: float = math.inf
+    ) -> None:
+        """`events` hears a heartbeat at every update, of which there are several in `stall_seconds`."""
+        self._every = min(folder.marker_seconds, stall_seconds / 4)
+        self._folder = folder
+        self._shard = shard.id
         self._who = who
         self._images = shard.images
         self._events = events
         self._written_at = 0.0
         self._done = 0
-        self.found = durable.is_there(self._file)  # a worker died or stalled here before
+        self.found = folder.has_marker(shard.id)  # a worker died or stalled here before
 
     def __enter__(self) -> "ProgressMarker":
         self.heartbeat()
@@ -49,16 +47,15 @@ class ProgressMarker(Events):
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         no_image = kind is None or not issubclass(kind, Exception) or issubclass(kind, OSError | RunError)
         if kind is None or (no_image and not self.found):
-            self._file.unlink(missing_ok=True)
+            self._folder.remove_marker(self._shard)
 
     def heartbeat(self) -> None:
         """This attempt makes progress."""
-        if time.monotonic() - self._written_at < HEARTBEAT_SECONDS:
+        if time.monotonic() - self._written_at < max(HEARTBEAT_SECONDS, self._every):
             return
         self._written_at = time.monotonic()
         now = f"{datetime.now(UTC):%FT%TZ}"
-        with durable.open_own(self._file, "w") as file:
-            file.write(f"{self._who}: {self._done} of {self._images} images by {now}")
+        self._folder.write_marker(self._shard, f"{self._who}: {self._done} of {self._images} images by {now}")
         self._events.heartbeat()
 
     def counting(self, classified: Iterable[ClassifiedBatch]) -> Iterator[ClassifiedBatch]:

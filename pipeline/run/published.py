@@ -5,18 +5,19 @@ be read costs its own rows only, whose images are then new again. The records in
 """
 
 import errno
-import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import schema, storage
-from pipeline.run.folder import RunFolder, earlier_missing_folder, missing_folder, predictions_folder
+from pipeline import place, schema, storage
+from pipeline.place import Place
+from pipeline.run.output import Output
+from pipeline.run.output_kinds import output_at
+from pipeline.run.run_files import RunFiles
 from pipeline.run.run_id import is_run_id
 
 DIGEST = 12  # digits of the model key at the end of a `model` partition's value
@@ -33,7 +34,7 @@ ITS_OWN = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EACCES,
 class Part(NamedTuple):
     """A file that readers see. `format` is 0 for one without a number."""
 
-    path: Path
+    path: Place
     rows: int
     columns: int
     format: int
@@ -41,7 +42,7 @@ class Part(NamedTuple):
     @property
     def run(self) -> str:
         """The id of the run that a published part is of."""
-        return _run(self.path.parent)
+        return place.name_of(place.parent_of(self.path)).removeprefix("run=")
 
 
 class Found(NamedTuple):
@@ -60,33 +61,29 @@ class Footer(NamedTuple):
     kind: str
 
 
-def find(output: Path, model: str = "*", run: str = "*") -> Found:
+def find(output: Place, model: str = "*", run: str = "*") -> Found:
     """Every published part of an output, of the `model` partitions of a pattern, or of one run."""
-    files, problems = [], []
-    for folder in _folders(output, model, run):
-        if is_run_id(_run(folder)):
-            files += sorted(folder.glob("*.parquet"))
+    files: list[Place] = []
+    problems: list[str] = []
+    opened = output_at(output)
+    for folder in opened.published(model, run):
+        if is_run_id(folder.run):
+            files += folder.files
         else:
-            problems.append(f"{storage.text_of(str(folder))} has not the name of a run: its rows are left out.")
-    found = _checked(files, ("predictions", "earlier predictions"))
+            problems.append(f"{storage.text_of(str(folder.place))} has not the name of a run: its rows are left out.")
+    found = _checked(opened, files, ("predictions", "earlier predictions"))
     return Found(found.parts, problems + found.problems)
 
 
-def find_missing(output: Path) -> Found:
+def find_missing(output: Place) -> Found:
     """Every record of files that later listings lack."""
-    folders = (missing_folder(output), earlier_missing_folder(output))
-    return _checked([file for folder in folders for file in sorted(folder.glob("*.parquet"))], ("missing",))
+    opened = output_at(output)
+    return _checked(opened, opened.missing_records(), ("missing",))
 
 
-def staged(folder: RunFolder) -> Found:
+def staged(folder: RunFiles) -> Found:
     """The parts of a run that is not published."""
-    return _checked(sorted(folder.staged.glob("*.parquet")), ("predictions",))
-
-
-def runs(output: Path) -> set[str]:
-    """The ids of the runs that have something in `predictions/`."""
-    found = {_run(folder): folder for folder in _folders(output, "*", "*")}
-    return {run for run, folder in found.items() if is_run_id(run) and any(folder.glob("*.parquet"))}
+    return _checked(output_at(folder.output), folder.staged_files(), ("predictions",))
 
 
 def partitions_of(key: str) -> str:
@@ -97,25 +94,16 @@ def partitions_of(key: str) -> str:
     return f"*-{key[:DIGEST]}"
 
 
-def partition_for(output: Path, key: str, name: str) -> str:
+def partition_for(output: Place, key: str, name: str) -> str:
     """The value of the `model` partition for new rows under a model key: one that has rows already, best `name`."""
-    folders = [each for each in _folders(output, partitions_of(key), "*") if any(each.glob("*.parquet"))]
-    values = [folder.parent.name.removeprefix("model=") for folder in folders]
+    values = [folder.model for folder in output_at(output).published(partitions_of(key)) if folder.files]
     return name if name in values or not values else values[-1]
 
 
-def _folders(output: Path, model: str, run: str) -> list[Path]:
-    return sorted(path for path in predictions_folder(output).glob(f"model={model}/run={run}") if path.is_dir())
-
-
-def _run(folder: Path) -> str:
-    return folder.name.removeprefix("run=")
-
-
-def _checked(files: Iterable[Path], kinds: tuple[str, ...]) -> Found:
+def _checked(output: Output, files: list[Place], kinds: tuple[str, ...]) -> Found:
     found = Found([], [])
     with ThreadPoolExecutor(READERS) as readers:
-        for file, part in zip(files, readers.map(partial(_read, kinds=kinds), files), strict=True):
+        for file, part in zip(files, readers.map(partial(_read, output, kinds=kinds), files), strict=True):
             if isinstance(part, Part):
                 found.parts.append(part)
             else:
@@ -123,16 +111,15 @@ def _checked(files: Iterable[Path], kinds: tuple[str, ...]) -> Found:
     return found
 
 
-def _read(file: Path, kinds: tuple[str, ...]) -> Part | str:
+def _read(output: Output, file: Place, kinds: tuple[str, ...]) -> Part | str:
     """A file of one of the kinds; or why it is none."""
     try:
         str(file).encode()  # DuckDB's names are UTF-8
-        status = file.stat()
-        if not stat.S_ISREG(status.st_mode):
+        if (examined := output.examined(file)) is None:
             return "not a regular file"
-        footer = _footer(str(file), status.st_size, status.st_mtime_ns)
+        footer = _footer(str(file), *examined)
     except OSError as error:
-        if error.errno not in ITS_OWN:
+        if error.errno not in ITS_OWN and not isinstance(error, FileNotFoundError):
             raise
         return storage.cause(error)
     except (ValueError, pa.ArrowException) as error:
@@ -143,9 +130,9 @@ def _read(file: Path, kinds: tuple[str, ...]) -> Part | str:
 
 
 @lru_cache(maxsize=1 << 16)
-def _footer(file: str, _size: int, _modified: int) -> Footer:
+def _footer(file: str, _size: int, _changed: int | str) -> Footer:
     """The footer of a file: read once, as parts do not change."""
-    metadata = pq.read_metadata(file)
+    metadata = pq.read_metadata(place.parquet_source(place.named(file)))
     stored = (metadata.metadata or {}).get(b"shardseer.format", b"0")
     columns = metadata.schema.to_arrow_schema()
     kind = next((name for name, expected in KINDS.items() if _matches(columns, expected)), "")

@@ -12,9 +12,11 @@ import duckdb
 
 from pipeline import schema
 from pipeline.errors import RequestError
-from pipeline.run import outputs, reading_only, refusing
-from pipeline.run.folder import earlier_missing_folder, missing_folder, predictions_folder
-from pipeline.run.sql import missing, quoted, rows
+from pipeline.place import Place
+from pipeline.run import outputs, reading_only, refusing, sql
+from pipeline.run.output_kinds import output_at
+from pipeline.run.sql import missing, rows
+from pipeline.run.sql_files import quoted
 
 MEMORY_LIMIT = "4GB"  # beyond it DuckDB spills
 
@@ -28,12 +30,17 @@ CURRENT = r"""
 """
 
 
-def connect(output: Path) -> duckdb.DuckDBPyConnection:
+def connect(output: Place) -> duckdb.DuckDBPyConnection:
     """A database with the views over `output`; empty ones where no run is published. Raises `RequestError`."""
+    with output_at(output).one_look():
+        return _connected(output)
+
+
+def _connected(output: Place) -> duckdb.DuckDBPyConnection:
     outputs.existing(output)
     outputs.check_readable_format(output)
-    output = output.absolute()
-    database = duckdb.connect()
+    output = output.absolute() if isinstance(output, Path) else output
+    database = sql.connect(output)
     # DuckDB makes it where it spills and removes it again. Not /tmp itself: a locked database may read all below it.
     spill = Path(tempfile.gettempdir(), f"shardseer-{secrets.token_hex(8)}")
     database.execute(f"SET memory_limit='{MEMORY_LIMIT}'; SET temp_directory={quoted(spill)}").fetchall()
@@ -49,20 +56,19 @@ def connect(output: Path) -> duckdb.DuckDBPyConnection:
     return database
 
 
-def ask(output: Path, sql: str, *, unsafe: bool = False) -> duckdb.DuckDBPyRelation | None:
+def ask(output: Place, query: str, *, unsafe: bool = False) -> duckdb.DuckDBPyRelation | None:
     """What a person's SQL over the views gives, not fetched yet; None for a statement that gives nothing.
 
     It can only read, and only what the views read, unless it is `unsafe`. Raises `RequestError` for SQL that is not let
     through and for an empty one, `duckdb.Error` where DuckDB refuses it.
     """
-    if sql.encode(errors="ignore").decode() != sql:
+    if query.encode(errors="ignore").decode() != query:
         raise RequestError("The SQL is not UTF-8.")
-    database = connect(output)
-    if not database.extract_statements(sql):
-        raise RequestError('The SQL is empty. Ask for something, as in "SELECT count(*) FROM current".')
-    if not unsafe:
-        reading_only.check(database, sql)
-        folders = [predictions_folder(output), missing_folder(output), earlier_missing_folder(output)]
-        folders += [each.staged for each in refusing.refused(output)]
-        reading_only.lock(database, output, [folder.absolute() for folder in folders])
-    return database.sql(sql)
+    with output_at(output).one_look():
+        database = _connected(output)
+        if not database.extract_statements(query):
+            raise RequestError('The SQL is empty. Ask for something, as in "SELECT count(*) FROM current".')
+        if not unsafe:
+            reading_only.check(database, query)
+            output_at(output).lock(database, refusing.refused(output))
+    return database.sql(query)

@@ -7,7 +7,7 @@ DuckDB's own parser is asked: a `COPY` may hide in a `WITH`.
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +15,8 @@ import duckdb
 from duckdb import StatementType, token_type
 
 from pipeline.errors import RequestError
-from pipeline.run.sql import literal, quoted
+from pipeline.place import Place
+from pipeline.run.sql_files import literal, quoted
 
 READS = ("SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE", "STATEMENT_NODE")
 # Words that make a statement write which the parser has no tree for: EXPLAIN, and PIVOT over values not listed.
@@ -42,10 +43,18 @@ def lock(database: duckdb.DuckDBPyConnection, output: Path, folders: Sequence[Pa
         if not link.resolve().is_relative_to(output.resolve()):
             raise RequestError(f"{link} is a symbolic link that leads out of the output. --unsafe follows it.")
     # DuckDB looks at a pattern before it looks at what the pattern finds, so that both are allowed.
-    allowed = ", ".join(quoted(spelt) for folder in folders for spelt in (folder, literal(folder)))
+    _lock(database, "allowed_directories", (spelt for folder in folders for spelt in (folder, literal(folder))))
+
+
+def lock_files(database: duckdb.DuckDBPyConnection, files: Sequence[Place]) -> None:
+    """Let a database open none but these files of a store, for good."""
+    _lock(database, "allowed_paths", files)
+
+
+def _lock(database: duckdb.DuckDBPyConnection, allowed: str, places: Iterable[Place]) -> None:
     for setting in (
         "python_enable_replacements = false",  # variables of this very program are tables otherwise
-        f"allowed_directories = [{allowed}]",
+        f"{allowed} = [{', '.join(map(quoted, places))}]",
         "enable_external_access = false",
         "lock_configuration = true",
     ):

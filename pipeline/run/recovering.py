@@ -1,34 +1,44 @@
 """What a crash left of earlier runs, put right before the next one begins."""
 
-from pathlib import Path
-
 import duckdb
 
+from pipeline import place
 from pipeline.errors import RunError
 from pipeline.events import Events
+from pipeline.place import Place
 from pipeline.run import outputs, publishing, reporting
-from pipeline.run.folder import RunFolder
+from pipeline.run.output_kinds import output_at
+from pipeline.run.run_files import RunFiles
 from pipeline.storage import cause
 
 
-def recover(output: Path, events: Events) -> None:
+def recover(output: Place, events: Events) -> None:
     """Remove runs that were never planned, and write the reports of those that crashed after they were published.
 
     The caller holds the output's lock, so that no run is under way. `events` hears of what cannot be read: it is left
     alone.
     """
-    for problem in outputs.problems(output):
+    with output_at(output).one_look():
+        problems, folders = outputs.problems(output), outputs.all_runs(output)
+    for problem in problems:
         events.message(problem)
-    for folder in outputs.all_runs(output):
+    for folder in folders:
         state = folder.state
-        if state == "unplanned":
+        if state in ("unplanned", "discarded"):
             folder.discard()
-        elif state == "published" and folder.plan_file.exists() and not folder.summary.exists():
+        elif state == "published" and folder.has("plan.json") and not folder.has("summary.md"):
+            _report_late(folder, events)
+        elif state == "decided" and output_at(output).has_late_writers:
+            events.message(f"Run {folder.run} was decided by an earlier command: publishing it.")
             _report_late(folder, events)
 
 
-def _report_late(folder: RunFolder, events: Events) -> None:
-    publishing.publish(folder)  # its mark may be missing, too
+def _report_late(folder: RunFiles, events: Events) -> None:
+    try:
+        publishing.publish(folder)  # or its mark may be missing
+    except RunError as error:
+        where = place.inside(folder.output, "runs", folder.run)
+        raise RunError(f"{error} Run {folder.run} is decided; to give it up, delete {where}.") from None
     try:
         plan = folder.plan()
         summary = reporting.summarize(folder, plan, {}, 0, plan.shards)

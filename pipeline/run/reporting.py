@@ -1,19 +1,17 @@
 """What a run did, in numbers (`metrics.json`) and as a page (`summary.md`): counts, classes, errors by cause, speed."""
 
-import duckdb
 from pydantic import BaseModel, ConfigDict
 
-from pipeline import durable
 from pipeline.counting import counted
 from pipeline.markdown import code, table
-from pipeline.run import accounting
+from pipeline.run import accounting, sql
 from pipeline.run.accounting import Account, Stage
-from pipeline.run.folder import RunFolder
 from pipeline.run.format import FORMAT
 from pipeline.run.parts import Receipt
 from pipeline.run.plan import Plan
 from pipeline.run.publishing import read_manifest
-from pipeline.run.sql import parquet
+from pipeline.run.run_files import RunFiles
+from pipeline.run.sql_files import parquet_files
 
 SHOWN = 10  # classes and causes listed
 
@@ -62,7 +60,7 @@ class Summary(BaseModel):
 
 
 def summarize(
-    folder: RunFolder,
+    folder: RunFiles,
     plan: Plan,
     phases: dict[str, float],
     driver_memory: int,
@@ -98,19 +96,23 @@ def summarize(
     )
 
 
-def _counts(folder: RunFolder, name: str, condition: str) -> tuple[Count, ...]:
-    rows = duckdb.execute(
-        f"SELECT {name} AS name, count(*) AS n FROM {parquet(folder.published, '*.parquet')} WHERE {condition} "
-        f"GROUP BY name ORDER BY n DESC, name LIMIT {SHOWN}"
-    ).fetchall()
+def _counts(folder: RunFiles, name: str, condition: str) -> tuple[Count, ...]:
+    rows = (
+        sql.connect(folder.output)
+        .execute(
+            f"SELECT {name} AS name, count(*) AS n FROM {parquet_files(folder.published_files())} WHERE {condition} "
+            f"GROUP BY name ORDER BY n DESC, name LIMIT {SHOWN}"
+        )
+        .fetchall()
+    )
     return tuple(Count(name=str(each), rows=count) for each, count in rows)
 
 
-def write_report(folder: RunFolder, summary: Summary) -> None:
+def write_report(folder: RunFiles, summary: Summary) -> None:
     """Write `metrics.json` and `summary.md` into the run folder: they hold wherever the output is moved."""
-    inside = summary.model_copy(update={"output": str(folder.published.relative_to(folder.output))})
-    durable.write_text(folder.metrics, inside.model_dump_json(indent=2))
-    durable.write_text(folder.summary, markdown(inside))
+    inside = summary.model_copy(update={"output": folder.published_name})
+    folder.write("metrics.json", inside.model_dump_json(indent=2))
+    folder.write("summary.md", markdown(inside))
 
 
 def markdown(summary: Summary) -> str:

@@ -10,9 +10,8 @@ from contextlib import suppress
 
 from pipeline.counting import counted
 from pipeline.errors import EngineError, RequestError, RunError
-from pipeline.run.folder import RunFolder
+from pipeline.run.output_kinds import run_at
 from pipeline.run.plan import Plan
-from pipeline.run.progress_marker import marker_file
 from pipeline.run.sharding import Shard
 
 MAX_ATTEMPTS = 3  # per shard and command, counted by us: Ray's own retries are off
@@ -47,7 +46,7 @@ class ShardQueue:
     """What is left of a run's shards: those that wait, and those with an attempt under way."""
 
     def __init__(self, plan: Plan, shards: list[Shard]) -> None:
-        self._folder = RunFolder(plan.job.output, plan.run)
+        self._folder = run_at(plan.job.output, plan.run)
         self._waiting = deque(shards)
         self._running: dict[str, Shard] = {}
         self._not_before: dict[str, float] = {}
@@ -71,7 +70,7 @@ class ShardQueue:
         self._running[shard.id] = shard
         if self._uncounted.pop(shard.id, None) is not None:
             self._remove_marker(shard)
-        if marker_file(self._folder, shard).exists():
+        if self._folder.has_marker(shard.id):
             self._marked_before.add(shard.id)
         return shard
 
@@ -106,4 +105,4 @@ class ShardQueue:
     def _remove_marker(self, shard: Shard) -> None:
         if shard.id not in self._marked_before:
             with suppress(OSError):  # a marker that stays costs time, no row
-                marker_file(self._folder, shard).unlink(missing_ok=True)
+                self._folder.remove_marker(shard.id)

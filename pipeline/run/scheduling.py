@@ -4,15 +4,15 @@ Retrying is bounded and counted here; what runs the attempts (this process, Ray 
 """
 
 from collections.abc import Generator, Iterator
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from pipeline.place import Place
 from pipeline.run.plan import Plan
 from pipeline.run.retrying import ShardQueue
 from pipeline.run.sharding import Shard
 from pipeline.run.stalling import CHECK_SECONDS, StallDetector
 
-Parts = Generator[tuple[Shard, Path], None, None]  # shards with the parts written for them, as they finish
+Parts = Generator[tuple[Shard, Place], None, None]  # shards with the parts written for them, as they finish
 
 
 class Outcome(NamedTuple):
@@ -22,7 +22,7 @@ class Outcome(NamedTuple):
     """
 
     shard: Shard
-    part: Path | None
+    part: Place | None
     error: Exception | None = None
     ended_beside: tuple[Shard, ...] = ()
 

@@ -10,20 +10,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import durable, schema, storage
+from pipeline import place, schema, storage
 from pipeline.errors import TRANSIENT, ErrorStage, ImageError
 from pipeline.images import reading
 from pipeline.images.decoding import content_hash
 from pipeline.images.listing import Listing
 from pipeline.job import Job
 from pipeline.run import sql
-from pipeline.run.folder import missing_folder
+from pipeline.run.output_kinds import output_at
+from pipeline.run.run_files import RunFiles
 from pipeline.run.run_id import RUN_STAMP
-from pipeline.run.sql import quoted
+from pipeline.run.sharding import Shard
+from pipeline.run.sql_files import parquet, quoted
 
 MEMORY_LIMIT = "1GB"
 CLOCK_TICK_US = 2_000_000  # a file changed this shortly before it was read may change again within a tick of its clock
@@ -32,12 +33,13 @@ CLOCK_TICK_US = 2_000_000  # a file changed this shortly before it was read may 
 class Earlier(NamedTuple):
     """The run that the same command continued and published before this one, of so many images in all.
 
-    `parts` are those that this command added to it.
+    `shards` of its `folder` are those that this command classified.
     """
 
     run: str
     images: int
-    parts: tuple[Path, ...]
+    folder: RunFiles
+    shards: tuple[Shard, ...]
 
 
 class Selection:
@@ -63,10 +65,10 @@ class Selection:
         self._job = job
         self._earlier = earlier
         self.skipped = skipped
-        self._database = duckdb.connect()
+        self._database = sql.connect(job.output)
         self._run(f"SET memory_limit='{MEMORY_LIMIT}'; SET preserve_insertion_order=false")
         self._run(f"SET temp_directory={quoted(scratch)}")
-        found = sql.parquet(listing_file.parent, listing_file.name)
+        found = parquet(listing_file.parent, listing_file.name)
         self._run(f"CREATE TABLE listed AS SELECT DISTINCT ON (path) * FROM {found}")
         self._run(f"CREATE VIEW missing AS {sql.missing(job.output)}")
         self._run("CREATE VIEW eligible AS FROM listed")
@@ -105,17 +107,17 @@ class Selection:
             return 0
         newly_missing = self._database.sql("FROM newly_missing").to_arrow_reader()
         listing = Listing(self._job.images, self._job.options)
-        target = missing_folder(self._job.output) / f"{run}.parquet"
-        number = 0
-        durable.make_folder(target.parent)
-        with durable.atomic(target) as temporary, pq.ParquetWriter(temporary, schema.MISSING) as writer:
+        name, number = f"missing/{run}.parquet", 0
+        target = place.inside(self._job.output, *name.split("/"))
+        place.make_folder(place.parent_of(target))
+        with place.new_file(target) as temporary, pq.ParquetWriter(temporary, schema.MISSING) as writer:
             for batch in newly_missing:
                 found = zip(batch["path"].to_pylist(), batch["may_be_folder"].to_pylist(), strict=True)
                 paths = [path for path, may_be_folder in found if listing.why_skipped(path, may_be_folder) is None]
                 number += len(paths)
                 writer.write_table(pa.table({"path": paths, "run": [run] * len(paths)}, schema=schema.MISSING))
         if number == 0:
-            durable.remove(target)
+            output_at(self._job.output).remove(name)
         return number
 
     def _chosen(self) -> str:
@@ -177,9 +179,8 @@ class Selection:
     def _find_tried(self) -> None:
         """Make `tried`: the images of which this very command made an error row already."""
         self._run("CREATE TABLE tried (path VARCHAR)")
-        if self._earlier is not None and self._earlier.parts:
-            parts = ", ".join(quoted(sql.literal(part)) for part in self._earlier.parts)
-            self._run(f"INSERT INTO tried SELECT path FROM read_parquet([{parts}]) WHERE status = 'error'")
+        if self._earlier is not None and self._earlier.shards:
+            self._run(f"INSERT INTO tried {self._earlier.folder.error_rows(self._earlier.shards)}")
 
     def _keep_changed_content(self) -> None:
         """Read the up-to-date files that no time settles, or all, several at a time: those whose bytes changed go."""

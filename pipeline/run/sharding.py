@@ -4,7 +4,7 @@ Shards are cut from a stream: planning needs memory for one shard, not for the l
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import durable, schema
+from pipeline import durable, place, schema
+from pipeline.place import Place
 
 MIN_SHARD_IMAGES, MAX_SHARD_IMAGES = 64, 16_384  # images per shard
 SHARDS_PER_WORKER = 8  # so that the last shards of a run end at about the same time
@@ -28,14 +29,14 @@ class Shard(NamedTuple):
     """A part of the work: `images` references, the row group `row` of `file`, under an id made from its content."""
 
     id: str
-    file: Path
+    file: Place
     row: int
     images: int
     bytes: int
 
     def references(self) -> pa.Table:
         """The shard's references (`schema.LISTING`), sorted by path."""
-        with pq.ParquetFile(self.file) as file:
+        with pq.ParquetFile(place.parquet_source(self.file)) as file:
             return schema.as_listing(file.read_row_group(self.row))
 
 
@@ -60,7 +61,7 @@ def write_shards(folder: Path, references: Iterator[pa.RecordBatch], size: int) 
         index.append(Shard(shard_id(table), file, row, table.num_rows, pc.sum(table["size_bytes"]).as_py() or 0))
     if writer is not None:
         writer.close()
-    rows = [{**shard._asdict(), "file": shard.file.name} for shard in index]
+    rows = [{**shard._asdict(), "file": place.name_of(shard.file)} for shard in index]
     with durable.atomic(folder / INDEX) as temporary:
         pq.write_table(pa.Table.from_pylist(rows, INDEX_SCHEMA), temporary, compression="zstd")
     for file in folder.glob("references-*.parquet"):
@@ -68,15 +69,19 @@ def write_shards(folder: Path, references: Iterator[pa.RecordBatch], size: int) 
     return len(index)
 
 
-def read_shards(folder: Path) -> list[Shard]:
+def read_shards(folder: Place) -> list[Shard]:
     """The shards of a stored plan, in path order."""
-    rows = pq.read_table(folder / INDEX).to_pylist()
-    return [Shard(**{**row, "file": folder / row["file"]}) for row in rows]
+    rows = pq.read_table(place.parquet_source(place.inside(folder, INDEX))).to_pylist()
+    return [Shard(**{**row, "file": place.inside(folder, row["file"])}) for row in rows]
 
 
-def sample_references(folder: Path) -> tuple[tuple[tuple[str, Any], ...], ...]:
+def part_name(shard: Shard) -> str:
+    """The file name of a shard's part."""
+    return f"part-{shard.id}.parquet"
+
+
+def sample_references(shards: Sequence[Shard]) -> tuple[tuple[tuple[str, Any], ...], ...]:
     """The items of a few references from all over a stored plan, with times in µs since 1970."""
-    shards = read_shards(folder)
     chosen = shards[:: max(1, -(-len(shards) // SAMPLED))]
     found: list[dict[str, Any]] = []
     for shard in chosen:

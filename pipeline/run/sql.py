@@ -1,16 +1,20 @@
 """What is published, as SQL for DuckDB: the rows with their model and run, and which files are missing since."""
 
-import re
-from pathlib import Path
+import duckdb
 
 from pipeline import storage
+from pipeline.place import Place
 from pipeline.run import published
+from pipeline.run.output_kinds import output_at
 from pipeline.run.published import Part
+from pipeline.run.sql_files import parquet_files, quoted
 
 
-def quoted(value: object) -> str:
-    """A value as an SQL string."""
-    return "'" + str(value).replace("'", "''") + "'"
+def connect(output: Place) -> duckdb.DuckDBPyConnection:
+    """A new database that can read an output."""
+    database = duckdb.connect()
+    output_at(output).attach(database)
+    return database
 
 
 def below(folder: str) -> str:
@@ -18,24 +22,7 @@ def below(folder: str) -> str:
     return f"({' OR '.join(f'starts_with(path, {quoted(prefix)})' for prefix in storage.prefixes_below(folder))})"
 
 
-def literal(path: Path) -> str:
-    """A path as a pattern, or the beginning of one: a wildcard in its own name is no wildcard."""
-    return re.sub(r"([*?\[])", r"[\1]", str(path))
-
-
-def files(folder: Path, pattern: str) -> str:
-    """`folder/pattern` in SQL: a string, or a list of what it finds where DuckDB takes a backslash for a slash."""
-    if "\\" in str(folder):
-        return f"[{', '.join(quoted(literal(path)) for path in sorted(folder.glob(pattern)))}]"
-    return quoted(f"{literal(folder)}/{pattern}")
-
-
-def parquet(folder: Path, pattern: str, *options: str) -> str:
-    """SQL that reads `folder/pattern`; a `key=value` in its path is no column."""
-    return f"read_parquet({', '.join([files(folder, pattern), 'hive_partitioning=false', *options])})"
-
-
-def rows(output: Path, model: str = "*") -> str | None:
+def rows(output: Place, model: str = "*") -> str | None:
     """SQL for every published row of an output, or of the `model` partitions of a pattern; None where there is none.
 
     Model and run are taken from the end of each part's path: a `key=value` above the output is none of ours.
@@ -51,7 +38,7 @@ def rows(output: Path, model: str = "*") -> str | None:
     )
 
 
-def missing(output: Path) -> str:
+def missing(output: Place) -> str:
     """SQL for the newest run whose listing lacked each `path`, as columns `path` and `run`."""
     records = published.find_missing(output).parts
     if not records:
@@ -61,7 +48,6 @@ def missing(output: Path) -> str:
 
 def read(parts: list[Part], *options: str) -> str:
     """SQL that reads these files, and no other that may lie beside them."""
-    names = ", ".join(quoted(literal(part.path)) for part in parts)
     if len({part.columns for part in parts}) > 1:  # copied together from earlier versions
         options = (*options, "union_by_name=true")
-    return f"read_parquet({', '.join([f'[{names}]', 'hive_partitioning=false', *options])})"
+    return parquet_files([part.path for part in parts], *options)

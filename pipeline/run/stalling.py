@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 from pipeline.counting import counted
 from pipeline.errors import RunError
-from pipeline.run.folder import RunFolder
+from pipeline.run.output_kinds import run_at
 from pipeline.run.plan import Plan
-from pipeline.run.progress_marker import marker_file
 from pipeline.run.sharding import Shard
 
 CHECK_SECONDS = 1.0  # between two readings of the markers
@@ -30,7 +29,7 @@ class StallDetector:
     """Knows which attempts have stalled, and when the whole run has."""
 
     def __init__(self, plan: Plan) -> None:
-        self._folder = RunFolder(plan.job.output, plan.run)
+        self._folder = run_at(plan.job.output, plan.run)
         self._options = plan.job.options
         self._watched: dict[str, Watched] = {}
         self._checked_at = self._ticked_at = time.monotonic()
@@ -40,7 +39,7 @@ class StallDetector:
     def started(self, shard: Shard) -> None:
         """Watch a new attempt at a shard."""
         self._tick()
-        self._watched[shard.id] = Watched(shard, self._text(shard), self._clock)
+        self._watched[shard.id] = Watched(shard, self._folder.markers([shard.id]).get(shard.id, ""), self._clock)
         self._moved = self._clock
 
     def ended(self, *shards: Shard) -> None:
@@ -57,8 +56,9 @@ class StallDetector:
             return []
         self._checked_at = now
         self._tick()
+        texts = self._folder.markers(self._watched)
         for watched in self._watched.values():
-            text = self._text(watched.shard)
+            text = texts.get(watched.shard.id, "")
             if text and text != watched.text:
                 watched.text, watched.since, watched.begun = text, self._clock, True
                 self._moved = self._clock
@@ -75,16 +75,10 @@ class StallDetector:
         self._clock += min(now - self._ticked_at, 5 * CHECK_SECONDS)
         self._ticked_at = now
 
-    def _text(self, shard: Shard) -> str:
-        try:
-            return marker_file(self._folder, shard).read_text(encoding="utf-8")
-        except OSError:
-            return ""
-
     def _standstill(self) -> str:
         waiting = "; ".join(
-            f"shard {watched.shard.id} ({watched.text if watched.begun else 'no worker has begun it'})"
-            for watched in self._watched.values()
+            f"shard {shard} ({self._folder.marker_text(shard) if watched.begun else 'no worker has begun it'})"
+            for shard, watched in self._watched.items()
         )
         waiting = waiting or "nothing, since no worker could be placed"
         return (

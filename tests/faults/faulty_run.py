@@ -29,7 +29,7 @@ Cluster = tuple[str, psutil.Process]  # a Ray cluster's address, and the process
 Rows = dict[str, tuple[str, str | None, float | None]]
 
 
-def rows_of(output: Path) -> list[tuple[str, str, str | None, float | None]]:
+def rows_of(output: Path | str) -> list[tuple[str, str, str | None, float | None]]:
     """Every published row: path below the images, status, label, confidence."""
     found = querying.connect(output).execute("SELECT path, status, label, confidence FROM predictions ORDER BY path")
     return [(Path(path).name, *rest) for path, *rest in found.fetchall()]
@@ -126,4 +126,8 @@ class FaultyRun:
             expected = self.oracle[name]
             assert (status, label) == expected[:2]
             assert confidence == expected[2] or abs(confidence - expected[2]) < 1e-3
-        assert not list(self.output.glob("predictions/**/*.tmp*"))
+        assert all(file.suffix == ".parquet" for file in self.left())
+
+    def left(self) -> list[Path]:
+        """Every file that readers might come upon."""
+        return [file for file in self.output.glob("predictions/**/*") if file.is_file()]

@@ -57,23 +57,23 @@ COMMANDS: dict[str, dict[str, tuple[str, Any]]] = {
         "--json": ("flag", False),
     },
     "query": {
-        "output": ("Path", "required"),
+        "output": ("Any", "required"),
         "sql": ("str", "SELECT path, label, confidence FROM current ORDER BY path LIMIT 100"),
         "--format": ("table|csv|json|parquet", "table"),
         "--unsafe": ("flag", False),
     },
     "runs": {
-        "output": ("Path", "required"),
+        "output": ("Any", "required"),
     },
     "publish": {
-        "output": ("Path", "required"),
+        "output": ("Any", "required"),
         "--run": ("str", "required"),
     },
     "clean": {
-        "output": ("Path", "required"),
+        "output": ("Any", "required"),
     },
     "report": {
-        "output": ("Path", "required"),
+        "output": ("Any", "required"),
     },
     "train": {
         "labelled": ("str", "required"),

@@ -1,10 +1,14 @@
-"""A process that dies at a chosen change to the disk, played inside this one."""
+"""A process that dies at a chosen change to the disk or to a store, played inside this one."""
 
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
+
+import obstore
+
+CHANGES = {os: ("rename", "replace", "mkdir", "rmdir", "unlink", "fsync"), obstore: ("put", "delete")}
 
 
 class DeadError(BaseException):
@@ -13,7 +17,7 @@ class DeadError(BaseException):
 
 @contextmanager
 def dying(step: int, after: bool) -> Iterator[None]:
-    """Die before or after the nth change to the disk; whatever is called on the way out does nothing any more."""
+    """Die before or after the nth change to a disk or store; what is called on the way out does nothing any more."""
     calls = 0
 
     def mortal(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -30,8 +34,9 @@ def dying(step: int, after: bool) -> Iterator[None]:
         return call
 
     with ExitStack() as patched:
-        for name in ("rename", "replace", "mkdir", "rmdir", "unlink", "fsync"):
-            patched.enter_context(mock.patch.object(os, name, mortal(getattr(os, name))))
+        for module, names in CHANGES.items():
+            for name in names:
+                patched.enter_context(mock.patch.object(module, name, mortal(getattr(module, name))))
         try:
             yield
         except DeadError:

@@ -7,22 +7,28 @@ disk when it was planned, never from what it says of itself.
 
 import shutil
 import tempfile
+from collections import defaultdict
 from pathlib import Path
 
-import duckdb
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
+from obstore.store import MemoryStore
 
 from flows import phases
+from pipeline import object_store, object_writing
 from pipeline.errors import RunError
 from pipeline.events import Events
 from pipeline.job import Job
 from pipeline.model import bundle as bundles
-from pipeline.run import outputs, publishing, querying
+from pipeline.place import Place
+from pipeline.run import outputs, publishing, querying, sharding, sql
 from pipeline.run.folder import RunFolder
+from pipeline.run.output_kinds import run_at
+from pipeline.run.run_files import RunFiles
 from pipeline.run.sharding import Shard
+from pipeline.run.sql_files import parquet_files
 from tests.pipeline.run.changing_files import ChangingFiles, Identities
 from tests.pipeline.run.dying import dying
 from tests.pipeline.run.made_parts import attempt
@@ -38,14 +44,17 @@ class Commits(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self.base = Path(tempfile.mkdtemp())
-        self.images, self.output = self.base / "images", self.base / "out"
+        self.images, self.output = self.base / "images", self.make_output()
         self.files = ChangingFiles(self.images)
         self.attempts = 0
-        self.folder: RunFolder | None = None
+        self.folder: RunFiles | None = None
         self.asked: dict[str, Identities] = {}  # run → the files that it has to publish
         self.known: Identities = {}  # what is published of the files that the newest listing found
         self.published: set[str] = set()
         self.add_files(3)
+
+    def make_output(self) -> Place:
+        return self.base / "out"
 
     def teardown(self) -> None:
         try:
@@ -103,7 +112,7 @@ class Commits(RuleBasedStateMachine):
     def plan(self) -> bool:
         """A command starts: it continues the unfinished run or plans a new one, then dies. False for nothing new."""
         job = Job.of(str(self.images), str(self.output), str(MODEL["tiny"]), {"workers": "inline"})
-        unfinished = [each for each in outputs.all_runs(self.output) if each.state in ("planned", "decided")]
+        unfinished = self.unfinished()
         listed = self.files.identities()
         with phases.Run(job, Events()) as run:
             plan = run.plan()
@@ -117,8 +126,12 @@ class Commits(RuleBasedStateMachine):
         assert not unfinished or plan.run == unfinished[0].run, "a second run beside an unfinished one"
         if not unfinished:
             self.asked[plan.run] = new
-        self.folder = RunFolder(job.output, plan.run)
+        self.folder = run_at(job.output, plan.run)
         return True
+
+    def unfinished(self) -> list[RunFiles]:
+        """The runs that the request continues."""
+        return [each for each in outputs.all_runs(self.output) if each.state in ("planned", "decided")]
 
     def missing(self) -> list[Shard]:
         if self.folder is None or self.folder.state != "planned":
@@ -127,7 +140,7 @@ class Commits(RuleBasedStateMachine):
 
     @precondition(lambda self: self.missing())
     @rule(target=late, data=st.data())
-    def attempt_that_comes_late(self, data: st.DataObject) -> tuple[RunFolder, Shard, Path]:
+    def attempt_that_comes_late(self, data: st.DataObject) -> tuple[RunFiles, Shard, Place]:
         """A worker writes its part, but the driver never hears of it."""
         assert self.folder is not None
         self.attempts += 1
@@ -175,14 +188,18 @@ class Commits(RuleBasedStateMachine):
             publishing.remove_leftovers(self.folder)
 
     @rule(part=consumes(late))
-    def a_worker_wakes_up_late(self, part: tuple[RunFolder, Shard, Path]) -> None:
+    def a_worker_wakes_up_late(self, part: tuple[RunFiles, Shard, Place]) -> None:
         """It writes its file again where it stood, if the folder is still there."""
         *_, file = part
+        self.write_late(file)
+
+    def write_late(self, file: Place) -> None:
+        assert isinstance(file, Path)
         if file.parent.is_dir():
             file.write_bytes(b"late")
 
     @rule(part=consumes(late))
-    def a_late_part_is_offered(self, part: tuple[RunFolder, Shard, Path]) -> None:
+    def a_late_part_is_offered(self, part: tuple[RunFiles, Shard, Place]) -> None:
         self.offer(*part)
 
     @precondition(lambda self: self.missing())
@@ -195,9 +212,10 @@ class Commits(RuleBasedStateMachine):
         for part in data.draw(st.permutations(parts)):
             self.offer(self.folder, shard, part)
 
-    def offer(self, folder: RunFolder, shard: Shard, file: Path) -> None:
+    def offer(self, folder: RunFiles, shard: Shard, file: Place) -> None:
         """One part per shard is accepted, the first; a second neither replaces it nor surfaces beside it."""
-        places = [place / publishing.part_name(shard) for place in (folder.staged, folder.published)]
+        assert isinstance(folder, RunFolder)
+        places = [place / sharding.part_name(shard) for place in (folder.staged, folder.published)]
         before = {place: place.read_bytes() for place in places if place.exists()}
         if before:
             with pytest.raises((RunError, OSError)):
@@ -215,13 +233,12 @@ class Commits(RuleBasedStateMachine):
         for folder in outputs.all_runs(self.output):
             if folder.state == "unplanned":
                 continue
-            parts = list(folder.published.glob("*.parquet")) if folder.published.is_dir() else []
+            parts = folder.published_files()
             assert bool(parts) == (folder.state == "published")
             if not parts:
                 continue
-            rows = duckdb.sql(
-                f"SELECT path, size_bytes, epoch_us(modified_at) FROM '{folder.published}/*.parquet'"
-            ).fetchall()
+            asked = f"SELECT path, size_bytes, epoch_us(modified_at) FROM {parquet_files(parts)}"
+            rows = sql.connect(self.output).execute(asked).fetchall()
             assert len(rows) == len({path for path, *_ in rows})
             assert {path: tuple(identity) for path, *identity in rows} == self.asked[folder.run]
             if folder.run not in self.published:
@@ -229,13 +246,47 @@ class Commits(RuleBasedStateMachine):
                 self.known |= self.asked[folder.run]
 
 
-def test_every_interleaving_publishes_every_file_once(tiny_bundle: Path) -> None:
+class StoreCommits(Commits):
+    """The same over an object store, which has no rename: a run that is decided is published by whoever comes next."""
+
+    def make_output(self) -> Place:
+        return f"s3://{self.base.name}/out"
+
+    def unfinished(self) -> list[RunFiles]:
+        found = super().unfinished()
+        for folder in found:
+            if folder.state == "decided":
+                self.published.add(folder.run)
+                self.known |= self.asked[folder.run]
+        return [folder for folder in found if folder.state == "planned"]
+
+    def write_late(self, file: Place) -> None:
+        object_writing.put(str(file), b"late")
+
+    def offer(self, folder: RunFiles, shard: Shard, file: Place) -> None:
+        """One attempt per shard has a record, the first; of a run that ended, a record says nothing any more."""
+        before = folder.staged_files()
+        if any(shard.id in str(staged) for staged in before):
+            with pytest.raises(RunError):
+                publishing.accept(folder, shard, file)
+            assert folder.staged_files() == before
+        else:
+            publishing.accept(folder, shard, file)
+            assert file in run_at(folder.output, folder.run).staged_files()
+
+
+@pytest.mark.parametrize("machine", [Commits, StoreCommits])
+def test_every_interleaving_publishes_every_file_once(
+    machine: type[Commits], tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from hypothesis.stateful import run_state_machine_as_test
 
     MODEL["tiny"] = tiny_bundle
     assert bundles.load(tiny_bundle).labels
+    stores: defaultdict[str, MemoryStore] = defaultdict(MemoryStore)  # which know conditions, as those on a network do
+    monkeypatch.setattr(object_store, "bucket", lambda url: stores[url])
     run_state_machine_as_test(
-        Commits,
+        machine,
         settings=settings(
             max_examples=15, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
         ),

@@ -11,7 +11,6 @@ from pipeline.errors import RequestError, RunError
 from pipeline.events import Events
 from pipeline.run import cleaning, outputs, publishing
 from pipeline.run.folder import RunFolder
-from pipeline.run.progress_marker import marker_file
 from tests.images import make_crops, make_old
 from tests.processes import shardseer
 from tests.running import classify, rows, started
@@ -45,7 +44,7 @@ PLACES: dict[str, Callable[[RunFolder], Path]] = {
     "the mark": lambda run: run.published_mark,
     "the metrics": lambda run: run.metrics,
     "the summary": lambda run: run.summary,
-    "the in-progress marker": lambda run: marker_file(run, publishing.unstaged_shards(run)[0]),
+    "the in-progress marker": lambda run: run.marker(publishing.unstaged_shards(run)[0].id),
 }
 
 

@@ -11,7 +11,7 @@ from pipeline.events import Events
 from pipeline.job import Job, Options
 from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan
-from pipeline.run.progress_marker import ProgressMarker, marker_file
+from pipeline.run.progress_marker import ProgressMarker
 from pipeline.run.retrying import WorkerLostError
 from pipeline.run.scheduling import Outcome, schedule
 from pipeline.run.sharding import Shard
@@ -44,7 +44,7 @@ class ScriptedRunner:
         return len(self.running) + len(self.ended) < self.at_once
 
     def begin(self, shard: Shard, attempt: int) -> None:
-        self.begun.append((shard.id, attempt, marker_file(self.folder, shard).exists()))
+        self.begun.append((shard.id, attempt, self.folder.marker(shard.id).exists()))
         self.running[shard.id] = shard
         steps = self.script.get(shard.id)
         outcome = (steps.popleft() if steps else done)(self, shard)
@@ -72,7 +72,7 @@ class ScriptedRunner:
 
 
 def done(runner: ScriptedRunner, shard: Shard) -> Outcome:
-    marker_file(runner.folder, shard).unlink(missing_ok=True)
+    runner.folder.marker(shard.id).unlink(missing_ok=True)
     return Outcome(shard, Path(shard.id))
 
 
@@ -88,7 +88,7 @@ def failing(error: Exception) -> Step:
 
 
 def hanging(runner: ScriptedRunner, shard: Shard) -> None:
-    marker_file(runner.folder, shard).write_text(f"begun at {runner.clock.now}")
+    runner.folder.marker(shard.id).write_text(f"begun at {runner.clock.now}")
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_a_stalled_shard_is_tried_again_in_isolation_and_the_one_beside_it_as_if
 
 def moving(runner: ScriptedRunner, shard: Shard) -> None:
     """An attempt that makes progress for ever: its marker changes with every wait."""
-    file, wait = marker_file(runner.folder, shard), runner.wait
+    file, wait = runner.folder.marker(shard.id), runner.wait
 
     def writing(seconds: float) -> list[Outcome]:
         if shard.id in runner.running:
@@ -171,14 +171,14 @@ def test_the_marker_of_the_shard_that_ended_the_run_stays_so_that_the_next_comma
     runner = ScriptedRunner(folder_of(plan), clock, {"a": [failing(error)] * 3})
     with pytest.raises(RunError):
         scheduled(plan, runner, "ab")
-    assert marker_file(folder_of(plan), shards("a")[0]).exists()
+    assert folder_of(plan).marker(shards("a")[0].id).exists()
 
 
 def test_markers_of_attempts_that_end_with_the_run_go(plan: Plan, clock: Clock) -> None:
     runner = ScriptedRunner(folder_of(plan), clock, {"a": [hanging], "b": [failing(KeyError("ours"))]}, at_once=2)
     with pytest.raises(RunError):
         scheduled(plan, runner, "ab")
-    assert not marker_file(folder_of(plan), shards("a")[0]).exists()
+    assert not folder_of(plan).marker(shards("a")[0].id).exists()
 
 
 def test_a_disk_that_stays_full_ends_the_run_before_every_shard_was_tried(plan: Plan, clock: Clock) -> None:

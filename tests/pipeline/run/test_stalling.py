@@ -11,7 +11,7 @@ from pipeline.job import Job, Options
 from pipeline.run import stalling
 from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan
-from pipeline.run.progress_marker import ProgressMarker, marker_file
+from pipeline.run.progress_marker import ProgressMarker
 from pipeline.run.retrying import WorkerLostError, seconds_before_retry
 from pipeline.run.sharding import Shard
 from pipeline.run.stalling import StallDetector
@@ -31,7 +31,7 @@ def shard(name: str) -> Shard:
 
 
 def marker(plan: Plan, name: str, text: str) -> None:
-    marker_file(RunFolder(plan.job.output, plan.run), shard(name)).write_text(text)
+    RunFolder(plan.job.output, plan.run).marker(shard(name).id).write_text(text)
 
 
 class Clock:
@@ -101,7 +101,7 @@ def test_a_driver_that_was_stopped_itself_finds_no_stall(plan, clock: Clock) -> 
 
 def test_a_marker_stays_only_after_what_an_image_may_have_caused(plan) -> None:
     folder, beats = RunFolder(plan.job.output, plan.run), Counting()
-    file = marker_file(folder, shard("a"))
+    file = folder.marker(shard("a").id)
     no_image = (None, OSError("disk"), RunError("job"), KeyboardInterrupt())
     for error in (*no_image, EngineError("model"), WorkerLostError("decode task")):
         file.unlink(missing_ok=True)
