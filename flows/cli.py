@@ -63,7 +63,7 @@ def shardseer(
 def classify(
     images: Annotated[
         str,
-        typer.Argument(help="A folder or URI, one image, a list of paths, or a .tar, .parquet or .arrow with images."),
+        typer.Argument(help="A folder or URI, one image, a list of paths, or a .tar, .parquet or .arrow file."),
     ],
     output: Annotated[str, typer.Option("--output", "-o", help="The folder or the URI (s3://…) to write to.")],
     *,
