@@ -56,9 +56,7 @@ class Run(AbstractContextManager["Run"]):
     def __init__(self, job: Job, events: Events, flow_run: str | None = None) -> None:
         """`events` hears sentences for people, and images done and in all; `flow_run` goes into the provenance."""
         self._job, self._events, self._flow_run = job, events, flow_run
-        self._held = ExitStack()
-        self._timed = Stopwatch()
-        self._account_builder = AccountBuilder()
+        self._held, self._timed, self._account_builder = ExitStack(), Stopwatch(), AccountBuilder()
         self._began: datetime  # classifying
         self._folder: RunFiles
         self._output: Held = outputs.Unheld()
