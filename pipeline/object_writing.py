@@ -5,7 +5,7 @@ replaced only while it is the one that was seen (`replace`). S3 and what speaks 
 GCS compares generations; `check_conditional` finds out whether a store does so at all.
 
 Throttling, outages and dropped connections are tried again for `patience` seconds. All else is a `RunError` of one
-sentence, without what the library dumps, which may hold secrets; an output whose URI has some is refused by `output_names`.
+sentence, without what the library dumps, which may hold secrets; `output_names` refuses a URI that has some.
 """
 
 import errno
