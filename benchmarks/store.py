@@ -1,6 +1,6 @@
 """Object stores against the local disk: how much of the rate latency costs, and what runs over stores take beside.
 
-    python -m benchmarks.store [--quick] [--images 3000] [--listed 20000] [--rows 1000000] [--rounds 3] [--folder DIR]
+    python -m benchmarks.store [--quick] [--images 3000] [--listed 20000] [--rounds 3] [--folder DIR]
 
 A real S3 server (SeaweedFS) on this machine behind a proxy that makes latency. The same photographs lie on the local
 disk and in the store, as files and in three tars; contenders are interleaved, every second round backwards, and every
@@ -45,14 +45,13 @@ LOCAL, LOCAL_TARS = "files on the local disk", "tars on the local disk"
 
 
 class Sizes(NamedTuple):
-    """Photographs a run, objects that a nightly run lists, and rows that are published."""
+    """Photographs a run, and objects that a nightly run lists."""
 
     images: int = 3_000
     listed: int = 20_000
-    rows: int = 1_000_000
 
 
-QUICK = Sizes(images=256, listed=500, rows=50_000)
+QUICK = Sizes(images=256, listed=500)
 
 
 class Stage:

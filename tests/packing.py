@@ -1,17 +1,12 @@
 """The same images packed in other ways: tars, Parquet files with their bytes, objects of a store."""
 
 import tarfile
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import obstore
 import pyarrow as pa
 import pyarrow.parquet as pq
-
-FILES = {"folder": "listing", "tar": "tar_files", "parquet": "table_files"}
-READS = {packing: find_spec(f"pipeline.images.{file}") is not None for packing, file in FILES.items()}
-WRITES_TO_STORES = find_spec("pipeline.object_writing") is not None and find_spec("pipeline.place") is not None
 
 
 def files_of(folder: Path) -> list[Path]:

@@ -14,8 +14,8 @@ from pipeline.errors import ErrorStage, ImageError, SourceUnavailableError
 from pipeline.images import reading
 from pipeline.images.decoding import decode_cause
 from pipeline.images.input_root import InputRoot
-from pipeline.images.read_control import ReadControl, Reference, is_worlds, refused
-from pipeline.store_errors import StoreAccessError, StoreFailureError
+from pipeline.images.read_control import ReadControl, Reference, is_worlds, place_of, refused
+from pipeline.store_errors import StoreAccessError, StoreFailureError, failure
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 15.0  # seconds between two tries
 SLOW_SECONDS = 0.002  # a local read that takes longer waits for a disk or a network
@@ -66,14 +66,17 @@ class PatientReader:
         while True:
             try:
                 return self._timed(reference)
-            except MemoryError as error:
-                raise ImageError(ErrorStage.DECODE, decode_cause(error)) from error
-            except OSError as error:
+            except MemoryError as raised:
+                raise ImageError(ErrorStage.DECODE, decode_cause(raised)) from raised
+            except Exception as raised:
+                error = failure(raised)
+                if not isinstance(error, OSError):
+                    raise
                 now = time.monotonic()
                 deadline = now + self._patience if deadline is None else deadline
                 trouble = self._trouble(reference, error, is_patient=now < deadline or not self._is_judging)
                 if now >= deadline:
-                    raise SourceUnavailableError(f"{reference['path']} cannot be read: {trouble}") from error
+                    raise SourceUnavailableError(f"{reference['path']} cannot be read: {trouble}") from raised
             sleep(max(0.0, min(next(pauses), deadline - time.monotonic())))
 
     def _timed(self, reference: Reference) -> storage.Content:
@@ -90,7 +93,7 @@ class PatientReader:
         if isinstance(error, storage.ChangedWhileReadingError):
             raise ImageError(ErrorStage.READ, storage.cause(error)) from error
         if isinstance(error, StoreAccessError):
-            raise refused(error, reference["path"]) from error
+            raise refused(error, place_of(reference)) from error
         if is_worlds(error) or (isinstance(error, StoreFailureError) and is_patient):
             return storage.cause(error)
         trouble = self._control.trouble(reference, error)

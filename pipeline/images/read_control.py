@@ -55,14 +55,14 @@ class ReadControl:
 
     def note_readable(self, reference: Reference) -> None:
         """Remember an image that was just read."""
-        self._readable[_place(reference)].append(reference)
+        self._readable[place_of(reference)].append(reference)
 
     def trouble(self, reference: Reference, error: OSError) -> str | None:
         """What is wrong with the place of an image whose reading just ended in `error`; None where nothing is.
 
         Raises `RunError` where the store refuses the credentials: that no waiting mends.
         """
-        failed, place = time.monotonic(), _place(reference)
+        failed, place = time.monotonic(), place_of(reference)
         with self._lock:  # one control answers for all reads that failed before it began
             last = self._last.get(place)
             if last is None or last.began <= failed:
@@ -83,10 +83,10 @@ class ReadControl:
 
     def _control(self, reference: Reference, error: OSError) -> None:
         """Read what was readable before, or else look at the root. Raises what shows that the place fails."""
-        place = _place(reference)
+        place = place_of(reference)
         if any(self._is_readable(each, before=True) for each in list(self._readable[place])):
             return
-        probes = [each for each in self._probes if _place(each) == place and each["path"] != reference["path"]]
+        probes = [each for each in self._probes if place_of(each) == place and each["path"] != reference["path"]]
         if any(self._is_readable(each, before=False) for each in probes):
             return
         root = self._root or InputRoot(path=place or os.devnull)
@@ -101,11 +101,14 @@ class ReadControl:
         """
         try:
             self._read(reference)
-        except OSError as error:
+        except Exception as raised:
+            error = failure(raised)
+            if not isinstance(error, OSError):
+                return False
             if isinstance(error, StoreAccessError | StoreFailureError) or is_worlds(error):
-                raise
+                raise error from raised
             if before and error.errno not in GONE:
-                raise
+                raise error from raised
             return False
         return True
 
@@ -118,7 +121,7 @@ def refused(error: OSError, place: str) -> RunError:
     return RunError(f"The images in {place} cannot be read: {said}. Mend that, and continue with the same command.")
 
 
-def _place(reference: Reference) -> str:
+def place_of(reference: Reference) -> str:
     """The bucket or host in which an image lies; empty for the local machine."""
     path = str(reference.get("container") or reference["path"])
     return bucket_of(path) if storage.is_uri(path) else ""

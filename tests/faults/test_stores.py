@@ -12,15 +12,12 @@ import pytest
 from pipeline import object_store
 from tests.faults.faulty_run import END_SECONDS, WENT_ON, Rows
 from tests.faults.store_run import STORE_BOUNDARIES, StoreRun
-from tests.packing import WRITES_TO_STORES, upload
+from tests.packing import upload
 from tests.processes import end_session, wait_until
 from tests.s3 import S3Server
 from tests.store_proxy import StoreProxy
 
-pytestmark = [
-    pytest.mark.faults,
-    pytest.mark.skipif(not WRITES_TO_STORES, reason="outputs are local yet"),
-]
+pytestmark = pytest.mark.faults
 INLINE = ("--workers", "inline")
 LEASE_SECONDS = 4.0
 SHORT_LEASE = (

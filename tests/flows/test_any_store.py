@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 import obstore
 import pytest
 
-from pipeline.job import Options
 from pipeline.run import querying
 from tests.images import make_crops, make_old
-from tests.packing import READS, WRITES_TO_STORES, as_parquet, as_tars, upload
+from tests.packing import as_parquet, as_tars, upload
 from tests.processes import wait_until
 from tests.running import classify
 from tests.s3 import S3Server
@@ -20,18 +19,9 @@ from tests.store_proxy import StoreProxy
 IMAGES = 20
 BUCKET = "any-store"
 TRUSTED_SECONDS = 2.1  # what is younger when it is read is read again by the next run
-OUTPUTS = ("local", pytest.param("s3", marks=pytest.mark.skipif(not WRITES_TO_STORES, reason="outputs are local yet")))
-PACKINGS = (
-    "folder",
-    pytest.param("tar", marks=pytest.mark.skipif(not READS["tar"], reason="no tars are read yet")),
-    pytest.param("parquet", marks=pytest.mark.skipif(not READS["parquet"], reason="no images in Parquet are read yet")),
-)
-ON_RAY = [
-    ("folder", "local"),
-    pytest.param(
-        "tar", "s3", marks=pytest.mark.skipif(not (READS["tar"] and WRITES_TO_STORES), reason="not there yet")
-    ),
-]
+PLACES = ("local", "s3")
+PACKINGS = ("folder", "tar", "parquet")
+ON_RAY = [("folder", "local"), ("tar", "s3")]
 Rows = list[tuple[Any, ...]]
 
 
@@ -54,7 +44,7 @@ def packed(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Packed:
     as_parquet(images, local / "parquet")
     make_old(local)
     store = s3.bucket(BUCKET)
-    for packing in READS:
+    for packing in PACKINGS:
         upload(local / packing, store, packing)
     written = max(each["last_modified"].timestamp() for page in obstore.list(store) for each in page)  # by its clock
     wait_until(lambda: time.time() - written > TRUSTED_SECONDS, 200, "the objects to be old enough")
@@ -88,8 +78,8 @@ def out_bucket(s3: S3Server) -> None:
 
 
 @pytest.mark.usefixtures("out_bucket")
-@pytest.mark.parametrize("target", OUTPUTS)
-@pytest.mark.parametrize("place", ["local", "s3"])
+@pytest.mark.parametrize("target", PLACES)
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_equal_rows(
     packing: str, place: str, target: str, packed: Packed, expected: Rows, tiny_bundle: Path, tmp_path: Path
@@ -137,7 +127,6 @@ def test_nothing_new_reads_no_image(packed: Packed, tiny_bundle: Path, tmp_path:
     assert store_proxy.gets() == []
 
 
-@pytest.mark.skipif(not READS["tar"], reason="no tars are read yet")
 def test_of_a_tar_only_what_is_wanted_is_read(
     s3: S3Server, tiny_bundle: Path, tmp_path: Path, store_proxy: StoreProxy
 ) -> None:
@@ -154,7 +143,6 @@ def test_of_a_tar_only_what_is_wanted_is_read(
     assert sum(int(last) - int(first) + 1 for first, last in first_and_last) < 16 * (3 << 20) / 2
 
 
-@pytest.mark.skipif("source_patience" not in Options.model_fields, reason="an outage makes error rows yet")
 def test_a_store_that_misbehaves_costs_no_row(
     packed: Packed, expected: Rows, tiny_bundle: Path, tmp_path: Path, store_proxy: StoreProxy
 ) -> None:
@@ -166,7 +154,6 @@ def test_a_store_that_misbehaves_costs_no_row(
     assert all(store_proxy.faults[each] for each in ("throttled", "cut", "reset"))
 
 
-@pytest.mark.skipif("source_patience" not in Options.model_fields, reason="a second pass reads again yet")
 def test_an_image_is_asked_for_once_and_latency_is_hidden(
     packed: Packed, expected: Rows, tiny_bundle: Path, tmp_path: Path, store_proxy: StoreProxy
 ) -> None:

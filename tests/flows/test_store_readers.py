@@ -13,7 +13,7 @@ import pytest
 from pyarrow import fs
 
 from tests.images import make_crops
-from tests.packing import WRITES_TO_STORES, upload
+from tests.packing import upload
 from tests.processes import wait_until
 from tests.running import classify
 from tests.s3 import ACCESS, S3Server
@@ -74,7 +74,6 @@ def reading(server: S3Server, place: str) -> Iterator[Reader]:
         thread.join()
 
 
-@pytest.mark.skipif(not WRITES_TO_STORES, reason="outputs are local yet")
 @pytest.mark.parametrize("runs", [3, pytest.param(20, marks=pytest.mark.faults)])
 def test_a_reader_never_sees_half_a_run_or_one_twice(
     runs: int, s3: S3Server, store_proxy: StoreProxy, tiny_bundle: Path, tmp_path: Path
