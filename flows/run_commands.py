@@ -78,8 +78,11 @@ def clean(output: Output) -> None:
     run_folders.check_writable_format(output)
     with run_folders.locked(output, terminal.TerminalEvents()):
         removed, freed = cleaning.clean(run_folders.all_runs(output))
+        uploads = output_at(output).end_uploads()
     which = f" ({', '.join(removed)})" if removed else ""
     message(f"Removed {counted(len(removed), 'abandoned run')}{which}; {freed / 1e6:,.1f} MB freed.")
+    if uploads:
+        message(f"Ended {counted(uploads, 'unfinished upload')}.")
 
 
 def report(output: Output) -> None:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from pipeline.errors import RunError
 from pipeline.object_store import Found, parts
 
 REFUSAL = "the key has an empty part, `.`, `..` or a control character, and cannot be read: rename the object"
@@ -33,13 +34,21 @@ def listed(root: str, after: str | None) -> Iterator[Found]:
     """Stream every object below an S3 prefix, or those that come after one; keys of folder markers end with a slash."""
     bucket, prefix = parts(root)
     start = {} if after is None else {"StartAfter": parts(after)[1]}
-    pages = _client().get_paginator("list_objects_v2")
+    pages = client().get_paginator("list_objects_v2")
     for page in pages.paginate(Bucket=bucket.removeprefix("s3://"), Prefix=prefix and f"{prefix}/", **start):
         for item in page.get("Contents", ()):
             yield Found.of(f"{bucket}/{item['Key']}", item["Size"], item["LastModified"], item.get("ETag"))
 
 
-def _client() -> Any:
+def readable(root: str, after: str | None) -> Iterator[Found]:
+    """As `listed`, without those that obstore refuses. Raises `RunError` where the store cannot be listed so."""
+    if not can_list(root):
+        raise RunError(f"Cannot list {root}: of one object, {REFUSAL}.")
+    return (found for found in listed(root, after) if not is_refused(found.uri))
+
+
+def client() -> Any:
+    """A client of S3 with what the environment says, for what obstore cannot do."""
     import botocore
     import botocore.session
     from botocore.config import Config

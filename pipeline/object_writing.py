@@ -5,19 +5,18 @@ replaced only while it is the one that was seen (`replace`). S3 and what speaks 
 GCS compares generations; `check_conditional` finds out whether a store does so at all.
 
 Throttling, outages and dropped connections are tried again for `patience` seconds. All else is a `RunError` of one
-sentence, without what the library dumps, which may hold secrets.
+sentence, without what the library dumps, which may hold secrets; `output_names` refuses a URI that has some.
 """
 
 import errno
 import random
-import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
-from pipeline import object_store
+from pipeline import object_keys, object_store
 from pipeline.errors import RequestError, RunError
 from pipeline.store_errors import StoreAccessError, StoreFailureError, failure
 
@@ -94,10 +93,14 @@ def exists(uri: str, patience: float = PATIENCE) -> bool:
 def names(prefix: str, patience: float = PATIENCE) -> Iterator[Name]:
     """Stream the objects below a prefix, which ends like a folder: `…/runs` has no `…/runs2`. In the order of keys."""
     store, key = opened(prefix.rstrip("/"))
-    base = bucket_of(prefix)
+    base, _ = object_store.parts(prefix)
     last = None
     while True:
         found = patiently(lambda: _page(store, key, last), f"list {prefix}", patience)  # noqa: B023  called at once
+        if found is None:
+            for each in object_keys.readable(prefix.rstrip("/"), last and f"{base}/{last}"):
+                yield Name(each.uri, each.size or 0, Tag(each.entity_tag and f'"{each.entity_tag}"', None))
+            return
         for item in found:
             yield Name(f"{base}/{item['path']}", int(item["size"]), _tag(item))
         if len(found) < PAGE:
@@ -135,7 +138,7 @@ def check_conditional(prefix: str) -> None:
         raise RequestError(*error.args) from None
     if reason:
         raise RequestError(
-            f"The store of {shown(prefix)} cannot hold an output: {reason}. Two runs at a time could both publish. "
+            f"The store of {prefix} cannot hold an output: {reason}. Two runs at a time could both publish. "
             "Choose a store that heeds If-None-Match and If-Match, as S3, GCS and Azure do, or a folder."
         )
 
@@ -172,10 +175,10 @@ def patiently(what: Callable[[], T], doing: str, patience: float) -> T:
             if not isinstance(reason, OSError):
                 raise
             if isinstance(reason, FileNotFoundError) and reason.strerror != "no such bucket":
-                raise FileNotFoundError(errno.ENOENT, f"cannot {shown(doing)}: there is no such object") from None
+                raise FileNotFoundError(errno.ENOENT, f"cannot {doing}: there is no such object") from None
             pause = random.uniform(0, wait)
             if not isinstance(reason, StoreFailureError) or time.monotonic() + pause > end:
-                raise RunError(f"Cannot {shown(doing)}: {reason.strerror}. {_advice(reason)}") from None
+                raise RunError(f"Cannot {doing}: {reason.strerror}. {_advice(reason)}") from None
         time.sleep(pause)
         wait = min(2 * wait, LONGEST_WAIT)
 
@@ -192,19 +195,8 @@ def _advice(reason: OSError) -> str:
 
 def opened(uri: str) -> tuple[Any, str]:
     """The store of a URI's bucket, and the key inside it."""
-    base = bucket_of(uri)
-    return object_store.bucket(base), uri[len(base) + 1 :]
-
-
-def bucket_of(uri: str) -> str:
-    """A URI up to the name of its bucket."""
-    scheme, _, rest = uri.partition("://")  # no URL parser: # and ? are letters of a key
-    return f"{scheme}://{rest.partition('/')[0]}"
-
-
-def shown(text: str) -> str:
-    """A text without the user name and password of a URI in it."""
-    return re.sub(r"(://)[^/\s]*:[^/\s]*@", r"\1", text)
+    base, key = object_store.parts(uri)
+    return object_store.bucket(base), key
 
 
 def _put_if(uri: str, data: bytes, mode: Any, tag: Tag | None) -> Tag | None:
@@ -235,10 +227,16 @@ def _get(uri: str) -> tuple[bytes, Tag]:
     return bytes(result.bytes()), _tag(result.meta)
 
 
-def _page(store: Any, key: str, after: str | None) -> list[Any]:
+def _page(store: Any, key: str, after: str | None) -> list[Any] | None:
+    """The next objects below a key; None where obstore refuses the name of one, and so all of them."""
     import obstore
 
-    return list(next(iter(obstore.list(store, prefix=key or None, offset=after, chunk_size=PAGE)), []))
+    try:
+        return list(next(iter(obstore.list(store, prefix=key or None, offset=after, chunk_size=PAGE)), []))
+    except Exception as error:  # obstore's errors have no common base but Exception
+        if object_keys.is_refusal(error):
+            return None
+        raise
 
 
 def _tag(answer: Any) -> Tag:

@@ -76,7 +76,7 @@ class Lease:
             self._renew(patience)
         if self._is_lost:
             raise TakenOverError(
-                f"Another run has taken over {object_writing.shown(self._uri)}: this one was stopped, or cut off from "
+                f"Another run has taken over {self._uri}: this one was stopped, or cut off from "
                 f"the store, for more than {self._holder.length:.0f} seconds. It decides nothing any more; the same "
                 "command waits for the other run and goes on from there."
             )
@@ -172,7 +172,7 @@ def _who(holder: Holder | None) -> str:
 
 
 def _prefix(uri: str) -> str:
-    return object_writing.shown(uri.removesuffix("/runs/.lease"))
+    return uri.removesuffix("/runs/.lease")
 
 
 def _this_process(length: float) -> Holder:

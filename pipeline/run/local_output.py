@@ -208,6 +208,10 @@ class LocalOutput:
         """See `output.Output`."""
         durable.remove(self.place / name)
 
+    def end_uploads(self) -> int:
+        """See `output.Output`: a disk has none."""
+        return 0
+
     def is_of_an_earlier_format(self) -> bool:
         """See `output.Output`."""
         return earlier_missing_folder(self.place).is_dir()

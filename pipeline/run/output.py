@@ -102,6 +102,10 @@ class Output(Protocol):
         """Remove a file of ours."""
         ...
 
+    def end_uploads(self) -> int:
+        """End what publishers that were killed left unfinished; how many. The caller holds the output."""
+        ...
+
     def is_of_an_earlier_format(self) -> bool:
         """Whether it has the folders of versions before format 1."""
         ...

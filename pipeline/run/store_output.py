@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 
 import duckdb
 
-from pipeline import object_writing
+from pipeline import object_writing, unfinished_uploads
 from pipeline.errors import RequestError, RunError
 from pipeline.events import Events
 from pipeline.object_file import ObjectFileSystem
@@ -159,6 +159,10 @@ class StoreOutput:
     def remove(self, name: str) -> None:
         """See `output.Output`."""
         object_writing.delete(f"{self.place}/{name}")
+
+    def end_uploads(self) -> int:
+        """See `output.Output`."""
+        return unfinished_uploads.abort_below(f"{self.place}/predictions", object_writing.PATIENCE)
 
     def is_of_an_earlier_format(self) -> bool:
         """See `output.Output`: no earlier version wrote to stores."""

@@ -4,7 +4,7 @@ import secrets
 
 import pytest
 
-from pipeline import object_writing
+from pipeline import object_keys, object_writing
 from pipeline.errors import RequestError, RunError
 from pipeline.object_store import bucket as store_of
 from pipeline.object_writing import Tag
@@ -112,8 +112,15 @@ def test_a_credential_that_ends_in_mid_run_ends_the_run(place: str, monkeypatch:
     store_of.cache_clear()
 
 
-def test_passwords_in_addresses_are_not_shown() -> None:
-    assert object_writing.shown("write s3://me:secret@host/a@b:c") == "write s3://host/a@b:c"
+@pytest.mark.parametrize("page", [2, 1000])
+def test_names_of_others_that_cannot_be_read_hide_no_other(
+    page: int, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(object_writing, "PAGE", page)
+    tags = {f"{place}/{number}": object_writing.put(f"{place}/{number}", b"x") for number in range(5)}
+    key = place.removeprefix("s3://written/")
+    object_keys.client().put_object(Bucket="written", Key=f"{key}/3\t", Body=b"")
+    assert {name.uri: name.tag for name in object_writing.names(place)} == tags
 
 
 def test_a_tag_is_what_a_store_compares() -> None:
