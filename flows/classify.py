@@ -40,7 +40,7 @@ def classify_images(images: str, output: str, model: str | None = None, options:
     """Classify a directory of images into Parquet: the unfinished run of the same request first, then what is new.
 
     Args:
-        images: A directory, one image, or a text, CSV or Parquet list of paths; local or a URI (s3://…).
+        images: A folder, one image, a list of paths, or a tar, Parquet or Arrow file; local or a URI (s3://…).
         output: The folder or the URI (s3://…) to write to; predictions appear under OUTPUT/predictions.
         model: A bundle folder or the name of a timm model; empty for the default ImageNet network.
         options: Everything that has a default.

@@ -61,7 +61,10 @@ def shardseer(
 @exit_codes
 @options_from(Options)
 def classify(
-    images: Annotated[str, typer.Argument(help="A directory, one image, or a .txt/.csv/.parquet list of paths.")],
+    images: Annotated[
+        str,
+        typer.Argument(help="A folder or URI, one image, a list of paths, or a .tar, .parquet or .arrow with images."),
+    ],
     output: Annotated[str, typer.Option("--output", "-o", help="The folder or the URI (s3://…) to write to.")],
     *,
     model: Model = None,

@@ -168,13 +168,21 @@ def _kind(mode: int) -> str:
 
 def entry(path: str) -> Entry:
     """Examine one file. Never raises for the file's own faults: they are the entry's `error`."""
+    refused = uris.why_refused(path) if is_uri(path) else None
+    if refused is not None:
+        return Entry(path, None, None, refused)
     try:
-        if is_uri(path):
-            refused = uris.why_refused(path)
-            return Entry(path, None, None, refused) if refused else object_entry(object_store.examined(path))
-        return local_entry(local_name(path), os.stat(local_name(path)))
+        return examined(path)
     except Exception as error:  # noqa: BLE001  obstore's errors have no common base but Exception
         return Entry(path, None, None, cause(error))
+
+
+def examined(path: str) -> Entry:
+    """Examine one file. Raises `OSError`, of the kind that says whose fault it is."""
+    if not is_uri(path):
+        return local_entry(local_name(path), os.stat(local_name(path)))
+    with store_errors.translated():
+        return object_entry(object_store.examined(path))
 
 
 def object_entry(found: object_store.Found) -> Entry:
@@ -191,7 +199,9 @@ def read(path: str) -> Content:
     The identity is taken from the open file before and after: what is hashed and decoded is what was read.
     """
     if is_uri(path):
-        return _read_object(path)
+        with store_errors.translated():
+            data, found = object_store.read(path)
+        return Content(data, len(data), found.modified_us)
     # Without O_NONBLOCK, opening a pipe that took a file's place since the listing waits for ever.
     descriptor = os.open(local_name(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
@@ -210,10 +220,8 @@ def read(path: str) -> Content:
 def read_range(path: str, start: int, length: int) -> Range:
     """Read `length` bytes of a file from byte `start` on. Raises `OSError`."""
     if is_uri(path):
-        try:
+        with store_errors.translated():
             data, found = object_store.read_range(path, start, length)
-        except Exception as error:  # obstore's errors have no common base but Exception
-            raise store_errors.failure(error) from error
         return Range(data, found.modified_us, found.entity_tag)
     descriptor = os.open(local_name(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
@@ -233,14 +241,6 @@ def _read_open(descriptor: int, size: int) -> bytes:
         data = os.read(descriptor, READ_BYTES)
         pieces.append(data)
     return b"".join(pieces)
-
-
-def _read_object(uri: str) -> Content:
-    try:
-        data, found = object_store.read(uri)
-    except Exception as error:  # obstore's errors have no common base but Exception
-        raise store_errors.failure(error) from error
-    return Content(data, len(data), found.modified_us)
 
 
 def cause(error: BaseException) -> str:

@@ -5,6 +5,8 @@ The library's own texts hold addresses, timings, request ids and a debug dump: e
 
 import errno
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 CODE = re.compile(r"<Code>(\w+)</Code>")
 STATUS = re.compile(r"status code: (\d{3})")
@@ -28,6 +30,18 @@ class StoreFailureError(OSError):
 
 class StoreAccessError(OSError):
     """The store refuses whoever asks, whatever is asked for: the credentials are wrong or have expired."""
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise the library's errors as `failure` has them."""
+    try:
+        yield
+    except Exception as error:  # obstore's have no common base
+        found = failure(error)
+        if found is error:
+            raise
+        raise found from error
 
 
 def failure(error: Exception) -> Exception:

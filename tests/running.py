@@ -12,14 +12,14 @@ from pipeline.run.output_kinds import run_at
 from pipeline.run.reporting import Summary
 
 
-def classify(images: Path, output: Place, model: Path, **options: object) -> Summary | None:
+def classify(images: Path | str, output: Path | str, model: Path, **options: object) -> Summary | None:
     """A command, inline unless the options say otherwise: its only run; None where nothing is new."""
     runs = published(images, output, model, **options)
     assert len(runs) <= 1
     return runs[0] if runs else None
 
 
-def published(images: Path, output: Place, model: Path, **options: object) -> tuple[Summary, ...]:
+def published(images: Path | str, output: Path | str, model: Path, **options: object) -> tuple[Summary, ...]:
     """The runs of a command, inline unless the options say otherwise."""
     job = Job.of(str(images), str(output), str(model), {"workers": "inline", **options})
     return phases.run_directly(job, Events()).runs

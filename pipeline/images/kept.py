@@ -26,7 +26,7 @@ class Kept(Generic[Opened]):
         key = (container, reference.get("entity_tag") or reference.get("modified_at"))
         with self._lock:
             if key not in self._opened:
-                found = storage.entry(container)
+                found = storage.examined(container)
                 if found.error is not None:
                     raise OSError(found.error)
                 check_unchanged(reference, found.modified_us, found.entity_tag)

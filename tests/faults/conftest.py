@@ -12,8 +12,11 @@ import psutil
 import pytest
 
 from tests.faults.faulty_run import RESULTS, Cluster, FaultyRun, Rows, rows_of
+from tests.faults.store_run import StoreRun
 from tests.images import make_crops, make_old
+from tests.packing import upload
 from tests.processes import below, end_session, free_port, listens, wait_until
+from tests.s3 import S3Server
 
 IMAGES = 400  # in 7 shards of 64 images at the most
 
@@ -88,3 +91,18 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.write_line(
             f"| {row['fault']} | {row['moment']} | {row['lost']} | {row['twice']} | {seconds} |"
         )
+
+
+@pytest.fixture(scope="module")
+def bucket(s3: S3Server, oracle: tuple[Path, Rows]) -> str:
+    upload(oracle[0], s3.bucket("faults"), "images")
+    return "s3://faults"
+
+
+@pytest.fixture
+def in_store(bucket: str, oracle: tuple[Path, Rows], tiny_bundle: Path, tmp_path: Path) -> Iterator[StoreRun]:
+    """An empty output in the store; no process of its runs outlives the test."""
+    run = StoreRun(f"{bucket}/images", oracle[1], tiny_bundle, tmp_path, bucket=bucket)
+    yield run
+    for process in run.started:
+        end_session(process.pid)

@@ -6,6 +6,13 @@ from typing import Any
 
 from tests.faults.faulty_run import FaultyRun
 
+INLINE = ("--workers", "inline")
+LEASE_SECONDS = 4.0
+SHORT_LEASE = (
+    "-c",
+    f"from pipeline.run import lease; lease.held.__wrapped__.__defaults__ = ({LEASE_SECONDS},);"
+    "from flows.cli import main; main()",
+)
 # As in `boundaries.BOUNDARIES`.
 STORE_BOUNDARIES: dict[str, dict[str, Any]] = {
     "before a part": {"call": "pipeline.object_writing.put", "when": "before", "match": "/attempts/", "nth": 2},

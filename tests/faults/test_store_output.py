@@ -9,12 +9,10 @@ import pytest
 
 from pipeline import object_writing
 from tests.faults.faulty_run import END_SECONDS, WENT_ON
-from tests.faults.store_run import STORE_BOUNDARIES, StoreRun
-from tests.faults.test_stores import INLINE, SHORT_LEASE, bucket, in_store
+from tests.faults.store_run import INLINE, SHORT_LEASE, STORE_BOUNDARIES, StoreRun
 from tests.processes import wait_until
 from tests.store_proxy import StoreProxy
 
-__all__ = ["bucket", "in_store"]  # fixtures
 pytestmark = pytest.mark.faults
 
 

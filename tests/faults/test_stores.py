@@ -11,36 +11,14 @@ import pytest
 
 from pipeline import object_store
 from tests.faults.faulty_run import END_SECONDS, WENT_ON, Rows
-from tests.faults.store_run import STORE_BOUNDARIES, StoreRun
+from tests.faults.store_run import INLINE, LEASE_SECONDS, SHORT_LEASE, STORE_BOUNDARIES, StoreRun
 from tests.packing import upload
-from tests.processes import end_session, wait_until
+from tests.processes import wait_until
 from tests.s3 import S3Server
 from tests.store_proxy import StoreProxy
 
 pytestmark = pytest.mark.faults
-INLINE = ("--workers", "inline")
-LEASE_SECONDS = 4.0
-SHORT_LEASE = (
-    "-c",
-    f"from pipeline.run import lease; lease.held.__wrapped__.__defaults__ = ({LEASE_SECONDS},);"
-    "from flows.cli import main; main()",
-)
 OUTAGE_SECONDS = 60
-
-
-@pytest.fixture(scope="module")
-def bucket(s3: S3Server, oracle: tuple[Path, Rows]) -> str:
-    upload(oracle[0], s3.bucket("faults"), "images")
-    return "s3://faults"
-
-
-@pytest.fixture
-def in_store(bucket: str, oracle: tuple[Path, Rows], tiny_bundle: Path, tmp_path: Path) -> Iterator[StoreRun]:
-    """An empty output in the store; no process of its runs outlives the test."""
-    run = StoreRun(f"{bucket}/images", oracle[1], tiny_bundle, tmp_path, bucket=bucket)
-    yield run
-    for process in run.started:
-        end_session(process.pid)
 
 
 @pytest.mark.parametrize("moment", STORE_BOUNDARIES)

@@ -11,7 +11,7 @@ from pipeline import object_writing
 from pipeline.errors import RequestError, RunError
 from pipeline.object_store import bucket as store_of
 from pipeline.run import one_object
-from tests.pipeline.run.test_one_object import PROVENANCE, make_part
+from tests.pipeline.run.made_parts import PROVENANCE, make_part
 from tests.s3 import S3Server
 from tests.store_proxy import StoreProxy
 

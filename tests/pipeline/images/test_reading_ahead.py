@@ -97,8 +97,7 @@ def test_what_is_ahead_is_bounded_in_number_and_bytes(size: int | None, most: in
     with ReadAhead(table, Waiting(PATIENT)) as ahead:
         taking = threading.Thread(target=taken, args=(ahead, table, 0))
         taking.start()
-        wait_until(lambda: len(begun) == most, 100, "the reads to begin")
-        assert len(ahead._reads) == most
+        wait_until(lambda: len(begun) == len(ahead._reads) == most, 100, "the reads to begin")
         go.set()
         taking.join()
 

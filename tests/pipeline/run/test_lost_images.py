@@ -2,6 +2,7 @@
 
 import errno
 import os
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from pipeline.errors import RunError
 from pipeline.events import Events
 from pipeline.job import Job
 from pipeline.run import querying, retrying
+from tests.images import make_old
 from tests.running import classify
 
 NUMBER = 70  # images: a shard of 64, and one of 6
@@ -156,3 +158,17 @@ def test_a_disk_that_fails_for_a_moment_costs_no_row(
     monkeypatch.setattr(os, "open", flaky)
     classify_after(lambda images: None, crops(NUMBER), tmp_path / "out", tiny_bundle, source_patience=100)
     assert len(failed) == 2 and stages(tmp_path / "out") == {None: NUMBER}
+
+
+@pytest.mark.usefixtures("opening")
+def test_a_disk_that_fails_under_a_tar_is_no_image_s_fault(
+    crops: Callable[..., Path], tmp_path: Path, tiny_bundle: Path
+) -> None:
+    images, output = tmp_path / "packed", tmp_path / "out"
+    images.mkdir()
+    with tarfile.open(images / "all.tar", "w") as archive:
+        archive.add(crops(NUMBER), "")
+    make_old(images)
+    with pytest.raises(RunError, match=os.strerror(errno.EIO)):
+        classify_after(refuse("all.tar", errno.EIO), images, output, tiny_bundle)
+    assert not list(output.glob("predictions/**/*.parquet"))

@@ -4,7 +4,6 @@ import json
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,15 +12,12 @@ import pytest
 from pipeline import object_writing, schema
 from pipeline.errors import RunError
 from pipeline.run import one_object
-from pipeline.run.format import FORMAT
 from pipeline.run.one_object import Accepted
-from pipeline.run.parts import encoded
-from tests.pipeline.run.made_parts import made_receipt
+from tests.pipeline.run.made_parts import PROVENANCE, made_receipt, make_part
 from tests.processes import wait_until
 from tests.s3 import S3Server
 
 ROWS = 100  # of a row group here
-PROVENANCE = {"format": str(FORMAT), "run": "r1", "model": "tiny-0123"}
 
 
 @pytest.fixture(autouse=True)
@@ -38,24 +34,6 @@ def bucket(s3: S3Server) -> str:
 @pytest.fixture
 def target(bucket: str, request: pytest.FixtureRequest) -> str:
     return f"{bucket}/{request.node.name}/model=tiny-0123/run=r1/part-0.parquet"
-
-
-def make_part(place: str, first: int, rows: int, wide: int = 0) -> Accepted:
-    """A part with the images `first` and later, in a file or under a URI."""
-    receipt = made_receipt("r1", f"{first:08}", rows)
-    columns: dict[str, Any] = {field.name: pa.nulls(rows, field.type) for field in schema.PREDICTIONS}
-    columns["path"] = pa.array([f"/images/{number:08}.jpg" for number in range(first, first + rows)])
-    columns["status"] = pa.array(["ok"] * rows)
-    columns["embedding"] = pa.array([[0.5] * wide for _ in range(rows)], pa.list_(pa.float32()))
-    metadata = encoded({"format": str(FORMAT), "receipt": receipt.model_dump_json()})
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns, schema=schema.PREDICTIONS.with_metadata(metadata)), sink)
-    data = sink.getvalue().to_pybytes()
-    if "://" in place:
-        object_writing.put(place, data)
-    else:
-        Path(place).write_bytes(data)
-    return Accepted(place, len(data), receipt)
 
 
 @pytest.fixture
