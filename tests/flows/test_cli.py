@@ -47,7 +47,7 @@ def test_wrong_requests_get_a_sentence_exit_2_and_leave_nothing(
         ((images, "-o", images / "out"), "inside the input"),
         ((images, "-o", tmp_path / "file"), "is not a folder"),
         ((images, "-o", "/proc/out"), "/proc"),
-        ((images, "-o", "s3://bucket/out"), "local or mounted folder"),
+        ((images, "-o", "ftp://bucket/out"), "is no place for an output"),
         ((images, "-o", output, "-m", "resnot50"), "neither a bundle folder nor a model that timm knows"),
         ((images, "-o", output, "-m", tmp_path / "weights.pth"), "is a pickle"),
         ((images, "-o", output, "-m", tmp_path / "gone"), "is not a bundle"),

@@ -87,7 +87,7 @@ WRONG: dict[str, tuple[Callable[..., State[Any]], dict[str, Any], str]] = {
     "options that are no object": (classify_images, {"options": "fast"}, "object"),
     "a model that is none": (classify_images, {"model": "./no-bundle"}, "no-bundle"),
     "a number for a folder": (classify_images, {"images": 7}, "images"),
-    "an output in a store": (classify_images, {"output": "s3://bucket/out"}, "s3://bucket/out"),
+    "an output in no store that is known": (classify_images, {"output": "ftp://bucket/out"}, "ftp://"),
     "labelled images that are not there": (train_classifier, {"labelled": "/nothing/here"}, "/nothing/here"),
     "a setting out of range": (train_classifier, {"recipe": {"epochs": 0}}, "--epochs"),
     "settings that are no object": (train_classifier, {"recipe": [1]}, "object"),

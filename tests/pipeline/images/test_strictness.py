@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pipeline import storage
 from pipeline.images.batching import image_row
 from pipeline.images.decoding import ExactDecoder
 from pipeline.timing import Stopwatch
@@ -13,7 +14,13 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::Depr
 
 def row_of(path, strict: bool) -> dict:
     reference = {"path": str(path), "size_bytes": None, "modified_at": None, "list_error": None}
-    return image_row(reference, ExactDecoder(SAME, LIMIT, strict), np.zeros(SAME.shape, np.uint8), Stopwatch())
+    return image_row(
+        reference,
+        ExactDecoder(SAME, LIMIT, strict),
+        np.zeros(SAME.shape, np.uint8),
+        Stopwatch(),
+        lambda: storage.read(path),
+    )
 
 
 @pytest.mark.parametrize("settings", [{}, {"progressive": True}, {"keep_rgb": True}, {"restart_marker_rows": 1}])
