@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline import container_names, storage
+from pipeline import container_names, outages, storage
 from pipeline.errors import RequestError
 from pipeline.images import lists, ranges, table_columns, table_files
 from pipeline.images.table_columns import UnclearColumnError
@@ -28,8 +28,9 @@ def is_list(file: Entry) -> bool:
         return table_columns.image_column(rows) is None
     except UnclearColumnError:  # several have images
         return False
-    except (OSError, pa.ArrowException):  # reading it as a list says what is wrong
-        return True
+    except (OSError, pa.ArrowException) as error:
+        outages.raise_outage(file.path, error)
+        return True  # reading it as a list says what is wrong
 
 
 def entries(file: Entry) -> Iterator[Entry]:

@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
-from pipeline import container_names, storage
+from pipeline import container_names, outages, storage
 from pipeline.images import ranges, whole_files
 from pipeline.images.kept import Kept, check_unchanged
 from pipeline.images.whole_files import WholeFile
@@ -19,7 +19,7 @@ LONGEST_PADDING = 1 << 20  # bytes of zeros after which it is looked whether ano
 
 
 def entries(archive: Entry) -> Iterator[Entry | Skipped]:
-    """The members of an archive. Never raises for the archive's own faults: they are an entry with its path."""
+    """The members of an archive, whose own faults are an entry with its path. Raises `OSError` for an outage."""
     names = container_names.Members(archive.path)
     try:
         file, size, broken = _opened(archive)
@@ -33,6 +33,7 @@ def entries(archive: Entry) -> Iterator[Entry | Skipped]:
                         path=path, size=member.size, container=archive.path, offset=member.offset_data
                     )
     except (OSError, tarfile.TarError) as error:
+        outages.raise_outage(archive.path, error)
         broken = storage.cause(error)
     if broken is not None:
         yield archive._replace(error=f"the archive cannot be read to its end: {broken}")
