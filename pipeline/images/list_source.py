@@ -36,13 +36,22 @@ def is_list(file: Entry) -> bool:
 def entries(file: Entry) -> Iterator[Entry]:
     """Examine every path of a list, in its order. Raises `RequestError` for no usable list, `OSError`."""
     waiting: deque[Entry | Future[Entry]] = deque()
-    with ThreadPoolExecutor(THREADS) as examining:
+    window = THREADS  # grows: who only looks at the first few does not cost the store many requests
+    examining = ThreadPoolExecutor(THREADS)
+    try:
         for path in _paths(file):
             waiting.append(examining.submit(storage.entry, path) if storage.is_uri(path) else storage.entry(path))
-            if len(waiting) == AHEAD or isinstance(waiting[0], Entry):
+            while waiting and (len(waiting) >= window or _is_known(waiting[0])):
+                window = min(window + THREADS, AHEAD)
                 yield _result(waiting.popleft())
         while waiting:
             yield _result(waiting.popleft())
+    finally:
+        examining.shutdown(wait=False, cancel_futures=True)
+
+
+def _is_known(found: Entry | Future[Entry]) -> bool:
+    return isinstance(found, Entry) or found.done()
 
 
 def _result(found: Entry | Future[Entry]) -> Entry:
