@@ -11,7 +11,7 @@ import stat
 import urllib.parse
 from typing import NamedTuple
 
-from pipeline import container_names, object_store, store_errors, uris
+from pipeline import container_names, object_store, outages, store_errors, uris
 
 READ_BYTES = 1 << 26  # asked for at once where a file does not come whole
 # 0001-01-02 and 9999-12-30: file systems keep times that no calendar has; the nearest that readers can show is stored.
@@ -167,13 +167,14 @@ def _kind(mode: int) -> str:
 
 
 def entry(path: str) -> Entry:
-    """Examine one file. Never raises for the file's own faults: they are the entry's `error`."""
+    """Examine one file. Its own faults are the entry's `error`. Raises `OSError` for an outage of its place."""
     refused = uris.why_refused(path) if is_uri(path) else None
     if refused is not None:
         return Entry(path, None, None, refused)
     try:
         return examined(path)
     except Exception as error:  # noqa: BLE001  obstore's errors have no common base but Exception
+        outages.check(path, error)
         return Entry(path, None, None, cause(error))
 
 

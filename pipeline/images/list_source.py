@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline import container_names, storage
+from pipeline import container_names, outages, storage
 from pipeline.errors import RequestError
 from pipeline.images import lists, ranges, table_columns, table_files
 from pipeline.images.table_columns import UnclearColumnError
@@ -28,20 +28,30 @@ def is_list(file: Entry) -> bool:
         return table_columns.image_column(rows) is None
     except UnclearColumnError:  # several have images
         return False
-    except (OSError, pa.ArrowException):  # reading it as a list says what is wrong
-        return True
+    except (OSError, pa.ArrowException) as error:
+        outages.raise_outage(file.path, error)
+        return True  # reading it as a list says what is wrong
 
 
 def entries(file: Entry) -> Iterator[Entry]:
     """Examine every path of a list, in its order. Raises `RequestError` for no usable list, `OSError`."""
     waiting: deque[Entry | Future[Entry]] = deque()
-    with ThreadPoolExecutor(THREADS) as examining:
+    window = THREADS  # grows: who only looks at the first few does not cost the store many requests
+    examining = ThreadPoolExecutor(THREADS)
+    try:
         for path in _paths(file):
             waiting.append(examining.submit(storage.entry, path) if storage.is_uri(path) else storage.entry(path))
-            if len(waiting) == AHEAD or isinstance(waiting[0], Entry):
+            while waiting and (len(waiting) >= window or _is_known(waiting[0])):
+                window = min(window + THREADS, AHEAD)
                 yield _result(waiting.popleft())
         while waiting:
             yield _result(waiting.popleft())
+    finally:
+        examining.shutdown(wait=False, cancel_futures=True)
+
+
+def _is_known(found: Entry | Future[Entry]) -> bool:
+    return isinstance(found, Entry) or found.done()
 
 
 def _result(found: Entry | Future[Entry]) -> Entry:

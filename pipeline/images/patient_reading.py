@@ -14,7 +14,8 @@ from pipeline.errors import ErrorStage, ImageError, SourceUnavailableError
 from pipeline.images import reading
 from pipeline.images.decoding import decode_cause
 from pipeline.images.input_root import InputRoot
-from pipeline.images.read_control import ReadControl, Reference, is_worlds, place_of, refused
+from pipeline.images.read_control import ReadControl, Reference, place_of, refused
+from pipeline.outages import is_worlds
 from pipeline.store_errors import StoreAccessError, StoreFailureError, failure
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 15.0  # seconds between two tries

@@ -14,22 +14,12 @@ from typing import Any, NamedTuple
 from pipeline import storage
 from pipeline.errors import RunError
 from pipeline.images.input_root import InputRoot, bucket_of
-from pipeline.store_errors import StoreAccessError, StoreFailureError, failure
+from pipeline.outages import is_outage
+from pipeline.store_errors import StoreAccessError, failure
 
 Reference = Mapping[str, Any]  # a row of `schema.LISTING`
 REMEMBERED = 4  # images of a place that were readable: any one of them answers for it
 GONE = (errno.ENOENT, errno.ENOTDIR)
-# Of a disk, a mount, the network or this machine, and never of one file:
-WORLDS = frozenset(
-    {errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EREMOTEIO, errno.ETIMEDOUT, errno.ENODEV, errno.ENXIO}
-    | {errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.EHOSTDOWN, errno.EHOSTUNREACH}
-    | {errno.ENETDOWN, errno.ENETUNREACH, errno.ENETRESET, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-)
-
-
-def is_worlds(error: OSError) -> bool:
-    """Whether an error can be no image's, whatever the control says."""
-    return error.errno in WORLDS and not isinstance(error, StoreFailureError)
 
 
 class Verdict(NamedTuple):
@@ -105,7 +95,7 @@ class ReadControl:
             error = failure(raised)
             if not isinstance(error, OSError):
                 return False
-            if isinstance(error, StoreAccessError | StoreFailureError) or is_worlds(error):
+            if is_outage(error):
                 raise error from raised
             if before and error.errno not in GONE:
                 raise error from raised

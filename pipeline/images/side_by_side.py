@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from typing import Generic, TypeVar
 
@@ -18,7 +18,8 @@ Item = TypeVar("Item")
 class Merger(Generic[Task, Item]):
     """Iterating yields what `read(task, add)` yields for every task, those that it adds included, in no order.
 
-    An error in a thread is raised where the merged stream is read, and ends it.
+    An error in a thread is raised where the merged stream is read, and ends it. Once it is closed, or failed, the
+    threads read at most one item more each.
     """
 
     def __init__(
@@ -73,12 +74,19 @@ class Merger(Generic[Task, Item]):
 
     def _hand_over(self, task: Task) -> None:
         chunk: list[Item] = []
-        for item in self._read(task, self._add):
-            chunk.append(item)
-            if len(chunk) == CHUNK:
-                self._put(chunk)
-                chunk = []
-        self._put(chunk)
+        items = self._read(task, self._add)
+        try:
+            for item in items:
+                if self._stopped.is_set():
+                    return
+                chunk.append(item)
+                if len(chunk) == CHUNK:
+                    self._put(chunk)
+                    chunk = []
+            self._put(chunk)
+        finally:
+            if isinstance(items, Generator):
+                items.close()
 
     def _put(self, found: list[Item] | BaseException | None) -> None:
         while not self._stopped.is_set():

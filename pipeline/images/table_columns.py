@@ -1,5 +1,7 @@
 """Which column of a table has the bytes of images: told by their type and, where several might, by what is in them."""
 
+import json
+
 import pyarrow as pa
 
 from pipeline.errors import ImageError
@@ -7,6 +9,7 @@ from pipeline.images.decoding import open_image
 from pipeline.images.table_readers import Rows
 
 LOOKED_AT = 16  # values of each column
+HUGGING_FACE = b"huggingface"  # the key of its description in a schema
 
 
 class UnclearColumnError(ValueError):
@@ -21,6 +24,8 @@ def image_column(rows: Rows, wanted: str | None = None) -> str | None:
     columns = _binary_columns(rows.schema)
     if wanted is not None:
         return _wanted(wanted, columns, rows.schema)
+    if (declared := _declared(rows.schema, columns)) is not None:
+        return declared
     found = [column for column in columns if _has_images(rows, column)]
     if len(found) > 1:
         raise UnclearColumnError(f"{_listed(found)} have images: name one with --column")
@@ -34,6 +39,17 @@ def _wanted(wanted: str, columns: list[str], schema: pa.Schema) -> str:
     of_bytes = f"; columns of bytes are: {_listed(columns)}" if columns else ""
     has = f"holds no bytes{of_bytes}" if wanted in schema.names else f"is not there{of_bytes}"
     raise UnclearColumnError(f"the column {wanted!r} of --column {has}")
+
+
+def _declared(schema: pa.Schema, columns: list[str]) -> str | None:
+    """The column that Hugging Face's description of its data set, in the file, calls the only one of images."""
+    try:
+        features = json.loads((schema.metadata or {})[HUGGING_FACE])["info"]["features"]
+        images = [name for name, kind in features.items() if kind.get("_type") == "Image"]
+    except (LookupError, ValueError, TypeError, AttributeError, RecursionError):  # anybody may write anything there
+        return None
+    found = [column for column in columns if column.removesuffix(".bytes") in images]
+    return found[0] if len(images) == len(found) == 1 else None
 
 
 def _binary_columns(schema: pa.Schema) -> list[str]:

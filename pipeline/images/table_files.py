@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import container_names, storage
+from pipeline import container_names, outages, storage
 from pipeline.errors import ErrorStage, ImageError
 from pipeline.images import ranges, table_columns, whole_files
 from pipeline.images.kept import Kept
@@ -22,12 +22,13 @@ from pipeline.storage import Content, Entry, Skipped
 def entries(table: Entry, wanted: str | None) -> Iterator[Entry | Skipped]:
     """The rows of a table with image bytes in the column `wanted`, or in the one that has them; else it is skipped.
 
-    Never raises for the table's own faults: they are an entry with its path.
+    The table's own faults are an entry with its path. Raises `OSError` for an outage.
     """
     try:
         rows = opened(table)
         column = table_columns.image_column(rows, wanted)
     except (OSError, ValueError, pa.ArrowException) as error:
+        outages.raise_outage(table.path, error)
         yield table._replace(error=f"the table cannot be read: {storage.cause(error)}")
         return
     if column is None:

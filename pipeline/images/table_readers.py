@@ -22,7 +22,7 @@ Values = Any  # pa.Array or pa.ChunkedArray: pyarrow has no types
 class Rows:
     """The rows of a table. `groups` are the numbers of rows in its groups; `broken` says why there are no more, if so.
 
-    `load(group, column)` gives the values of one column.
+    `load(group, column)` gives the values of one column; `begin(column, number)` the first few, where that costs less.
     """
 
     def __init__(
@@ -31,11 +31,13 @@ class Rows:
         groups: Sequence[int],
         load: Callable[[int, str], Values],
         broken: str | None = None,
+        begin: Callable[[str, int], Values] | None = None,
     ) -> None:
         self.schema = schema
         self.groups = groups
         self.broken = broken
         self._load = load
+        self._begin = begin or (lambda column, number: self._values(0, column)[:number])
         self._ends = list(accumulate(groups))
         self._loaded: OrderedDict[tuple[int, str], Values] = OrderedDict()
         self._lock = threading.Lock()
@@ -49,8 +51,7 @@ class Rows:
 
     def beginning(self, column: str, number: int) -> Iterator[bytes]:
         """The first few values of a column that are there."""
-        values: Values = self._values(0, column) if self.groups else ()
-        for value in values[:number]:
+        for value in self._begin(column, number) if self.groups else ():
             if value.is_valid:
                 yield value.as_py()
 
@@ -73,7 +74,13 @@ def parquet_rows(path: str, size: int) -> Rows:
     def load(group: int, column: str) -> pa.ChunkedArray:
         return _field(file.read_row_group(group, columns=[column]), column)
 
-    return Rows(file.schema_arrow, groups, load)
+    def begin(column: str, number: int) -> Values:
+        source = pa.PythonFile(ranges.opened(path, size), mode="r")
+        pages = pq.ParquetFile(source, metadata=metadata, pre_buffer=False, buffer_size=ranges.SMALL_BLOCK)
+        batches = pages.iter_batches(number, row_groups=[0], columns=[column], use_threads=False)
+        return next((_field(batch, column) for batch in batches), ())
+
+    return Rows(file.schema_arrow, groups, load, begin=begin)
 
 
 def arrow_rows(buffer: pa.Buffer) -> Rows:

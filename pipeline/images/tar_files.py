@@ -8,18 +8,20 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
-from pipeline import container_names, storage
+from pipeline import container_names, outages, storage
 from pipeline.images import ranges, whole_files
 from pipeline.images.kept import Kept, check_unchanged
 from pipeline.images.whole_files import WholeFile
 from pipeline.storage import Content, Entry, Skipped
 
 COMPRESSED = (".gz", ".tgz")
+# What a header that is broken, or made to do harm, can end in: sizes that no memory has, texts for numbers, nesting.
+BROKEN = (OSError, tarfile.TarError, ValueError, ArithmeticError, LookupError, MemoryError, RecursionError)
 LONGEST_PADDING = 1 << 20  # bytes of zeros after which it is looked whether another archive follows
 
 
 def entries(archive: Entry) -> Iterator[Entry | Skipped]:
-    """The members of an archive. Never raises for the archive's own faults: they are an entry with its path."""
+    """The members of an archive, whose own faults are an entry with its path. Raises `OSError` for an outage."""
     names = container_names.Members(archive.path)
     try:
         file, size, broken = _opened(archive)
@@ -32,7 +34,8 @@ def entries(archive: Entry) -> Iterator[Entry | Skipped]:
                     yield archive._replace(
                         path=path, size=member.size, container=archive.path, offset=member.offset_data
                     )
-    except (OSError, tarfile.TarError) as error:
+    except BROKEN as error:
+        outages.raise_outage(archive.path, error)
         broken = storage.cause(error)
     if broken is not None:
         yield archive._replace(error=f"the archive cannot be read to its end: {broken}")
@@ -77,15 +80,24 @@ def _members(file: BinaryIO, size: int) -> Iterator[tarfile.TarInfo]:
     """The members of an archive, and of those behind it in the same file. Raises `TarError` where it breaks off."""
     start: int | None = 0
     while start is not None:
-        file.seek(start)
+        begin = file.seek(start)
         archive = tarfile.TarFile(fileobj=file, encoding="utf-8", errors="surrogateescape")
         member = archive.next()
         while member is not None:
-            if archive.offset > size:
-                raise tarfile.ReadError(f"{member.name!r} ends beyond the end of the file")
+            _check_end(archive, member, size)
             yield member
             member = _next(archive, file, size)
         start = _another(file, archive.offset, size)
+        if start == begin:
+            raise tarfile.ReadError(f"invalid header at byte {begin:,}")
+
+
+def _check_end(archive: tarfile.TarFile, member: tarfile.TarInfo, size: int) -> None:
+    """Raise `ReadError` where a member does not end between its own header and the end of the file."""
+    if archive.offset > size:
+        raise tarfile.ReadError(f"{member.name!r} ends beyond the end of the file")
+    if member.size < 0 or archive.offset < member.offset_data:
+        raise tarfile.ReadError(f"{member.name!r} ends before it begins")
 
 
 def _next(archive: tarfile.TarFile, file: BinaryIO, size: int) -> tarfile.TarInfo | None:

@@ -34,10 +34,13 @@ def decompress(path: str, size: int) -> WholeFile:
         stream = zlib.decompressobj(wbits=31)
         try:
             while block := source.read(BLOCK):
-                target.write(stream.decompress(block))
-                while stream.eof and (rest := stream.unused_data.lstrip(b"\0")):
-                    stream = zlib.decompressobj(wbits=31)
-                    target.write(stream.decompress(rest))
+                while block:
+                    if stream.eof:
+                        if not (block := block.lstrip(b"\0")):
+                            break
+                        stream = zlib.decompressobj(wbits=31)
+                    target.write(stream.decompress(block, BLOCK))  # what is left of a block waits: it may hold GiB
+                    block = stream.unused_data if stream.eof else stream.unconsumed_tail
             if not stream.eof:
                 broken = "its compressed data end too early"
         except zlib.error as error:

@@ -62,7 +62,6 @@ def test_an_answer_is_an_error_of_its_kind(store: AnsweringStore, key: str) -> N
         storage.read(f"s3://bucket/{key}")
     assert type(raised.value) is kind
     assert storage.cause(raised.value) == text
-    assert storage.entry(f"s3://bucket/{key}").error is not None
 
 
 def test_a_server_that_is_not_there_is_a_failure_without_its_address(monkeypatch: pytest.MonkeyPatch) -> None:

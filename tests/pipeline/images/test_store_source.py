@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import object_store
+from pipeline import object_store, storage
+from pipeline.images import list_source
 from pipeline.run import querying
 from tests.images import make_crops
 from tests.opaque_store import PAGE, OpaqueStore
@@ -121,6 +122,18 @@ def test_one_object_is_one_image_and_lists_lie_in_a_store(monkeypatch: pytest.Mo
         assert by_path["s3://opaque/a/b.jpg"] is None
         assert by_path["s3://opaque/lists/none.jpg"] is not None
         assert len(by_path) == 3
+
+
+def test_a_list_that_is_left_early_costs_few_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = [f"{number:04}.jpg" for number in range(500)]
+    (tmp_path / "list.txt").write_text("".join(f"s3://opaque/{key}\n" for key in keys))
+    with OpaqueStore(dict.fromkeys(keys, b"x")) as store:
+        held(store, monkeypatch)
+        entries = list_source.entries(storage.entry(str(tmp_path / "list.txt")))
+        assert next(entries).path == "s3://opaque/0000.jpg"
+        entries.close()  # type: ignore[attr-defined]
+        assert list(listed(tmp_path / "list.txt")[0]) == [f"s3://opaque/{key}" for key in keys], "in their order"
+        assert store.asked["HEAD"] <= len(keys) + 2 * list_source.THREADS
 
 
 def test_the_real_server_lists_what_it_takes(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,8 @@
 """Parquet and Arrow files with image bytes: which column has them, and that every row is one image."""
 
+import io
+import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -7,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import ImageError, RequestError
-from pipeline.images import input_check
+from pipeline.images import input_check, ranges, table_files
 from pipeline.job import Job
+from pipeline.storage import Entry
 from tests.images import make_crops
 from tests.pipeline.images.packed import arrow, data, listed, parquet
 
@@ -126,3 +130,32 @@ def test_what_is_no_table_is_one_error_row_of_a_folder(name: str, content: bytes
     rows, _ = listed(tmp_path)
     assert len(rows) == 2
     assert "cannot be read" in rows[f"{tmp_path.name}/{name}"]["list_error"]
+
+
+DESCRIPTIONS = {  # what a file says of itself → the column that its rows then have, and at most how much is read of it
+    "nothing": (None, "image.bytes", 1 << 21),
+    "one of images": ({"image": {"_type": "Image"}, "label": {"_type": "Value"}}, "image.bytes", 1 << 17),
+    "one that is not there": ({"picture": {"_type": "Image"}}, "image.bytes", 1 << 21),
+    "no description": ([1], "image.bytes", 1 << 21),
+}
+
+
+@pytest.mark.parametrize("case", DESCRIPTIONS)
+def test_little_is_read_to_choose_the_column(case: str, jpegs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a row group that is the whole file, the first pages: a dictionary of 1 MiB, and one of values."""
+    features, column, most = DESCRIPTIONS[case]
+    table = pa.table({"image": structs([*jpegs, *(os.urandom(10_000) for _ in range(3000))])})
+    described = {"huggingface": json.dumps({"info": {"features": features}})} if features else None
+    file = tmp_path / "t.parquet"
+    pq.write_table(table.replace_schema_metadata(described), file, write_batch_size=4, data_page_size=1 << 15)
+    read: list[int] = []
+
+    class Counting(io.FileIO):
+        def read(self, size: int | None = -1) -> bytes:
+            read.append(len(data := super().read(size)))
+            return data
+
+    monkeypatch.setattr(ranges, "opened", lambda path, size: Counting(path))
+    first = next(table_files.entries(Entry(str(file), file.stat().st_size, 0), None))
+    assert isinstance(first, Entry) and first.column == column
+    assert sum(read) < most < file.stat().st_size // 10
