@@ -28,6 +28,14 @@ def decoding_memory(max_pixels: int) -> int:
     return min((512 << 20) + 32 * max_pixels, machine // 2)
 
 
+def readable_bytes(max_pixels: int) -> int:
+    """Bytes that a file may have which is read into a worker: 8 for every pixel allowed (RGBA of 16 bits), and more.
+
+    A quarter of what decoding it may take, since a store's client has them twice for a moment, and a parser again.
+    """
+    return decoding_memory(max_pixels) // 4
+
+
 class IsolatedDecoding:
     """Decodes each image in a child process, under a deadline and a memory bound."""
 

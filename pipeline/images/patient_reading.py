@@ -30,7 +30,8 @@ class ReadPolicy(NamedTuple):
 
     A failing source is waited for `patience` seconds; `root` and `probes` (images from all over the input) are what a
     failed read is judged by. Where the policy `is_judging` not yet, somebody goes on waiting when patience is over.
-    `private_hosts` says that images may come from hosts of a machine's own network.
+    `private_hosts` says that images may come from hosts of a machine's own network. What is read into a worker and not
+    where the kernel bounds it, from a store or a container, has at most `most_bytes`.
     """
 
     patience: float = 0.0
@@ -38,6 +39,7 @@ class ReadPolicy(NamedTuple):
     probes: tuple[tuple[tuple[str, Any], ...], ...] = ()  # the items of each reference
     is_judging: bool = True
     private_hosts: bool = False
+    most_bytes: int | None = None
 
 
 class PatientReader:
@@ -45,7 +47,9 @@ class PatientReader:
 
     def __init__(self, policy: ReadPolicy) -> None:
         self._patience, self._is_judging = policy.patience, policy.is_judging
-        self._control = ReadControl(policy.root, map(dict, policy.probes), reading.read)
+        self._most_bytes = policy.most_bytes
+        probes = [probe for probe in map(dict, policy.probes) if not self._is_too_large(probe)]
+        self._control = ReadControl(policy.root, probes, reading.read)
         self._slow = 0
         if policy.private_hosts:
             web.allow_private_hosts(True)
@@ -61,6 +65,8 @@ class PatientReader:
         Raises `ImageError` for what its row says, `SourceUnavailableError` where the source failed for as long as
         patience lasts, and `RunError` where a store refuses the credentials.
         """
+        if self._is_too_large(reference):
+            raise ImageError(ErrorStage.DECODE, f"its {reference['size_bytes']:,} bytes are too many to be read")
         deadline: float | None = None
         pauses = _pauses()
         while True:
@@ -78,6 +84,12 @@ class PatientReader:
                 if now >= deadline:
                     raise SourceUnavailableError(f"{reference['path']} cannot be read: {trouble}") from raised
             sleep(max(0.0, min(next(pauses), deadline - time.monotonic())))
+
+    def _is_too_large(self, reference: Reference) -> bool:
+        """Whether reading an image, one file among many, may take the worker's memory and with it the run."""
+        if self._most_bytes is None or not (reference.get("container") or storage.is_uri(reference["path"])):
+            return False
+        return (reference.get("size_bytes") or 0) > self._most_bytes
 
     def _timed(self, reference: Reference) -> storage.Content:
         begun = time.perf_counter()
