@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from pipeline import storage, web
 from pipeline.errors import ErrorStage, ImageError, SourceUnavailableError
-from pipeline.images import reading
+from pipeline.images import reading, signs_of_life
 from pipeline.images.decoding import decode_cause
 from pipeline.images.input_root import InputRoot
 from pipeline.images.read_control import ReadControl, Reference, is_worlds, place_of, refused
@@ -60,18 +60,24 @@ class PatientReader:
         return self._slow >= SLOW_READS
 
     def read(self, reference: Reference, sleep: Sleep) -> storage.Content:
-        """The bytes of an image; `sleep` waits so many seconds between two tries.
+        """The bytes of an image; `sleep` waits so many seconds between two tries, and none in a long one.
 
         Raises `ImageError` for what its row says, `SourceUnavailableError` where the source failed for as long as
         patience lasts, and `RunError` where a store refuses the credentials.
         """
         if self._is_too_large(reference):
             raise ImageError(ErrorStage.DECODE, f"its {reference['size_bytes']:,} bytes are too many to be read")
+        with signs_of_life.heard_by(lambda: sleep(0.0)):
+            return self._patiently_read(reference, sleep)
+
+    def _patiently_read(self, reference: Reference, sleep: Sleep) -> storage.Content:
         deadline: float | None = None
         pauses = _pauses()
         while True:
             try:
                 return self._timed(reference)
+            except SourceUnavailableError:  # nobody waits for it
+                raise
             except MemoryError as raised:
                 raise ImageError(ErrorStage.DECODE, decode_cause(raised)) from raised
             except Exception as raised:

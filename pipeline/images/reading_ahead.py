@@ -134,12 +134,14 @@ class ReadAhead:
 
     def _sleep(self, seconds: float, events: Events = Events()) -> None:
         """Wait between two tries, which is a sign of life. Raises `SourceUnavailableError` where nobody waits."""
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
+        until, left = time.monotonic() + seconds, seconds
+        while True:
             self._ticks += 1
             events.heartbeat()
-            if self._is_over.wait(min(left, TICK_SECONDS / 2)):
+            if self._is_over.wait(max(0.0, min(left, TICK_SECONDS / 2))):
                 raise SourceUnavailableError("nobody waits for this image any more")
+            if (left := until - time.monotonic()) <= 0:
+                return
 
 
 def known_content(reference: Row) -> storage.Content | None:
