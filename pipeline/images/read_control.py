@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from pipeline import storage
-from pipeline.errors import RunError
+from pipeline.errors import WITHOUT_THEM, RunError
 from pipeline.images.input_root import InputRoot, bucket_of
 from pipeline.store_errors import StoreAccessError, StoreFailureError, failure
 
@@ -122,7 +122,9 @@ def refused(error: OSError, place: str) -> RunError:
     said = error.strerror or str(error)
     if isinstance(error, PermissionError):
         said = "the credentials lack the right to list it and to read its objects"
-    return RunError(f"The images in {place} cannot be read: {said}. Mend that, and continue with the same command.")
+    return RunError(
+        f"The images in {place} cannot be read: {said}. Mend that, and continue with the same command. {WITHOUT_THEM}"
+    )
 
 
 def place_of(reference: Reference) -> str:
