@@ -173,8 +173,8 @@ class Run(AbstractContextManager["Run"]):
         return found
 
     def _resume(self, folder: RunFiles, bundle: Bundle) -> Plan:
-        # How long to wait for what does not end is asked anew: a run may have failed by a deadline too short.
-        asked_anew = {"image_seconds", "source_patience", "stall_seconds", "watchdog_minutes"}
+        # What may have made it fail is asked anew: how long to wait for what does not end, and whom images come from.
+        asked_anew = {"image_seconds", "private_hosts", "source_patience", "stall_seconds", "watchdog_minutes"}
         deadlines = self._job.options.model_dump(include=asked_anew)
         plan = folder.plan()
         device = engines.device_to_continue(plan.inference.cascade.engine, self._job.options.device)

@@ -27,6 +27,9 @@ class EngineError(RuntimeError):
     """The network fails whatever it is given: no image is at fault."""
 
 
+WITHOUT_THEM = "If they are gone for good, --exclude leaves them out, and --fresh lists anew what is there."
+
+
 class SourceUnavailableError(OSError):
     """The images cannot be read although none of them is at fault: a store or a mount fails. No row says so."""
 

@@ -19,6 +19,7 @@ from pipeline.images.patient_reading import ReadPolicy, reader_of
 from pipeline.images.pillow_settings import ignore_remarks
 from pipeline.images.preprocessing import Pixels
 from pipeline.images.reading_ahead import ENCODED, ReadAhead, known_content
+from pipeline.images.tar_files import COMPRESSED
 from pipeline.timing import Stopwatch
 
 
@@ -26,6 +27,14 @@ def decoding_memory(max_pixels: int) -> int:
     """Bytes that decoding one image may take: enough for the largest picture allowed, at most half of the machine."""
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return min((512 << 20) + 32 * max_pixels, machine // 2)
+
+
+def readable_bytes(max_pixels: int) -> int:
+    """Bytes that a file may have which is read into a worker: 8 for every pixel allowed (RGBA of 16 bits), and more.
+
+    A quarter of what decoding it may take, since a store's client has them twice for a moment, and a parser again.
+    """
+    return decoding_memory(max_pixels) // 4
 
 
 class IsolatedDecoding:
@@ -48,13 +57,14 @@ class IsolatedDecoding:
     ) -> Iterator[pa.Table]:
         """As `batching.image_batches`, nothing deferred; heartbeats go to the child's events.
 
-        Only local files are read in the child, where their file system may hang: a store is asked here, ahead.
+        Local files and tables are read in the child, where a file system or a parser may hang. A store is asked here,
+        ahead; and a compressed tar is opened here, once, which may take longer than an image may.
         """
         undeferred = decoder.undeferred()
         with ReadAhead(with_integer_times(references), reader_of(policy)) as ahead:
 
             def decode(pixels: Pixels, reference: Row, number: int) -> Row:
-                if storage.is_uri(reference["path"]) and reference["list_error"] is None:
+                if _is_read_here(reference):
                     try:
                         with watch("read"):
                             content = ahead.take(number, reference, watch, events)
@@ -94,6 +104,11 @@ class IsolatedDecoding:
                 pixels[:] = decoded
             return row | ({ENCODED: reference[ENCODED]} if ENCODED in reference else {})
         raise AssertionError("the last try returns")
+
+
+def _is_read_here(reference: Row) -> bool:
+    is_compressed = (reference["container"] or "").lower().endswith(COMPRESSED)
+    return reference["list_error"] is None and (is_compressed or storage.is_uri(reference["path"]))
 
 
 def _death(death: ChildDiedError, *, was_read: bool) -> Row:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from pipeline import storage
+from pipeline.images import signs_of_life
 
 Opened = TypeVar("Opened")
 
@@ -24,7 +25,7 @@ class Kept(Generic[Opened]):
         """The container of an image (a row of `schema.LISTING`), as it was listed. Raises `OSError`."""
         container = reference["container"]
         key = (container, reference.get("entity_tag") or reference.get("modified_at"))
-        with self._lock:
+        with signs_of_life.holding(self._lock):
             if key not in self._opened:
                 found = storage.examined(container)
                 if found.error is not None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from pipeline import storage, web
 from pipeline.errors import ErrorStage, ImageError, SourceUnavailableError
-from pipeline.images import reading
+from pipeline.images import reading, signs_of_life
 from pipeline.images.decoding import decode_cause
 from pipeline.images.input_root import InputRoot
 from pipeline.images.read_control import ReadControl, Reference, place_of, refused
@@ -31,7 +31,8 @@ class ReadPolicy(NamedTuple):
 
     A failing source is waited for `patience` seconds; `root` and `probes` (images from all over the input) are what a
     failed read is judged by. Where the policy `is_judging` not yet, somebody goes on waiting when patience is over.
-    `private_hosts` says that images may come from hosts of a machine's own network.
+    `private_hosts` says that images may come from hosts of a machine's own network. What is read into a worker and not
+    where the kernel bounds it, from a store or a container, has at most `most_bytes`.
     """
 
     patience: float = 0.0
@@ -39,6 +40,7 @@ class ReadPolicy(NamedTuple):
     probes: tuple[tuple[tuple[str, Any], ...], ...] = ()  # the items of each reference
     is_judging: bool = True
     private_hosts: bool = False
+    most_bytes: int | None = None
 
 
 class PatientReader:
@@ -46,7 +48,9 @@ class PatientReader:
 
     def __init__(self, policy: ReadPolicy) -> None:
         self._patience, self._is_judging = policy.patience, policy.is_judging
-        self._control = ReadControl(policy.root, map(dict, policy.probes), reading.read)
+        self._most_bytes = policy.most_bytes
+        probes = [probe for probe in map(dict, policy.probes) if not self._is_too_large(probe)]
+        self._control = ReadControl(policy.root, probes, reading.read)
         self._slow = 0
         if policy.private_hosts:
             web.allow_private_hosts(True)
@@ -57,16 +61,24 @@ class PatientReader:
         return self._slow >= SLOW_READS
 
     def read(self, reference: Reference, sleep: Sleep) -> storage.Content:
-        """The bytes of an image; `sleep` waits so many seconds between two tries.
+        """The bytes of an image; `sleep` waits so many seconds between two tries, and none in a long one.
 
         Raises `ImageError` for what its row says, `SourceUnavailableError` where the source failed for as long as
         patience lasts, and `RunError` where a store refuses the credentials.
         """
+        if self._is_too_large(reference):
+            raise ImageError(ErrorStage.DECODE, f"its {reference['size_bytes']:,} bytes are too many to be read")
+        with signs_of_life.heard_by(lambda: sleep(0.0)):
+            return self._patiently_read(reference, sleep)
+
+    def _patiently_read(self, reference: Reference, sleep: Sleep) -> storage.Content:
         deadline: float | None = None
         pauses = _pauses()
         while True:
             try:
                 return self._timed(reference)
+            except SourceUnavailableError:  # nobody waits for it
+                raise
             except MemoryError as raised:
                 raise ImageError(ErrorStage.DECODE, decode_cause(raised)) from raised
             except Exception as raised:
@@ -79,6 +91,12 @@ class PatientReader:
                 if now >= deadline:
                     raise SourceUnavailableError(f"{reference['path']} cannot be read: {trouble}") from raised
             sleep(max(0.0, min(next(pauses), deadline - time.monotonic())))
+
+    def _is_too_large(self, reference: Reference) -> bool:
+        """Whether reading an image, one file among many, may take the worker's memory and with it the run."""
+        if self._most_bytes is None or not (reference.get("container") or storage.is_uri(reference["path"])):
+            return False
+        return (reference.get("size_bytes") or 0) > self._most_bytes
 
     def _timed(self, reference: Reference) -> storage.Content:
         begun = time.perf_counter()

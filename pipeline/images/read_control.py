@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from pipeline import storage
-from pipeline.errors import RunError
+from pipeline.errors import WITHOUT_THEM, RunError
 from pipeline.images.input_root import InputRoot, bucket_of
 from pipeline.outages import is_outage
 from pipeline.store_errors import StoreAccessError, failure
@@ -53,6 +53,10 @@ class ReadControl:
         Raises `RunError` where the store refuses the credentials: that no waiting mends.
         """
         failed, place = time.monotonic(), place_of(reference)
+        try:  # of this image alone: what is readable on another mount says nothing
+            (self._root or InputRoot(path=os.devnull)).check_mounts(file_of(reference))
+        except OSError as found:
+            return storage.cause(found)
         with self._lock:  # one control answers for all reads that failed before it began
             last = self._last.get(place)
             if last is None or last.began <= failed:
@@ -80,7 +84,7 @@ class ReadControl:
         if any(self._is_readable(each, before=False) for each in probes):
             return
         root = self._root or InputRoot(path=place or os.devnull)
-        root.check(str(reference.get("container") or reference["path"]))
+        root.check(file_of(reference))
         if place and probes and isinstance(error, PermissionError):
             raise error  # it may be listed, but nothing in it can be read
 
@@ -108,10 +112,17 @@ def refused(error: OSError, place: str) -> RunError:
     said = error.strerror or str(error)
     if isinstance(error, PermissionError):
         said = "the credentials lack the right to list it and to read its objects"
-    return RunError(f"The images in {place} cannot be read: {said}. Mend that, and continue with the same command.")
+    return RunError(
+        f"The images in {place} cannot be read: {said}. Mend that, and continue with the same command. {WITHOUT_THEM}"
+    )
 
 
 def place_of(reference: Reference) -> str:
     """The bucket or host in which an image lies; empty for the local machine."""
-    path = str(reference.get("container") or reference["path"])
+    path = file_of(reference)
     return bucket_of(path) if storage.is_uri(path) else ""
+
+
+def file_of(reference: Reference) -> str:
+    """The file or object in which an image lies."""
+    return str(reference.get("container") or reference["path"])

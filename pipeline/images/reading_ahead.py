@@ -7,7 +7,7 @@ unless their disk turns out to be slow: from memory, handing them over would cos
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYetError
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from pipeline import storage
 from pipeline.errors import SourceUnavailableError
 from pipeline.events import Events
+from pipeline.images.daemon_threads import DaemonThreads
 from pipeline.images.patient_reading import PatientReader
 from pipeline.timing import Stopwatch
 
@@ -56,7 +57,7 @@ class ReadAhead:
         self._next = self._bytes = 0  # of the shard: the row up to which reads were begun; of those not yet taken
         self._reads: dict[int, Read] = {}
         self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(self._requests, thread_name_prefix="read")
+        self._pool = DaemonThreads(self._requests, "read")
         self._is_over = threading.Event()
         self._ticks = 0  # signs of life of the threads; that two may count as one does no harm
 
@@ -66,7 +67,7 @@ class ReadAhead:
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         """End every read: what waits for its next try does not make it, and nobody waits for what is under way."""
         self._is_over.set()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.end()
 
     def take(self, number: int, reference: Row, watch: Stopwatch, events: Events) -> storage.Content:
         """The content of the image in row `number`, once. Raises as `PatientReader.read`.
@@ -129,17 +130,21 @@ class ReadAhead:
                 except NotYetError:
                     if read.content.done():  # it is what ended the read
                         raise
+                if self._is_over.is_set():
+                    raise SourceUnavailableError("nobody waits for this image any more") from None
                 if self._ticks > ticks:
                     events.heartbeat()
 
     def _sleep(self, seconds: float, events: Events = Events()) -> None:
         """Wait between two tries, which is a sign of life. Raises `SourceUnavailableError` where nobody waits."""
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
+        until, left = time.monotonic() + seconds, seconds
+        while True:
             self._ticks += 1
             events.heartbeat()
-            if self._is_over.wait(min(left, TICK_SECONDS / 2)):
+            if self._is_over.wait(max(0.0, min(left, TICK_SECONDS / 2))):
                 raise SourceUnavailableError("nobody waits for this image any more")
+            if (left := until - time.monotonic()) <= 0:
+                return
 
 
 def known_content(reference: Row) -> storage.Content | None:

@@ -8,7 +8,7 @@ import tempfile
 import zlib
 from typing import BinaryIO, NamedTuple, cast
 
-from pipeline.images import ranges
+from pipeline.images import ranges, signs_of_life
 
 BLOCK = 1 << 20
 
@@ -34,6 +34,7 @@ def decompress(path: str, size: int) -> WholeFile:
         stream = zlib.decompressobj(wbits=31)
         try:
             while block := source.read(BLOCK):
+                signs_of_life.give()
                 while block:
                     if stream.eof:
                         if not (block := block.lstrip(b"\0")):
@@ -54,6 +55,7 @@ def fetch(path: str, size: int) -> WholeFile:
     target = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115  the caller closes it
     with ranges.opened(path, size) as source:
         while block := source.read(ranges.LARGE_BLOCK):
+            signs_of_life.give()
             target.write(block)
     target.flush()
     return WholeFile(target, target.tell(), None)

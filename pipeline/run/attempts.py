@@ -20,7 +20,7 @@ import pyarrow as pa
 from pipeline.events import Events
 from pipeline.images.batching import DECODED_BY, DECODING_TIMES, BatchSource, Decoding, image_batches
 from pipeline.images.decoding import ExactDecoder
-from pipeline.images.isolating import IsolatedDecoding
+from pipeline.images.isolating import IsolatedDecoding, readable_bytes
 from pipeline.images.patient_reading import ReadPolicy
 from pipeline.model.cascade import Cascade
 from pipeline.model.engine import Engine, EngineSpec
@@ -71,6 +71,7 @@ class ShardClassifier:
             plan.root,
             sample_references(self._folder.read_shards()),
             private_hosts=options.private_hosts,
+            most_bytes=readable_bytes(options.max_pixels),
         )
         own_versions()  # of what is loaded from now on
         with self._timers[0].watch("startup"):

@@ -1,5 +1,6 @@
 """A job → its selection → the stored plan of a run, or the unfinished run that the same request continues."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.images import listing
@@ -13,7 +14,7 @@ from pipeline.run.plan import Counts, Plan
 from pipeline.run.run_files import RunFiles
 from pipeline.run.run_paths import LISTING
 from pipeline.run.selecting import Earlier, Selection
-from pipeline.run.sharding import shard_size
+from pipeline.run.sharding import sample_references, shard_size
 
 
 def unfinished(job: Job, key: str) -> RunFiles | None:
@@ -44,6 +45,7 @@ def make_plan(folder: RunFiles, job: Job, bundle: Bundle, selection: Selection, 
     """Cut the work into shards for so many `workers` under `folder` and store the plan: the run can be resumed."""
     key = model_key(bundle, job.options)
     size = shard_size(selection.images, workers)
+    shards = folder.write_shards(selection.references(), size)
     plan = Plan(
         run=folder.run,
         job=job,
@@ -55,7 +57,7 @@ def make_plan(folder: RunFiles, job: Job, bundle: Bundle, selection: Selection, 
         calibrated=bundle.temperature is not None,
         inference=Inference.choose(bundle, job.options, device, file_bytes=selection.bytes // selection.images),
         shard_size=size,
-        shards=folder.write_shards(selection.references(), size),
+        shards=shards,
         counts=Counts(
             found=selection.found,
             known=selection.found - selection.eligible,
@@ -63,8 +65,14 @@ def make_plan(folder: RunFiles, job: Job, bundle: Bundle, selection: Selection, 
             bytes=selection.bytes,
             skipped=selection.skipped,
         ),
-        root=InputRoot.of(job.images),
+        root=InputRoot.of(job.images, _listed(folder)),
         versions=versions(),
     )
     folder.write("plan.json", plan.stored())
     return plan
+
+
+def _listed(folder: RunFiles) -> Iterator[str]:
+    """Some files from all over a stored plan: enough to meet every mount on which many of them lie."""
+    for each in map(dict, sample_references(folder.read_shards(), most=200)):
+        yield str(each["container"] or each["path"])

@@ -9,7 +9,7 @@ from collections import Counter, deque
 from contextlib import suppress
 
 from pipeline.counting import counted
-from pipeline.errors import EngineError, RequestError, RunError
+from pipeline.errors import WITHOUT_THEM, EngineError, RequestError, RunError, SourceUnavailableError
 from pipeline.run.output_kinds import run_at
 from pipeline.run.plan import Plan
 from pipeline.run.sharding import Shard
@@ -38,6 +38,7 @@ def seconds_before_retry(shard: Shard, attempts: int, error: BaseException) -> f
         raise RunError(
             f"Shard {shard.id} ({counted(shard.images, 'image')}) failed {counted(attempts, 'time')}. The last time: "
             f"{reason}. When that is mended, continue with the same command."
+            + (f" {WITHOUT_THEM}" if isinstance(error, SourceUnavailableError) else "")
         )
     return PAUSE_SECONDS * 4.0 ** (attempts - 1) if isinstance(error, OSError) else 0.0
 

@@ -80,13 +80,13 @@ def part_name(shard: Shard) -> str:
     return f"part-{shard.id}.parquet"
 
 
-def sample_references(shards: Sequence[Shard]) -> tuple[tuple[tuple[str, Any], ...], ...]:
-    """The items of a few references from all over a stored plan, with times in µs since 1970."""
-    chosen = shards[:: max(1, -(-len(shards) // SAMPLED))]
+def sample_references(shards: Sequence[Shard], most: int = SAMPLED) -> tuple[tuple[tuple[str, Any], ...], ...]:
+    """The items of about `most` references from all over a stored plan, with times in µs since 1970."""
+    chosen = shards[:: max(1, -(-len(shards) // most))]
     found: list[dict[str, Any]] = []
     for shard in chosen:
         references = shard.references()
-        places = range(0, references.num_rows, max(1, references.num_rows * len(chosen) // SAMPLED))
+        places = range(0, references.num_rows, max(1, references.num_rows * len(chosen) // most))
         some = references.take(list(places))
         times = some["modified_at"].cast(pa.int64())
         found += some.set_column(some.column_names.index("modified_at"), "modified_at", times).to_pylist()

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline import object_store, schema, storage
-from pipeline.errors import RunError, SourceUnavailableError
+from pipeline.errors import ErrorStage, ImageError, RunError, SourceUnavailableError
 from pipeline.events import Events
 from pipeline.images.batching import image_batches, with_integer_times
 from pipeline.images.decoding import ExactDecoder
@@ -164,6 +164,20 @@ def test_reads_that_nobody_waits_for_end(failing: AnsweringStore) -> None:
 
 def _servers() -> set[threading.Thread]:
     return {each for each in threading.enumerate() if not each.name.startswith("read")}
+
+
+@pytest.mark.parametrize("place", [{}, {"container": "/data/a.tar.gz"}, {"container": "s3://bucket/a.tar"}])
+def test_what_is_too_large_to_be_read_is_not_asked_for(failing: AnsweringStore, place: dict[str, str]) -> None:
+    """Neither as an image nor as one by which others are judged."""
+    huge = {"path": f"{place['container']}#1" if place else "s3://bucket/1", "size_bytes": 200 << 30, "offset": 0}
+    small = {"path": "s3://bucket/2", "size_bytes": 1000}
+    reader = PatientReader(ReadPolicy(probes=(tuple((huge | place).items()),), most_bytes=1000))
+    with pytest.raises(ImageError, match=r"its 214,748,364,800 bytes are too many") as raised:
+        reader.read(huge | place, lambda seconds: None)
+    assert raised.value.stage == ErrorStage.DECODE and not failing.asked
+    with pytest.raises(SourceUnavailableError):
+        reader.read(small, lambda seconds: None)
+    assert not failing.asked["1"] and not failing.asked["a.tar"]
 
 
 ANSWERS = {

@@ -124,7 +124,7 @@ def test_a_mount_that_went_away_is_no_image_s_fault(
     crops: Callable[..., Path], tmp_path: Path, tiny_bundle: Path, change: Change
 ) -> None:
     images, output = crops(NUMBER), tmp_path / "out"
-    with pytest.raises(RunError, match=r"failed 3 times.*images.*continue with the same command"):
+    with pytest.raises(RunError, match=r"failed 3 times.*images.*continue with the same command.*--exclude"):
         classify_after(change, images, output, tiny_bundle)
     assert not list(output.glob("predictions/**/*.parquet"))
     put_back(images)
@@ -172,3 +172,16 @@ def test_a_disk_that_fails_under_a_tar_is_no_image_s_fault(
     with pytest.raises(RunError, match=os.strerror(errno.EIO)):
         classify_after(refuse("all.tar", errno.EIO), images, output, tiny_bundle)
     assert not list(output.glob("predictions/**/*.parquet"))
+
+
+def test_what_may_have_made_a_run_fail_is_asked_anew(
+    crops: Callable[..., Path], tmp_path: Path, tiny_bundle: Path
+) -> None:
+    images, runs = crops(2), set[str]()
+    for asked in ({"private_hosts": False, "source_patience": 1.0}, {"private_hosts": True, "source_patience": 2.0}):
+        job = Job.of(str(images), str(tmp_path / "out"), str(tiny_bundle), {"workers": "inline", **asked})
+        with phases.Run(job, Events()) as run:
+            plan = run.plan()
+        assert plan is not None and plan.job.options.model_dump(include=set(asked)) == asked
+        runs.add(plan.run)
+    assert len(runs) == 1, "the same one is resumed"
