@@ -55,4 +55,5 @@ def client() -> Any:
 
     unsigned = os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true")
     settings = Config(signature_version=botocore.UNSIGNED) if unsigned else None
-    return botocore.session.get_session().create_client("s3", config=settings)
+    region = os.environ.get("AWS_REGION") or None  # obstore reads it first, botocore AWS_DEFAULT_REGION alone
+    return botocore.session.get_session().create_client("s3", region_name=region, config=settings)

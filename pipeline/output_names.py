@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline.errors import RequestError
 from pipeline.place import Place
-from pipeline.uris import SAME, STORES
+from pipeline.uris import SAME, STORES, canonical
 
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/]*)(.*)", re.DOTALL)
 
@@ -19,11 +19,10 @@ def output_named(name: str) -> Place:
     if scheme not in STORES:
         where = ", ".join(f"{each}://" for each in STORES)
         raise RequestError(f"{scheme}:// is no place for an output: choose a folder, or a store ({where}).")
-    user, at, host = bucket.rpartition("@")
-    if at and (scheme not in ("abfs", "abfss") or ":" in user):  # of Azure: container@account.dfs.core.windows.net
+    if (shown := canonical(name)).partition("://")[2] != found[2] + found[3]:
         raise RequestError(
-            f"The output {scheme}://{host}/{key} was given with a user name or password: leave them out, and put the "
-            "credentials into the environment."
+            f"The output {shown} was given with a user name or password: leave them out, and put the credentials "
+            "into the environment."
         )
     if not bucket:
         raise RequestError(f"The output {name} has no bucket: write {scheme}://BUCKET/PREFIX.")

@@ -11,6 +11,9 @@ WEB = ("http", "https")
 SAME = {"s3a": "s3", "s3n": "s3", "gcs": "gs"}  # as Hadoop and Google's tools spell them
 BLOBS = re.compile(r"wasbs?://([^@/]+)@([^./]+)\.blob\.")  # Azure's blobs, as Hadoop spells them: container@account
 
+HIDDEN = "***"  # in the place of a host that could not be told from a password
+
+_HOST = re.compile(r"(\[[^@\]]*\]|[^:@]*)(:[0-9]+)?")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 
 
@@ -23,12 +26,25 @@ def scheme_of(path: str) -> str | None:
 
 
 def canonical(uri: str) -> str:
-    """A URI as it is stored: in one spelling for one place, without user name and password."""
+    """A URI as it is stored: in one spelling for one place, without user name and password.
+
+    A password with a slash in it ends at the last `@`. Where none is left, all is `HIDDEN`, which `why_refused`.
+    """
     uri = BLOBS.sub(r"abfs://\1@\2.dfs.", uri)
     scheme, _, rest = uri.partition("://")
     scheme = SAME.get(scheme.lower(), scheme.lower())
     authority, slash, key = rest.partition("/")  # no URL parser: # and ? are letters of a key
-    return f"{scheme}://{_without_user(scheme, authority)}{slash}{key}"
+    host = _without_user(scheme, authority)
+    if _is_host(scheme, host):
+        return f"{scheme}://{host}{slash}{key}"
+    _, at, after = rest.rpartition("@")
+    return canonical(f"{scheme}://{after}") if at else f"{scheme}://{HIDDEN}"
+
+
+def _is_host(scheme: str, authority: str) -> bool:
+    container, _, host = authority.rpartition("@")
+    found = _HOST.fullmatch(host)
+    return found is not None and not (found[2] and scheme in STORES and not container)  # buckets have no port
 
 
 def _without_user(scheme: str, authority: str) -> str:
@@ -58,6 +74,8 @@ def is_web(uri: str) -> bool:
 def why_refused(uri: str) -> str | None:
     """Why what a stored path leads to cannot be read, by its scheme; None where it can."""
     scheme = scheme_of(uri)
+    if scheme and uri == f"{scheme}://{HIDDEN}":
+        return "it seems to have a user name and password in it: leave them out"
     if scheme is None or scheme in (*STORES, *WEB):
         return None
     read = ", ".join(f"{each}://" for each in (*STORES, *WEB))

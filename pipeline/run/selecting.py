@@ -138,8 +138,10 @@ class Selection:
         tried = "listed.path IN (FROM tried)"
         self._find_tried()
         now = int(datetime.now(UTC).timestamp() * 1_000_000)
-        says_nothing = f"epoch_us(listed.modified_at) NOT BETWEEN {storage.EARLIEST_US + 1} AND {now}"
-        unsettled = f"SELECT path FROM listed WHERE {says_nothing} AND entity_tag IS NULL"
+        settles = f"epoch_us(listed.modified_at) BETWEEN {storage.EARLIEST_US + 1} AND {now}"
+        says_nothing = f"NOT coalesce({settles}, false)"
+        unsettled = f"SELECT path FROM listed WHERE {says_nothing} AND entity_tag IS NULL AND list_error IS NULL"
+        sizeless = "listed.size_bytes IS NULL AND listed.list_error IS NULL"  # of a server that does not say it
         verify = self._job.options.verify_content
         # The largest column by far: read only where bytes are compared, and kept of the images whose bytes are.
         known = "content_hash" if verify else "content_hash := NULL::VARCHAR"
@@ -163,8 +165,9 @@ class Selection:
             FROM newest JOIN listed USING (path) LEFT JOIN missing USING (path)
             WHERE (
                   {tried} AND row.size_bytes IS NULL  -- what could not be examined or read has no size in its row
-                  OR coalesce(listed.size_bytes = row.size_bytes, listed.container IS NOT NULL)  -- a row's is not known
-                  AND coalesce(same_tag, listed.modified_at = row.modified_at)
+                  -- a table's rows have none in the listing either
+                  OR coalesce(listed.size_bytes = row.size_bytes, listed.container IS NOT NULL OR {sizeless})
+                  AND coalesce(same_tag, listed.modified_at IS NOT DISTINCT FROM row.modified_at)
                   AND (same_tag OR by_content OR {tried} OR epoch_us(row.modified_at) + {CLOCK_TICK_US} < {read_at})
                   AND (row.status <> 'error' OR {lasting} OR {tried})
               )

@@ -26,6 +26,23 @@ SPELLINGS = {
     "https://user:pass@word@host:8080/a?x=1": "https://host:8080/a?x=1",
     "abfs://user:secret@account/a": "abfs://account/a",
     "hdfs://user:secret@host/a": "hdfs://host/a",
+    "s3://AKIA:secr/et+pass@bucket/prefix": "s3://bucket/prefix",
+    "s3://AKIA:secret@pass:a/word@bucket/prefix": "s3://bucket/prefix",
+    "s3://AKIA:1234/secret@bucket/prefix": "s3://bucket/prefix",
+    "s3a://AKIA:sec/ret/pass@bucket": "s3://bucket",
+    "https://user:sec/ret@host:8080/a": "https://host:8080/a",
+    "abfs://user:sec/ret@account/a": "abfs://account/a",
+    "abfss://c@account.dfs.core.windows.net:443/a": "abfss://c@account.dfs.core.windows.net:443/a",
+    "hdfs://user:/secret@host/a": "hdfs://host/a",
+    "s3://AKIA:secret/pass": "s3://***",
+    "s3://AKIA:secret": "s3://***",
+    "s3://AKIA:1234": "s3://***",
+    "https://user:secret/a": "https://***",
+    "s3://bucket/a@b.jpg": "s3://bucket/a@b.jpg",
+    "s3://bucket/a:b@c.jpg": "s3://bucket/a:b@c.jpg",
+    "http://host:8080/a@b.jpg": "http://host:8080/a@b.jpg",
+    "http://[::1]:8080/a@b.jpg": "http://[::1]:8080/a@b.jpg",
+    "http://[::1]/a": "http://[::1]/a",
     "/a/s3://b": "/a/s3:/b",
 }
 
@@ -71,3 +88,12 @@ def test_a_password_is_not_printed(tmp_path: Path) -> None:
     done = shardseer("classify", "hdfs://user:hunter2@host/a", "-o", tmp_path / "out", "--json")
     assert done.returncode == 2, done.stderr
     assert "hunter2" not in done.stdout + done.stderr and "host" in done.stderr
+
+
+@pytest.mark.parametrize("typed", ["s3://AKIA:hunter2/x", "https://user:hunter2", "s3://AKIA:hun/ter2"])
+def test_what_cannot_be_told_from_a_password_is_refused(typed: str, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="leave them out") as found:
+        Job.of(typed, str(tmp_path / "out"))
+    assert "hun" not in str(found.value)
+    entry = storage.entry(storage.absolute(typed))
+    assert "leave them out" in (entry.error or "") and "hun" not in str(entry)

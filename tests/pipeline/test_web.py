@@ -1,9 +1,9 @@
 """Images of the web: read from public hosts, and from private ones only where the user says so."""
 
+import errno
 import socket
-import threading
+import ssl
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -11,51 +11,13 @@ import pytest
 from pipeline import storage, web
 from pipeline.store_errors import StoreFailureError
 from tests.pipeline.images.packed import data, listed
-
-MODIFIED = "Tue, 14 Nov 2023 22:13:20 GMT"
-STATUS = {"/denied.jpg": 403, "/gone.jpg": 404, "/busy.jpg": 503, "/name.jpg": 401}
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Serves pictures of three bytes, redirections, and refusals."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_HEAD(self) -> None:
-        if self.path.startswith("/signed"):
-            self.answer(403)
-        else:
-            self.do_GET()
-
-    def do_GET(self) -> None:
-        if self.path.startswith("/to?"):
-            self.answer(302, Location=self.path.removeprefix("/to?"))
-        elif self.path in STATUS:
-            self.answer(STATUS[self.path])
-        elif self.headers.get("Range"):
-            self.answer(206, b"x", **{"Content-Range": "bytes 0-0/3", "ETag": '"t"', "Last-Modified": MODIFIED})
-        else:
-            self.answer(200, b"xyz", **{"ETag": 'W/"t"', "Last-Modified": MODIFIED})
-
-    def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(b"" if self.command == "HEAD" else body)
-
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
+from tests.web_server import serving
 
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server.server_port
-    server.shutdown()
-    server.server_close()
+    with serving() as port:
+        yield port
 
 
 @pytest.fixture(autouse=True)
@@ -166,3 +128,78 @@ def test_user_names_and_passwords_come_from_netrc(port: int, tmp_path: Path, mon
     monkeypatch.setenv("HOME", str(tmp_path))
     assert web._authorization(f"127.0.0.1:{port}") == "Basic YW5uOnNlY3JldA=="
     assert web._authorization("example.org") is None
+
+
+@pytest.mark.parametrize("code", [socket.EAI_AGAIN, socket.EAI_NONAME, socket.EAI_FAIL])
+def test_names_that_cannot_be_looked_up_are_the_worlds_fault(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once an image was listed; while it is listed, a host of that name may never have been."""
+
+    def away(*_: object, **__: object) -> None:
+        raise socket.gaierror(code, "away")
+
+    monkeypatch.setattr(socket, "getaddrinfo", away)
+    for ask in (web.read, web.check):
+        with pytest.raises(StoreFailureError):
+            ask("http://images.test/a.jpg")
+    with pytest.raises(OSError) as found:
+        web.examined("http://images.test/a.jpg")
+    assert found.value.errno == (errno.ENOENT if code == socket.EAI_NONAME else errno.EAGAIN)
+
+
+@pytest.mark.parametrize(
+    ("said", "size"),
+    [
+        (str(10**18 - 1), 10**18 - 1),
+        (str(2**63), None),
+        ("100000000000000000000", None),
+        ("9" * 5000, None),
+        ("-1", None),
+        ("+3", None),
+        ("many", None),
+    ],
+)
+def test_a_size_that_no_file_has_is_none(said: str, size: int | None, port: int) -> None:
+    assert storage.entry(f"http://127.0.0.1:{port}/size?{said}").size == size
+
+
+@pytest.mark.parametrize("said", ["4", str(2**62), "100000000000000000000"])
+def test_a_body_shorter_or_longer_than_can_be_is_not_taken(said: str, port: int) -> None:
+    with pytest.raises(OSError):
+        storage.read(f"http://127.0.0.1:{port}/size?{said}")
+
+
+def test_a_body_without_an_end_is_left(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "MOST_BYTES", 5000)
+    with pytest.raises(OSError, match="more than 5000 bytes"):
+        storage.read(f"http://127.0.0.1:{port}/endless.jpg")
+    monkeypatch.setattr(web, "SECONDS_IN_ALL", -1)
+    with pytest.raises(StoreFailureError, match="in time"):
+        storage.read(f"http://127.0.0.1:{port}/endless.jpg")
+
+
+@pytest.mark.parametrize("target", ["ftp://127.0.0.1:{}/a.jpg", "file:///etc/hostname", "data:,xyz", "gopher://a"])
+@pytest.mark.parametrize("proxy", ["", "http://127.0.0.1:{}"])
+def test_a_redirection_leads_to_nothing_but_the_web(
+    target: str, proxy: str, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    web._opener.cache_clear()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        elsewhere = listener.getsockname()[1]
+        monkeypatch.setenv("ftp_proxy", proxy.format(elsewhere))
+        with pytest.raises(OSError) as found:
+            storage.read(f"http://127.0.0.1:{port}/to?{target.format(elsewhere)}")
+        assert not isinstance(found.value, StoreFailureError)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+    web._opener.cache_clear()
+
+
+def test_a_certificate_that_does_not_verify_is_the_hosts_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    error.verify_message = "certificate has expired"
+    monkeypatch.setattr(web, "_connected", lambda *_, **__: (_ for _ in ()).throw(error))
+    with pytest.raises(OSError, match=r"cannot be trusted: certificate has expired") as found:
+        storage.read("https://images.test/a.jpg")
+    assert not isinstance(found.value, StoreFailureError)
+    web.check("https://images.test/a.jpg")

@@ -305,6 +305,10 @@ def test_a_name_too_long_for_an_object_is_told_before_any_work(output: str) -> N
         ("s3://bucket/a\nb", "empty or special name"),
         ("s3://someone:hidden@bucket/x", "given with a user name or password"),
         ("s3://hidden@bucket/x", "given with a user name or password"),
+        ("s3://someone:hid/hidden@bucket/x", "s3://bucket/x was given with a user name or password"),
+        ("s3://someone:hidden/x", "s3://*** was given with a user name or password"),
+        ("abfs://someone:hid/hidden@account/x", "abfs://account/x was given with a user name or password"),
+        ("s3://bucket/a@b:c", "s3://bucket/a@b:c"),
     ],
 )
 def test_names_of_outputs(name: str, means: object) -> None:
