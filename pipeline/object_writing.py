@@ -9,6 +9,7 @@ sentence, without what the library dumps, which may hold secrets; `output_names`
 """
 
 import errno
+import math
 import random
 import secrets
 import time
@@ -160,13 +161,15 @@ def _why_unconditional(probe: str) -> str:
     return ""
 
 
-def patiently(what: Callable[[], T], doing: str, patience: float) -> T:
+def patiently(
+    what: Callable[[], T], doing: str, patience: float, progress: Callable[[], float] = lambda: -math.inf
+) -> T:
     """The result of a request that may be made again, made until it is answered or `patience` seconds have passed.
 
+    They count from the start, or from `progress`: the time by `time.monotonic` at which what takes long got on.
     Raises `FileNotFoundError` for an object that is not there, else `RunError`: `doing` is what could not be done.
     """
-    end = time.monotonic() + patience
-    wait = FIRST_WAIT
+    start, wait = time.monotonic(), FIRST_WAIT
     while True:
         try:
             return what()
@@ -177,6 +180,7 @@ def patiently(what: Callable[[], T], doing: str, patience: float) -> T:
             if isinstance(reason, FileNotFoundError) and reason.strerror != "no such bucket":
                 raise FileNotFoundError(errno.ENOENT, f"cannot {doing}: there is no such object") from None
             pause = random.uniform(0, wait)
+            end = max(start, progress()) + patience
             if not isinstance(reason, StoreFailureError) or time.monotonic() + pause > end:
                 raise RunError(f"Cannot {doing}: {reason.strerror}. {_advice(reason)}") from None
         time.sleep(pause)
