@@ -67,12 +67,12 @@ class Lease:
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
         self._thread.start()
 
-    def check(self, patience: float = object_writing.PATIENCE) -> None:
+    def check(self, patience: float = object_writing.PATIENCE, asks: bool = False) -> None:
         """See that this run still has the lease: before whatever cannot be taken back; see `output.Held`.
 
         Where its time is up, as after a stop or an outage, the store is asked: if nobody took over, it goes on.
         """
-        if now() >= self._good_until and not self._is_lost:
+        if (asks or now() >= self._good_until) and not self._is_lost:
             self._renew(patience)
         if self._is_lost:
             raise TakenOverError(

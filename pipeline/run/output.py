@@ -24,10 +24,11 @@ class TakenOverError(RunError):
 class Held(Protocol):
     """An output while a run holds it alone."""
 
-    def check(self, patience: float = PATIENCE) -> None:
+    def check(self, patience: float = PATIENCE, asks: bool = False) -> None:
         """Raise `TakenOverError` where another run has the output now, `RunError` where a store does not say.
 
-        A store may take `patience` seconds to answer.
+        A store may take `patience` seconds to answer. With `asks` it is asked even where the lease's time is not up:
+        before what no later decision mends.
         """
         ...
 

@@ -15,8 +15,8 @@ from pipeline.storage import cause
 def recover(output: Place, events: Events) -> None:
     """Remove runs that were never planned, and write the reports of those that crashed after they were published.
 
-    The caller holds the output's lock, so that no run is under way. `events` hears of what cannot be read: it is left
-    alone.
+    The caller holds the output's lock, so that no run is under way. `events` hears of what cannot be read or published:
+    it is left alone, and ends no other request's command.
     """
     with output_at(output).one_look():
         problems, folders = outputs.problems(output), outputs.all_runs(output)
@@ -38,7 +38,8 @@ def _report_late(folder: RunFiles, events: Events) -> None:
         publishing.publish(folder)  # or its mark may be missing
     except RunError as error:
         where = place.inside(folder.output, "runs", folder.run)
-        raise RunError(f"{error} Run {folder.run} is decided; to give it up, delete {where}.") from None
+        events.message(f"{error} Run {folder.run} is decided; to give it up, delete {where}.")
+        return
     try:
         plan = folder.plan()
         summary = reporting.summarize(folder, plan, {}, 0, plan.shards)
