@@ -155,7 +155,8 @@ class RunPrefix(StagedRecords):
         """See `RunFiles`: a decision is for good, but where there is none yet, nothing stands against new parts."""
         if self._end_of(self.names()):
             raise RunError(
-                f"Run {self.run} is decided, but parts that it was decided about were deleted. Start anew with --fresh."
+                f"Run {self.run} is decided, but parts that it was decided about were deleted. To give it up, delete "
+                f"{self.prefix}."
             )
 
     def refuse(self, counted: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from pipeline.events import Events
 from pipeline.job import Job
 from pipeline.model import bundle as bundles
 from pipeline.output_names import output_named
-from pipeline.run import cleaning, lease, one_object, outputs, publishing, querying
+from pipeline.run import cleaning, lease, one_object, outputs, planning, publishing, querying
 from pipeline.run.one_object import Accepted
 from pipeline.run.output import TakenOverError
 from pipeline.run.output_kinds import output_at, run_at
@@ -248,6 +248,37 @@ def test_a_run_that_is_decided_is_published_before_anything_is_planned(
     done = run_at(output, folder.run)
     assert done.state == "published" and done.has("summary.md")
     assert len(running.rows(output)) == IMAGES
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_decided_run_of_the_same_request_is_the_one_that_the_command_continues(
+    fresh: bool, output: str, images: Path, tiny_bundle: Path
+) -> None:
+    """So that its images count for `--limit`, its errors are not tried again, and it is in the result."""
+    folder = running.started(images, output, tiny_bundle, shards=3, limit=IMAGES - 10)
+    publishing.decide(folder, folder.plan(), None)
+    runs = running.published(images, output, tiny_bundle, limit=IMAGES - 10, fresh=fresh)
+    assert [(run.run == folder.run, run.rows) for run in runs] == [(not fresh, IMAGES - 10)]
+    assert run_at(output, folder.run).state == "published"
+
+
+def test_a_run_that_was_taken_over_records_no_missing_files(
+    bucket: Any, output: str, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_crops(tmp_path / "images", 5)
+    make_old(folder)
+    running.classify(folder, output, tiny_bundle)
+    (folder / "000003.jpg").unlink()
+    select = planning.select
+
+    def taken_over(*arguments: Any) -> Any:
+        object_writing.put(f"{output}/runs/.lease", b"another run's")
+        return select(*arguments)
+
+    monkeypatch.setattr(planning, "select", taken_over)
+    with pytest.raises(TakenOverError):
+        running.classify(folder, output, tiny_bundle)
+    assert keys(bucket, output, "missing/") == {"missing/none.parquet"}
 
 
 def test_two_publishers_write_the_same_bytes(bucket: Any, output: str, images: Path, tiny_bundle: Path) -> None:
