@@ -15,6 +15,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
 from pipeline import object_keys, object_store
@@ -25,6 +26,7 @@ T = TypeVar("T")
 PATIENCE = 300.0  # seconds in which a store may come back
 START_PATIENCE = 5.0  # the same before anything was done: an address that leads nowhere is told soon
 FIRST_WAIT, LONGEST_WAIT = 0.2, 15.0  # seconds between two tries; each is drawn between 0 and twice the one before
+PROBE = "runs/.conditions-"  # and when it was written
 PAGE = 1000  # names in one answer of a store
 
 
@@ -125,7 +127,7 @@ def check_conditional(prefix: str) -> None:
 
     A store that ignores what it does not know would let two runs publish the same images.
     """
-    probe = f"{prefix.rstrip('/')}/runs/.conditions-{secrets.token_hex(8)}"
+    probe = f"{prefix.rstrip('/')}/{PROBE}{datetime.now(UTC):%FT%TZ}-{secrets.token_hex(8)}"
     try:
         next(names(prefix, START_PATIENCE), None)  # some stores make a missing bucket when it is written to
         try:

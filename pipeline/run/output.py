@@ -104,7 +104,7 @@ class Output(Protocol):
         ...
 
     def end_uploads(self) -> int:
-        """End what publishers that were killed left unfinished; how many. The caller holds the output."""
+        """End what commands that were killed left; how many uploads there were. The caller holds the output."""
         ...
 
     def is_of_an_earlier_format(self) -> bool:

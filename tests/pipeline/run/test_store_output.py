@@ -390,6 +390,22 @@ def test_clean_keeps_what_a_command_would_continue(bucket: Any, output: str, ima
     assert summary.resumed_shards == 2
 
 
+def test_clean_deletes_what_a_killed_check_left(bucket: Any, output: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(_uri: str, _patience: float) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(object_writing, "delete", killed)
+        object_writing.check_conditional(output)
+    (left,) = keys(bucket, output, "runs/.conditions-")
+    output_at(output).end_uploads()
+    assert keys(bucket, output) == {left}, "another command may be using it"
+    object_writing.delete(f"{output}/{left}")
+    object_writing.put(f"{output}/{left.replace('-20', '-19', 1)}", b"old")
+    output_at(output).end_uploads()
+    assert keys(bucket, output) == set()
+
+
 def test_a_name_too_long_for_an_object_is_told_before_any_work(output: str) -> None:
     with pytest.raises(RequestError, match="too long a name for an object"):
         output_at(output).check_model_name("m" * 1000)
