@@ -4,7 +4,8 @@ A store has no rename, and whoever lost the lease may still write. So nothing th
 
     run.json               the run was begun
     attempts/…             parts, each under a name of its own; one that no record names never surfaces
-    staged/part-….json     the record that a shard's part was accepted: made once, it names the attempt
+    staged/part-….json     the record that a shard's part was accepted: it names the attempt, and is replaced only
+                           where that was deleted
     manifest.json          how the run ended, published, refused or discarded: made once and kept for good
     manifest-2.json        the same for a run that was refused at first
     published.json         the object that readers see was complete
