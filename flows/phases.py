@@ -6,6 +6,7 @@ follows it in the same command, of what is new since.
 
 from contextlib import AbstractContextManager, ExitStack, closing
 from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
 
 from pipeline.child_process import one_child
@@ -164,13 +165,12 @@ class Run(AbstractContextManager["Run"]):
 
     def _unfinished(self, bundle: Bundle) -> RunFiles | None:
         """The run to continue, after what earlier runs left behind was put right: this one has the lock."""
-        recovering.recover(self._job.output, self._events)
         found = planning.unfinished(self._job, self._job.key(fingerprint.model_key(bundle, self._job.options)))
-        if found is not None and self._job.options.fresh:
-            self._events.message(f"--fresh: abandoning the unfinished run {found.run}.")
-            found.discard()
-            return None
-        return found
+        continued = None if self._job.options.fresh else found
+        recovering.recover(self._job.output, self._events, continued)
+        if found is not None and continued is None:
+            recovering.abandon(found, self._events)
+        return continued
 
     def _resume(self, folder: RunFiles, bundle: Bundle) -> Plan:
         # What may have made it fail is asked anew: how long to wait for what does not end, and whom images come from.
@@ -204,7 +204,7 @@ class Run(AbstractContextManager["Run"]):
         self._earlier, self._resumed = None, 0
         selection = planning.select(job, bundle, folder.scratch, earlier)
         self.result = self.result.with_listing(selection.found, selection.found - selection.eligible)
-        if missing := selection.write_missing(folder.run):
+        if missing := selection.write_missing(folder.run, partial(self._output.check, asks=True)):
             self._events.message(
                 f"Missing since: {counted(missing, 'file')} of earlier runs, which `current` leaves out."
             )

@@ -1,5 +1,6 @@
 """Commands on the runs of an output: `runs`, `publish`, `clean`, `report`."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -76,8 +77,9 @@ def clean(output: Output) -> None:
     """Remove abandoned runs and the leftovers of finished ones; what a command would continue stays."""
     _all_runs(output)
     run_folders.check_writable_format(output)
-    with run_folders.locked(output, terminal.TerminalEvents()):
-        removed, freed = cleaning.clean(run_folders.all_runs(output))
+    with run_folders.locked(output, terminal.TerminalEvents()) as held:
+        removed, freed = cleaning.clean(run_folders.all_runs(output), partial(held.check, asks=True))
+        held.check(asks=True)
         uploads = output_at(output).end_uploads()
     which = f" ({', '.join(removed)})" if removed else ""
     message(f"Removed {counted(len(removed), 'abandoned run')}{which}; {freed / 1e6:,.1f} MB freed.")

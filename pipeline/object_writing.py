@@ -9,11 +9,13 @@ sentence, without what the library dumps, which may hold secrets; `output_names`
 """
 
 import errno
+import math
 import random
 import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
 from pipeline import object_keys, object_store
@@ -24,6 +26,7 @@ T = TypeVar("T")
 PATIENCE = 300.0  # seconds in which a store may come back
 START_PATIENCE = 5.0  # the same before anything was done: an address that leads nowhere is told soon
 FIRST_WAIT, LONGEST_WAIT = 0.2, 15.0  # seconds between two tries; each is drawn between 0 and twice the one before
+PROBE = "runs/.conditions-"  # and when it was written
 PAGE = 1000  # names in one answer of a store
 
 
@@ -124,7 +127,7 @@ def check_conditional(prefix: str) -> None:
 
     A store that ignores what it does not know would let two runs publish the same images.
     """
-    probe = f"{prefix.rstrip('/')}/runs/.conditions-{secrets.token_hex(8)}"
+    probe = f"{prefix.rstrip('/')}/{PROBE}{datetime.now(UTC):%FT%TZ}-{secrets.token_hex(8)}"
     try:
         next(names(prefix, START_PATIENCE), None)  # some stores make a missing bucket when it is written to
         try:
@@ -160,13 +163,15 @@ def _why_unconditional(probe: str) -> str:
     return ""
 
 
-def patiently(what: Callable[[], T], doing: str, patience: float) -> T:
+def patiently(
+    what: Callable[[], T], doing: str, patience: float, progress: Callable[[], float] = lambda: -math.inf
+) -> T:
     """The result of a request that may be made again, made until it is answered or `patience` seconds have passed.
 
+    They count from the start, or from `progress`: the time by `time.monotonic` at which what takes long got on.
     Raises `FileNotFoundError` for an object that is not there, else `RunError`: `doing` is what could not be done.
     """
-    end = time.monotonic() + patience
-    wait = FIRST_WAIT
+    start, wait = time.monotonic(), FIRST_WAIT
     while True:
         try:
             return what()
@@ -177,6 +182,7 @@ def patiently(what: Callable[[], T], doing: str, patience: float) -> T:
             if isinstance(reason, FileNotFoundError) and reason.strerror != "no such bucket":
                 raise FileNotFoundError(errno.ENOENT, f"cannot {doing}: there is no such object") from None
             pause = random.uniform(0, wait)
+            end = max(start, progress()) + patience
             if not isinstance(reason, StoreFailureError) or time.monotonic() + pause > end:
                 raise RunError(f"Cannot {doing}: {reason.strerror}. {_advice(reason)}") from None
         time.sleep(pause)

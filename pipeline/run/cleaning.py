@@ -1,6 +1,6 @@
 """Remove what finished or abandoned runs left behind; never what a command would continue."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pipeline.run.run_files import RunFiles, State
 
@@ -32,19 +32,20 @@ def abandoned(folders: Sequence[RunFiles]) -> list[RunFiles]:
     return found[::-1]
 
 
-def clean(folders: Sequence[RunFiles]) -> tuple[list[str], int]:
+def clean(folders: Sequence[RunFiles], check: Callable[[], None] = lambda: None) -> tuple[list[str], int]:
     """Remove abandoned runs, and attempts that lost from the others; return the runs removed and the bytes freed.
 
-    The caller holds the output's lock.
+    The caller holds the output's lock; `check` raises where it was lost, and is called before each run is touched.
     """
     removed = abandoned(folders)
     gone = {folder.run for folder in removed}
     freed = 0
     for folder in removed:
         freed += folder.size()
+        check()
         folder.discard()
     for folder in folders:
         state = folder.state
         if folder.run not in gone and state != "unreadable":
-            freed += folder.clean(state)
+            freed += folder.clean(state, check)
     return [folder.run for folder in removed], freed

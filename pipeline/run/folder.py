@@ -12,7 +12,7 @@ removed, or that came here as a copy of `predictions`, is published.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -189,8 +189,9 @@ class RunFolder(RunPaths):
             with suppress(OSError):
                 durable.remove(leftover)
 
-    def clean(self, state: State) -> int:
+    def clean(self, state: State, check: Callable[[], None]) -> int:
         """See `RunFiles`."""
+        check()
         leftovers = [*self.path.glob(f"*{durable.TEMPORARY}-*")]
         if state in ("published", "deleted"):
             leftovers += [self.shards, self.staged, self.listing, self.attempts]

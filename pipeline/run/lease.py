@@ -67,12 +67,12 @@ class Lease:
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
         self._thread.start()
 
-    def check(self, patience: float = object_writing.PATIENCE) -> None:
+    def check(self, patience: float = object_writing.PATIENCE, asks: bool = False) -> None:
         """See that this run still has the lease: before whatever cannot be taken back; see `output.Held`.
 
         Where its time is up, as after a stop or an outage, the store is asked: if nobody took over, it goes on.
         """
-        if now() >= self._good_until and not self._is_lost:
+        if (asks or now() >= self._good_until) and not self._is_lost:
             self._renew(patience)
         if self._is_lost:
             raise TakenOverError(
@@ -92,7 +92,7 @@ class Lease:
 
     def _keep(self) -> None:
         while not self._ended.wait(self._holder.length / RENEWALS) and not self._is_lost:
-            with suppress(RunError):  # `check` asks again, and says it
+            with suppress(Exception):  # `check` asks again, and says it: renewals go on, whatever it was
                 self._renew(self._holder.length / RENEWALS)
 
     def _renew(self, patience: float) -> None:
@@ -187,10 +187,21 @@ def _this_process(length: float) -> Holder:
 
 
 def _is_dead(holder: Holder) -> bool:
-    """Whether the holder was a process of this very kernel and is no more: then nobody has to wait."""
-    with suppress(ValueError, TypeError, OSError):
+    """Whether the holder was a process of this very kernel and is no more: then nobody has to wait.
+
+    One of another user may be hidden in `/proc`, but not from a signal.
+    """
+    with suppress(ValueError, TypeError, OSError, OverflowError):
         *kernel, started = json.loads(holder.process)
-        return bool(kernel == _kernel() and _started(holder.pid) != started)
+        if kernel != _kernel():
+            return False
+        try:
+            os.kill(holder.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass
+        return _started(holder.pid) not in (None, started)
     return False
 
 
@@ -201,9 +212,9 @@ def _kernel() -> list[Any]:
 
 
 def _started(pid: int) -> int | None:
-    """When a process was started, in ticks since the kernel was; None where there is none of this number."""
+    """When a process was started, in ticks since the kernel was; 0 for one that has ended, None where it is hidden."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])

@@ -35,7 +35,7 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 class Lock:
     """The kernel's lock, while it is held: it cannot be lost."""
 
-    def check(self, _patience: float = 0.0) -> None:
+    def check(self, patience: float = 0.0, asks: bool = False) -> None:
         """See `output.Held`."""
 
 

@@ -10,6 +10,8 @@ must not see some of them alone reads the list of files in the run's manifest.
 """
 
 import errno
+import math
+import time
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,6 +33,7 @@ GROUP_BYTES = 1 << 26  # and no more of them than these in memory: embeddings ma
 AHEAD, AHEAD_BYTES = 4, 1 << 26  # parts that are read before their turn, and the bytes of all of them
 OBJECT_BYTES = 4 << 40  # of parts: below the 5 TiB of a store, since an object may be somewhat larger than its parts
 PIECES = 8_000  # of the 10,000 that S3 allows, for the same reason
+TRIES = 10  # that may break off in the middle, each after as much patience as the first: else it goes on for ever
 PIECE, IN_FLIGHT = 8 << 20, 1 << 26  # bytes: the smallest piece of an upload, and of pieces under way
 
 
@@ -68,6 +71,8 @@ def publish(
 
     store, key = object_writing.opened(target)
     size = piece_size(sum(part.size for part in parts))
+    at_once = max(1, min(8, IN_FLIGHT // size))
+    taken = _Taken((at_once + 1) * size)
 
     def upload() -> None:
         if object_writing.exists(target):
@@ -75,8 +80,7 @@ def publish(
         # Requests are made in threads of their own: the library's cannot begin one while it asks for the next piece.
         pool = ThreadPoolExecutor(AHEAD + 1)
         try:
-            pieces = _pieces(parts, provenance, check, pool)
-            at_once = max(1, min(8, IN_FLIGHT // size))
+            pieces = taken.counted(_pieces(parts, provenance, check, pool))
             obstore.put(store, key, pieces, use_multipart=True, chunk_size=size, max_concurrency=at_once)
         except FileNotFoundError as error:
             if "NoSuchBucket" in str(error):
@@ -86,7 +90,26 @@ def publish(
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    object_writing.patiently(upload, f"write {target}", object_writing.PATIENCE)
+    object_writing.patiently(upload, f"write {target}", object_writing.PATIENCE, lambda: taken.at)
+
+
+class _Taken:
+    """When the store last took a piece: an outage after hours is waited for as long as one in the first minute."""
+
+    def __init__(self, ahead: int) -> None:
+        """So many bytes may be asked for before the store took the first of them."""
+        self._ahead, self._got_on = ahead, 0  # tries that got on
+        self.at = -math.inf
+
+    def counted(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """The pieces of one try."""
+        total = 0
+        for piece in pieces:
+            self._got_on += total <= self._ahead < total + len(piece)
+            total += len(piece)
+            if total > self._ahead and self._got_on <= TRIES:
+                self.at = time.monotonic()
+            yield piece
 
 
 def piece_size(total: int) -> int:

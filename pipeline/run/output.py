@@ -24,10 +24,11 @@ class TakenOverError(RunError):
 class Held(Protocol):
     """An output while a run holds it alone."""
 
-    def check(self, patience: float = PATIENCE) -> None:
+    def check(self, patience: float = PATIENCE, asks: bool = False) -> None:
         """Raise `TakenOverError` where another run has the output now, `RunError` where a store does not say.
 
-        A store may take `patience` seconds to answer.
+        A store may take `patience` seconds to answer. With `asks` it is asked even where the lease's time is not up:
+        before what no later decision mends.
         """
         ...
 
@@ -103,7 +104,7 @@ class Output(Protocol):
         ...
 
     def end_uploads(self) -> int:
-        """End what publishers that were killed left unfinished; how many. The caller holds the output."""
+        """End what commands that were killed left; how many uploads there were. The caller holds the output."""
         ...
 
     def is_of_an_earlier_format(self) -> bool:

@@ -60,7 +60,7 @@ def new_run(output: Place) -> RunFiles:
 class Unheld:
     """An output that is not held yet, so that it cannot be lost."""
 
-    def check(self, _patience: float = 0.0) -> None:
+    def check(self, patience: float = 0.0, asks: bool = False) -> None:
         """See `output.Held`."""
 
 

@@ -7,6 +7,7 @@ died or stalled on this shard: then its images are decoded and classified in iso
 import math
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
 
@@ -47,7 +48,8 @@ class ProgressMarker(Events):
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         no_image = kind is None or not issubclass(kind, Exception) or issubclass(kind, OSError | RunError)
         if kind is None or (no_image and not self.found):
-            self._folder.remove_marker(self._shard)
+            with suppress(OSError, RunError):  # one that stays costs time, no row, and is no cause of anything
+                self._folder.remove_marker(self._shard)
 
     def heartbeat(self) -> None:
         """This attempt makes progress."""

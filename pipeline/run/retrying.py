@@ -70,7 +70,8 @@ class ShardQueue:
         self.tries[shard.id] += 1
         self._running[shard.id] = shard
         if self._uncounted.pop(shard.id, None) is not None:
-            self._remove_marker(shard)
+            with suppress(OSError, RunError):  # a marker that stays costs time, no row
+                self._remove_marker(shard)
         if self._folder.has_marker(shard.id):
             self._marked_before.add(shard.id)
         return shard
@@ -96,8 +97,9 @@ class ShardQueue:
 
     def end(self) -> None:
         """The run ends here, and with it the attempts under way."""
-        for shard in (*self._running.values(), *self._uncounted.values()):
-            self._remove_marker(shard)
+        with suppress(OSError, RunError):  # of them all: each waits for a store that is away
+            for shard in (*self._running.values(), *self._uncounted.values()):
+                self._remove_marker(shard)
 
     def _wait(self, shard: Shard, seconds: float) -> None:
         self._not_before[shard.id] = time.monotonic() + seconds
@@ -105,5 +107,4 @@ class ShardQueue:
 
     def _remove_marker(self, shard: Shard) -> None:
         if shard.id not in self._marked_before:
-            with suppress(OSError):  # a marker that stays costs time, no row
-                self._folder.remove_marker(shard.id)
+            self._folder.remove_marker(shard.id)

@@ -3,7 +3,7 @@
 Names are relative to the run, with slashes, as in `OUT/runs/<run id>/plan.json`.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -92,7 +92,7 @@ class RunFiles(Protocol):
         ...
 
     def remove_marker(self, shard: str) -> None:
-        """Remove it, where there is one."""
+        """Remove it, where there is one. Raises `OSError` or `RunError`, soon."""
         ...
 
     def has_marker(self, shard: str) -> bool:
@@ -114,7 +114,7 @@ class RunFiles(Protocol):
     # --- acceptance
 
     def accept(self, shard: Shard, attempt: Place, receipt: Receipt) -> None:
-        """Stage an attempt's part. Raises `RunError` where the shard has one."""
+        """Stage an attempt's part. Where the shard has one, that stays, or it is a `RunError`."""
         ...
 
     def staged_shards(self) -> set[str]:
@@ -185,8 +185,8 @@ class RunFiles(Protocol):
         """Remove what a published run needs no longer."""
         ...
 
-    def clean(self, state: State) -> int:
-        """Remove what is of no use in this state; return the bytes freed."""
+    def clean(self, state: State, check: Callable[[], None]) -> int:
+        """Remove what is of no use in this state, after `check`; return the bytes freed."""
         ...
 
     def size(self) -> int:

@@ -95,8 +95,8 @@ class RunObjects:
         object_writing.put(self._marker(shard), text.encode())
 
     def remove_marker(self, shard: str) -> None:
-        """See `RunFiles`."""
-        object_writing.delete(self._marker(shard))
+        """See `RunFiles`: with little patience, since a marker that stays costs no row."""
+        object_writing.delete(self._marker(shard), object_writing.START_PATIENCE)
 
     def has_marker(self, shard: str) -> bool:
         """See `RunFiles`."""

@@ -4,7 +4,7 @@ All set work (anti-joins, sorting) is DuckDB's, which spills to disk: memory doe
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -93,8 +93,10 @@ class Selection:
         query = f"SELECT {_NAMES} FROM eligible ORDER BY hash(path) LIMIT {size}"
         return self._database.sql(query).to_arrow_table().cast(schema.LISTING)
 
-    def write_missing(self, run: str) -> int:
+    def write_missing(self, run: str, check: Callable[[], None] = lambda: None) -> int:
         """Record under `run` the published files that this listing should name but does not; return their number.
+
+        `check` raises where another run has the output now, and is called last before the record becomes visible.
 
         A folder that could not be listed says nothing of the files in it, nor does a listing of what its
         `--include` and `--exclude` leave out.
@@ -116,6 +118,7 @@ class Selection:
                 paths = [path for path, may_be_folder in found if listing.why_skipped(path, may_be_folder) is None]
                 number += len(paths)
                 writer.write_table(pa.table({"path": paths, "run": [run] * len(paths)}, schema=schema.MISSING))
+            check()
         if number == 0:
             output_at(self._job.output).remove(name)
         return number

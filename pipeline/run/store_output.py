@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 
 import duckdb
@@ -162,6 +163,10 @@ class StoreOutput:
 
     def end_uploads(self) -> int:
         """See `output.Output`."""
+        probes, yesterday = f"{self.place}/{object_writing.PROBE}", f"{datetime.now(UTC) - timedelta(days=1):%FT%TZ}"
+        for name in object_writing.names(f"{self.place}/runs"):
+            if name.uri.startswith(probes) and name.uri.removeprefix(probes) < yesterday:  # none that is in use
+                object_writing.delete(name.uri)
         return unfinished_uploads.abort_below(f"{self.place}/predictions", object_writing.PATIENCE)
 
     def is_of_an_earlier_format(self) -> bool:

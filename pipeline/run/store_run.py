@@ -4,7 +4,8 @@ A store has no rename, and whoever lost the lease may still write. So nothing th
 
     run.json               the run was begun
     attempts/…             parts, each under a name of its own; one that no record names never surfaces
-    staged/part-….json     the record that a shard's part was accepted: made once, it names the attempt
+    staged/part-….json     the record that a shard's part was accepted: it names the attempt, and is replaced only
+                           where that was deleted
     manifest.json          how the run ended, published, refused or discarded: made once and kept for good
     manifest-2.json        the same for a run that was refused at first
     published.json         the object that readers see was complete
@@ -27,7 +28,7 @@ from pipeline.errors import RunError
 from pipeline.place import Place
 from pipeline.run import one_object, sharding
 from pipeline.run.one_object import Accepted
-from pipeline.run.parts import Receipt, provenance
+from pipeline.run.parts import provenance
 from pipeline.run.plan import Plan, stored_plan
 from pipeline.run.run_files import State
 from pipeline.run.run_objects import Names, side_by_side
@@ -36,7 +37,10 @@ from pipeline.run.sql_files import parquet_files
 from pipeline.run.staged_records import StagedRecords, places_in
 
 ENDS = ("manifest.json", "manifest-2.json")
-WORK = ("attempts/", "plan/", "progress/", "staged/")  # of no use any more once a run is published
+
+
+class _PublishedError(RunError):
+    """What is being published was published before."""
 
 
 class RunPrefix(StagedRecords):
@@ -131,8 +135,10 @@ class RunPrefix(StagedRecords):
 
     def decide(self, manifest: dict[str, Any]) -> None:
         """See `RunFiles`. The manifest says of each part which attempt it is, and which rows of which object."""
-        receipts = [Receipt.model_validate(part) for part in manifest["parts"]]
-        records = self.records([receipt.shard for receipt in receipts])
+        shards = [part["shard"] for part in manifest["parts"]]
+        self.changed()
+        is_open = self._end_of(self.names()) in ("", "refused")
+        records = self.records_there(shards) if is_open else self.records(shards)
         parts = [self.accepted(record) for record in records]
         where = places_in(one_object.objects(parts))
         named = [
@@ -150,7 +156,8 @@ class RunPrefix(StagedRecords):
         """See `RunFiles`: a decision is for good, but where there is none yet, nothing stands against new parts."""
         if self._end_of(self.names()):
             raise RunError(
-                f"Run {self.run} is decided, but parts that it was decided about were deleted. Start anew with --fresh."
+                f"Run {self.run} is decided, but parts that it was decided about were deleted. To give it up, delete "
+                f"{self.prefix}."
             )
 
     def refuse(self, counted: dict[str, Any]) -> None:
@@ -166,13 +173,21 @@ class RunPrefix(StagedRecords):
         """See `RunFiles`: what was decided is kept; a later decision stands above it."""
 
     def publish(self) -> None:
-        """See `RunFiles`: by one upload, which is looked for first."""
+        """See `RunFiles`: by one upload, which is looked for first.
+
+        Where another run published it meanwhile, it was done, and somebody may have deleted the rows since.
+        """
         plan = self.plan()
         folder = f"{self.output}/predictions/model={plan.model_name}/run={self.run}"
-        for name, parts in self._objects():
-            one_object.publish(f"{folder}/{name}", parts, provenance(plan))
+        with suppress(_PublishedError):
+            for name, parts in self._objects():
+                one_object.publish(f"{folder}/{name}", parts, provenance(plan), self._check_unpublished)
         self._readers_see = None
         self.changed()
+
+    def _check_unpublished(self) -> None:
+        if object_writing.exists(self.uri("published.json")):
+            raise _PublishedError(f"Run {self.run} was published by another command.")
 
     def _objects(self) -> list[tuple[str, list[Accepted]]]:
         """The objects that the manifest asks for, each with its parts. Raises `RunError`."""
@@ -228,23 +243,3 @@ class RunPrefix(StagedRecords):
         kept = ENDS if not self._is_ours or "plan.json" in names else ()
         self.delete(["plan.json"] if "plan.json" in names else [])
         self.delete(name for name in names if name not in kept)
-
-    def remove_leftovers(self) -> None:
-        """See `RunFiles`."""
-        with suppress(RunError):
-            self.changed()
-            self.delete(name for name in self.names() if name.startswith(WORK))
-
-    def clean(self, state: State) -> int:
-        """See `RunFiles`."""
-        self.changed()
-        names = self.names()
-        if state in ("published", "deleted"):
-            leftovers = [name for name in names if name.startswith(WORK)]
-        else:
-            records = self.records(sorted(self.staged_shards()))
-            accepted = {f"attempts/{record['file']}" for record in records}
-            leftovers = [name for name in names if name.startswith("attempts/") and name not in accepted]
-        freed = sum(names[name].size for name in leftovers)
-        self.delete(leftovers)
-        return freed

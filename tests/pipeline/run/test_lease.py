@@ -1,11 +1,13 @@
 """One run at a time on an object store: taken over from the dead at once, from the silent after the lease's length."""
 
+import json
 import secrets
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -216,3 +218,51 @@ def test_only_a_process_of_this_kernel_is_known_to_be_dead(process: str) -> None
     assert not lease._is_dead(with_process)
     assert lease._is_dead(lease._this_process(SHORT).model_copy(update={"pid": 2**22 + 1}))
     assert not lease._is_dead(lease._this_process(SHORT))
+
+
+@pytest.mark.parametrize(
+    ("error", "started", "is_dead"),
+    [
+        (ProcessLookupError(), None, True),
+        (None, None, False),  # hidden, as by hidepid
+        (PermissionError(), None, False),  # another user's, too
+        (PermissionError(), 7, False),
+        (PermissionError(), 8, True),  # another process of the same number
+        (None, 0, True),  # it has ended, and nobody has asked how
+    ],
+)
+def test_a_process_that_is_hidden_is_not_dead(
+    error: OSError | None, started: int | None, is_dead: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(_pid: int, number: int) -> None:
+        assert number == 0
+        if error is not None:
+            raise error
+
+    process = json.dumps([*lease._kernel(), 7])
+    holder = lease._this_process(SHORT).model_copy(update={"process": process})
+    monkeypatch.setattr(lease.os, "kill", kill)
+    monkeypatch.setattr(lease, "_started", lambda pid: started)
+    assert lease._is_dead(holder) == is_dead
+
+
+def test_renewals_go_on_after_any_error(output: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace, errors = object_writing.replace, [KeyError("ours"), MemoryError(), RunError("the store is away")]
+
+    def failing(*arguments: Any) -> object:
+        if errors:
+            raise errors.pop()
+        return replace(*arguments)
+
+    monkeypatch.setattr(object_writing, "replace", failing)
+    with lease.held(output, Events(), SHORT) as mine:
+        wait_until(lambda: stored(output).renewed, PATIENT, "the lease to be renewed")
+        mine.check()
+
+
+def test_a_lease_is_asked_for_before_its_time_is_up(output: str) -> None:
+    with lease.held(output, Events()) as mine:
+        object_writing.delete(f"{output}/runs/.lease")
+        mine.check()
+        with pytest.raises(RunError, match="taken over"):
+            mine.check(asks=True)

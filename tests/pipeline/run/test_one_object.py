@@ -1,18 +1,24 @@
 """A run's parts become one object: all rows in order, the same bytes each time, there whole or not at all."""
 
+import errno
 import json
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
+import obstore
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from obstore.store import MemoryStore
 
-from pipeline import object_writing, schema
+from pipeline import object_store, object_writing, schema
 from pipeline.errors import RunError
 from pipeline.run import one_object
 from pipeline.run.one_object import Accepted
+from pipeline.store_errors import StoreFailureError
 from tests.pipeline.run.made_parts import PROVENANCE, made_receipt, make_part
 from tests.processes import wait_until
 from tests.s3 import S3Server
@@ -146,6 +152,42 @@ def test_a_part_that_is_not_the_accepted_one_publishes_nothing(
     with pytest.raises(RunError, match=message):
         one_object.publish(target, [first, breaking(second)], PROVENANCE)
     assert not object_writing.exists(target)
+
+
+@pytest.mark.parametrize(
+    ("tries", "goes_on"),
+    [
+        ([2, 5, 4, 5], True),
+        ([4] * 30, False),  # an upload that breaks off at one place for ever
+        ([0, 0, 0], False),
+    ],
+)
+def test_patience_counts_from_the_last_piece_that_the_store_took(
+    tries: list[int], goes_on: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The numbers of pieces after which tries are broken off; each piece, and each try, takes a good while."""
+    store, clock, left = MemoryStore(), [0.0], iter(tries)
+
+    def monotonic() -> float:
+        return clock[0]
+
+    def put(_store: object, _key: str, pieces: Iterator[bytes], **_: object) -> None:
+        broken_after = next(left, None)
+        clock[0] += 0.4 * object_writing.PATIENCE
+        for number, _piece in enumerate(pieces):
+            clock[0] += 0.2 * object_writing.PATIENCE
+            if number == broken_after:
+                raise StoreFailureError(errno.EAGAIN, "the connection to the store failed")
+
+    monkeypatch.setattr(object_store, "bucket", lambda url: store)
+    monkeypatch.setattr(obstore, "put", put)
+    monkeypatch.setattr(one_object, "PIECE", 1)
+    monkeypatch.setattr(one_object, "IN_FLIGHT", 1)
+    for module in (object_writing, one_object):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=monotonic, sleep=lambda _: None))
+    part = [make_part(str(tmp_path / str(at)), at * ROWS, ROWS) for at in range(5)]
+    with nullcontext() if goes_on else pytest.raises(RunError, match="the connection to the store failed"):
+        one_object.publish("s3://memory/out/part.parquet", part, PROVENANCE)
 
 
 def test_wide_rows_make_smaller_row_groups(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

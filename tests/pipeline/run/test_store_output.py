@@ -4,11 +4,13 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import obstore
+import pyarrow as pa
 import pytest
 
 from flows import phases
@@ -18,10 +20,14 @@ from pipeline.events import Events
 from pipeline.job import Job
 from pipeline.model import bundle as bundles
 from pipeline.output_names import output_named
-from pipeline.run import outputs, publishing, querying
+from pipeline.run import cleaning, lease, one_object, outputs, planning, publishing, querying
+from pipeline.run.one_object import Accepted
+from pipeline.run.output import TakenOverError
 from pipeline.run.output_kinds import output_at, run_at
+from pipeline.run.parts import read_receipt
 from tests import running
 from tests.images import make_crops, make_old
+from tests.pipeline.run.made_parts import attempt
 from tests.processes import shardseer
 from tests.s3 import S3Server
 
@@ -169,11 +175,61 @@ def test_an_attempt_that_comes_late_never_surfaces(output: str, images: Path, ti
     (accepted,) = [file for file in folder.staged_files() if shard.id in file]
     late = folder.attempt_file(f"{shard.id}-2-late.parquet")
     object_writing.put(late, object_writing.get(accepted))
-    with pytest.raises(RunError, match="was staged before"):
-        publishing.accept(folder, shard, late)
+    publishing.accept(folder, shard, late)  # the record may be of a run that lost the lease: it counts
+    other = shard._replace(images=shard.images + 1)
+    receipt = read_receipt(late).model_copy(update={"rows": other.images})
+    with pytest.raises(RunError, match="was staged before, with another part"):
+        folder.accept(other, late, receipt)
     assert accepted in folder.staged_files() and late not in folder.staged_files()
     running.classify(images, output, tiny_bundle)
     assert len(running.rows(output)) == IMAGES
+
+
+@pytest.mark.parametrize("staged_before", [1, 2])
+def test_an_accepted_part_that_a_late_clean_deletes_is_made_again(
+    staged_before: int, output: str, images: Path, tiny_bundle: Path
+) -> None:
+    """It listed the attempts, was stopped, and went on when another run had accepted one."""
+    folder = running.started(images, output, tiny_bundle, shards=staged_before)
+    left = publishing.unstaged_shards(folder)
+    attempts = [attempt(folder, shard, 1) for shard in left]
+
+    def accept() -> None:
+        for shard, part in zip(left, attempts, strict=True):
+            publishing.accept(folder, shard, part)
+
+    run_at(output, folder.run).clean("planned", accept)
+    with pytest.raises(RunError, match="deleted, by a command that had lost the output"):
+        publishing.decide(folder, folder.plan(), None)
+    assert run_at(output, folder.run).state == "planned"
+    (summary,) = running.published(images, output, tiny_bundle)
+    assert (summary.run, summary.resumed_shards) == (folder.run, staged_before)
+    assert len(running.rows(output)) == IMAGES
+
+
+def test_clean_deletes_nothing_once_another_run_has_the_output(
+    bucket: Any, output: str, images: Path, tiny_bundle: Path
+) -> None:
+    folder = running.started(images, output, tiny_bundle, shards=1)
+    object_writing.put(folder.attempt_file("0123-1-late.parquet"), b"late")
+    before = keys(bucket, output, f"runs/{folder.run}/")
+    with lease.held(output, Events()) as stale:
+        object_writing.delete(f"{output}/runs/.lease")
+        with lease.held(output, Events()), pytest.raises(TakenOverError):
+            cleaning.clean(outputs.all_runs(output), partial(stale.check, asks=True))
+    assert keys(bucket, output, f"runs/{folder.run}/") == before
+
+
+def test_a_decided_run_that_cannot_be_published_ends_no_other_request(
+    output: str, images: Path, tiny_bundle: Path
+) -> None:
+    folder = running.started(images, output, tiny_bundle, shards=3)
+    publishing.decide(folder, folder.plan(), None)
+    object_writing.delete(str(folder.staged_files()[0]))
+    events, said = sentences()
+    other = Job.of(str(images), output, str(tiny_bundle), {"workers": "inline", "limit": 3})
+    assert [run.rows for run in phases.run_directly(other, events).runs] == [3]
+    assert any(f"to give it up, delete {output}/runs/{folder.run}" in sentence for sentence in said)
 
 
 @pytest.mark.parametrize("step", ["decided", "published", "marked"])
@@ -194,6 +250,37 @@ def test_a_run_that_is_decided_is_published_before_anything_is_planned(
     assert len(running.rows(output)) == IMAGES
 
 
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_decided_run_of_the_same_request_is_the_one_that_the_command_continues(
+    fresh: bool, output: str, images: Path, tiny_bundle: Path
+) -> None:
+    """So that its images count for `--limit`, its errors are not tried again, and it is in the result."""
+    folder = running.started(images, output, tiny_bundle, shards=3, limit=IMAGES - 10)
+    publishing.decide(folder, folder.plan(), None)
+    runs = running.published(images, output, tiny_bundle, limit=IMAGES - 10, fresh=fresh)
+    assert [(run.run == folder.run, run.rows) for run in runs] == [(not fresh, IMAGES - 10)]
+    assert run_at(output, folder.run).state == "published"
+
+
+def test_a_run_that_was_taken_over_records_no_missing_files(
+    bucket: Any, output: str, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_crops(tmp_path / "images", 5)
+    make_old(folder)
+    running.classify(folder, output, tiny_bundle)
+    (folder / "000003.jpg").unlink()
+    select = planning.select
+
+    def taken_over(*arguments: Any) -> Any:
+        object_writing.put(f"{output}/runs/.lease", b"another run's")
+        return select(*arguments)
+
+    monkeypatch.setattr(planning, "select", taken_over)
+    with pytest.raises(TakenOverError):
+        running.classify(folder, output, tiny_bundle)
+    assert keys(bucket, output, "missing/") == {"missing/none.parquet"}
+
+
 def test_two_publishers_write_the_same_bytes(bucket: Any, output: str, images: Path, tiny_bundle: Path) -> None:
     folder = running.started(images, output, tiny_bundle, shards=3)
     publishing.decide(folder, folder.plan(), None)
@@ -205,6 +292,26 @@ def test_two_publishers_write_the_same_bytes(bucket: Any, output: str, images: P
         object_writing.delete(str(part))
         object_writing.delete(f"{output}/runs/{folder.run}/published.json")
     assert written[0] == written[1]
+
+
+def test_who_publishes_too_late_brings_no_deleted_rows_back(
+    bucket: Any, output: str, images: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run published while this one was stopped in the middle of its upload; then somebody deleted the rows."""
+    folder = running.started(images, output, tiny_bundle, shards=3)
+    publishing.decide(folder, folder.plan(), None)
+    read = one_object._table
+
+    def stopped(part: Accepted) -> pa.Table:
+        monkeypatch.setattr(one_object, "_table", read)
+        publishing.publish(run_at(output, folder.run))
+        (file,) = run_at(output, folder.run).published_files()
+        object_writing.delete(str(file))
+        return read(part)
+
+    monkeypatch.setattr(one_object, "_table", stopped)
+    publishing.publish(folder)
+    assert keys(bucket, output, "predictions/") == set() and run_at(output, folder.run).state == "deleted"
 
 
 def test_of_two_ends_of_a_run_the_first_counts(output: str, images: Path, tiny_bundle: Path) -> None:
@@ -281,6 +388,22 @@ def test_clean_keeps_what_a_command_would_continue(bucket: Any, output: str, ima
     assert keys(bucket, output) == kept - stage_times
     (summary,) = running.published(images, output, tiny_bundle)
     assert summary.resumed_shards == 2
+
+
+def test_clean_deletes_what_a_killed_check_left(bucket: Any, output: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(_uri: str, _patience: float) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(object_writing, "delete", killed)
+        object_writing.check_conditional(output)
+    (left,) = keys(bucket, output, "runs/.conditions-")
+    output_at(output).end_uploads()
+    assert keys(bucket, output) == {left}, "another command may be using it"
+    object_writing.delete(f"{output}/{left}")
+    object_writing.put(f"{output}/{left.replace('-20', '-19', 1)}", b"old")
+    output_at(output).end_uploads()
+    assert keys(bucket, output) == set()
 
 
 def test_a_name_too_long_for_an_object_is_told_before_any_work(output: str) -> None:
