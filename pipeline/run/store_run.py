@@ -64,7 +64,7 @@ class RunPrefix(StagedRecords):
 
     def _examined(self) -> State:
         names = self.names()
-        end = self._end_of(names)
+        end = "published" if "published.json" in names else self._end_of(names)  # made after it: nothing is read
         if end == "discarded":
             return "discarded"
         if "plan.json" in names:
@@ -237,7 +237,6 @@ class RunPrefix(StagedRecords):
 
     def clean(self, state: State) -> int:
         """See `RunFiles`."""
-        self.changed()
         names = self.names()
         if state in ("published", "deleted"):
             leftovers = [name for name in names if name.startswith(WORK)]

@@ -1,0 +1,95 @@
+"""What looking at an output on a store costs in requests, where very many runs were published there."""
+
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from flows import run_commands
+from pipeline import object_writing
+from pipeline.run import cleaning, output_kinds, outputs, published, run_objects
+from tests import running
+from tests.images import make_crops, make_old
+from tests.s3 import S3Server
+from tests.store_proxy import StoreProxy
+
+RUNS = 12
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_crops(tmp_path_factory.mktemp("input") / "images", 3)
+    make_old(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def output(s3: S3Server, images: Path, tiny_bundle: Path) -> str:
+    """One run, published, and copies of it under other ids."""
+    s3.bucket("requests")
+    output = f"s3://requests/{secrets.token_hex(4)}"
+    summary = running.classify(images, output, tiny_bundle)
+    assert summary is not None
+    for found in list(object_writing.names(output)):
+        for number in range(RUNS - 1 if summary.run in found.uri else 0):
+            other = f"r20260101T000000{number:06}-abcdef"
+            data = object_writing.get(found.uri)
+            text = data if found.uri.endswith(".parquet") else data.replace(summary.run.encode(), other.encode())
+            object_writing.put(found.uri.replace(summary.run, other), text)
+    return output
+
+
+@pytest.fixture
+def asked(store_proxy: StoreProxy) -> Iterator[StoreProxy]:
+    """The proxy, asked by a process that remembers nothing."""
+    for cache in (run_objects.read_once, published._footer, output_kinds._store):
+        cache.cache_clear()
+    yield store_proxy
+
+
+def looked(output: str) -> None:
+    run_commands.runs(output)
+
+
+def reported(output: str) -> None:
+    run_commands.report(output)
+
+
+def cleaned(output: str) -> None:
+    assert cleaning.clean(outputs.all_runs(output)) == ([], 0)
+
+
+@pytest.mark.parametrize(("command", "lists"), [(looked, 4), (reported, 4), (cleaned, 3)])
+def test_a_look_reads_a_plan_and_a_footer_of_each_run_and_lists_once(
+    command: Callable[[str], None], lists: int, output: str, asked: StoreProxy
+) -> None:
+    command(output)
+    assert asked.gets("manifest.json") == asked.gets("published.json") == []
+    assert len(asked.gets("plan.json")) == RUNS
+    assert len(asked.gets("part-00000.parquet")) <= RUNS
+    assert asked.kinds["LIST"] <= lists
+    assert asked.kinds["HEAD"] == 0
+
+
+def test_a_night_with_nothing_new_reads_a_plan_and_a_footer_of_each_run(
+    output: str, images: Path, tiny_bundle: Path, asked: StoreProxy
+) -> None:
+    assert running.classify(images, output, tiny_bundle) is None
+    assert asked.gets("manifest.json") == asked.gets("published.json") == []
+    assert len(asked.gets("plan.json")) == RUNS
+    assert len(asked.gets("part-00000.parquet")) <= 6 * RUNS, "footers, and columns for two questions"
+    assert asked.kinds["LIST"] <= 16
+    assert asked.kinds["HEAD"] == 0
+
+
+def test_how_far_a_run_is_is_known_from_names(
+    images: Path, tiny_bundle: Path, asked: StoreProxy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = f"s3://requests/{secrets.token_hex(4)}"
+    folder = running.started(images, output, tiny_bundle, shards=1)
+    asked.forget()
+    looked(output)
+    shown = capsys.readouterr().out
+    assert folder.run in shown and "1 of 1" in shown
+    assert not [each for each in asked.gets() if "/staged/" in each.path or "/attempts/" in each.path]
