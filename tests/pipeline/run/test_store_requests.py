@@ -1,4 +1,4 @@
-"""What looking at an output on a store costs in requests, where very many runs were published there."""
+"""Looking at an output on a store: the requests where very many runs were published, and runs that vanish meanwhile."""
 
 import secrets
 from collections.abc import Callable, Iterator
@@ -8,13 +8,19 @@ import pytest
 
 from flows import run_commands
 from pipeline import object_writing
-from pipeline.run import cleaning, output_kinds, outputs, published, run_objects
+from pipeline.errors import RunError
+from pipeline.run import cleaning, output_kinds, outputs, published, querying, run_objects
 from tests import running
 from tests.images import make_crops, make_old
 from tests.s3 import S3Server
 from tests.store_proxy import StoreProxy
 
 RUNS = 12
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bucket(s3: S3Server) -> None:
+    s3.bucket("requests")
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +31,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def output(s3: S3Server, images: Path, tiny_bundle: Path) -> str:
+def output(images: Path, tiny_bundle: Path) -> str:
     """One run, published, and copies of it under other ids."""
-    s3.bucket("requests")
     output = f"s3://requests/{secrets.token_hex(4)}"
     summary = running.classify(images, output, tiny_bundle)
     assert summary is not None
@@ -43,9 +48,13 @@ def output(s3: S3Server, images: Path, tiny_bundle: Path) -> str:
 @pytest.fixture
 def asked(store_proxy: StoreProxy) -> Iterator[StoreProxy]:
     """The proxy, asked by a process that remembers nothing."""
+    forget()
+    yield store_proxy
+
+
+def forget() -> None:
     for cache in (run_objects.read_once, published._footer, output_kinds._store):
         cache.cache_clear()
-    yield store_proxy
 
 
 def looked(output: str) -> None:
@@ -93,3 +102,22 @@ def test_how_far_a_run_is_is_known_from_names(
     shown = capsys.readouterr().out
     assert folder.run in shown and "1 of 1" in shown
     assert not [each for each in asked.gets() if "/staged/" in each.path or "/attempts/" in each.path]
+
+
+@pytest.mark.parametrize("gone", ["/plan.json", "/staged/", "/attempts/"])
+def test_readers_outlive_a_run_that_is_discarded_meanwhile(
+    gone: str, tiny_bundle: Path, tmp_path: Path, asked: StoreProxy
+) -> None:
+    """What was listed is no longer there when it is read."""
+    (images := tmp_path / "images").mkdir()
+    (images / "bad.jpg").write_text("no image")
+    output = f"s3://requests/{secrets.token_hex(4)}"
+    with pytest.raises(RunError, match="is refused"):
+        running.classify(images, output, tiny_bundle, max_error_rate=0.0)
+    assert len(running.rows(output, "refused")) == 1
+    forget()
+    asked.denied = lambda request: (404, "NoSuchKey") if request.method == "GET" and gone in request.path else None
+    looked(output)
+    assert running.rows(output, "refused") == []
+    assert querying.ask(output, "FROM refused") is not None
+    assert asked.faults["denied"] > 0
