@@ -1,13 +1,15 @@
 """Looking at an output on a store: the requests where very many runs were published, and runs that vanish meanwhile."""
 
 import secrets
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from flows import run_commands
-from pipeline import object_writing
+from pipeline import object_writing, schema
 from pipeline.errors import RunError
 from pipeline.run import cleaning, output_kinds, outputs, published, querying, run_objects
 from tests import running
@@ -121,3 +123,20 @@ def test_readers_outlive_a_run_that_is_discarded_meanwhile(
     assert running.rows(output, "refused") == []
     assert querying.ask(output, "FROM refused") is not None
     assert asked.faults["denied"] > 0
+
+
+def test_a_plan_is_stored_without_its_files_in_memory() -> None:
+    count = 200_000
+    names = pa.array([f"/images/{secrets.token_hex(32)}.jpg" for _ in range(count)])
+    columns = {field.name: pa.nulls(count, field.type) for field in schema.LISTING} | {"path": names}
+    references = pa.table(columns, schema=schema.LISTING).to_batches()
+    folder = output_kinds.run_at(f"s3://requests/{secrets.token_hex(4)}", "r20260101T000000000000-abcdef")
+    tracemalloc.start()
+    folder.write_shards(iter(references), 100)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    files = [found.size for found in object_writing.names(f"{folder.output}/runs") if "references" in found.uri]
+    assert len(files) > 4 and peak < sum(files) / 2
+    shards = folder.read_shards()
+    assert sum(shard.images for shard in shards) == count
+    assert shards[-1].references()["path"].to_pylist() == names[-100:].to_pylist()
