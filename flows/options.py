@@ -34,8 +34,8 @@ def _named_place(name: str) -> Place:
         raise typer.BadParameter(str(error)) from None
 
 
-# A `Place`: typer knows no unions.
-Output = Annotated[Any, typer.Argument(help="The output of classify.", parser=_named_place)]
+# A `Place`: typer knows no unions, and shows people the name of the type.
+Output = Annotated[str, typer.Argument(help="The output of classify: a folder or a URI (s3://…).", parser=_named_place)]
 
 Command = Callable[..., None]
 Reader = Callable[[Any], Any]

@@ -1,5 +1,6 @@
 """Commands on the runs of an output: `runs`, `publish`, `clean`, `report`."""
 
+from collections import defaultdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -29,22 +30,30 @@ def register(app: typer.Typer) -> None:
 def runs(output: Output) -> None:
     """List the runs of an output with their state."""
     with output_at(output).one_look():
-        rows = [(folder.run, *_columns(folder)) for folder in _all_runs(output)]
+        found = _all_runs(output)
+        seen: defaultdict[str, list[published.Part]] = defaultdict(list)
+        for part in published.find(output).parts:
+            seen[part.run].append(part)
+        rows = [(folder.run, *_columns(folder, seen[folder.run])) for folder in found]
     terminal.show_table(("run", "state", "shards", "images", "input"), rows)
 
 
-def _columns(folder: RunFiles) -> tuple[str, str, str, str]:
-    """State, shards, images and input of a run, as far as they are known."""
+def _columns(folder: RunFiles, seen: list[published.Part]) -> tuple[str, str, str, str]:
+    """State, shards, images and input of a run with the parts that readers see, as far as they are known."""
     state = folder.state
     if state in ("unplanned", "unreadable"):
         return state, "", "", ""
-    found = published.find(folder.output, run=folder.run) if state == "published" else published.staged(folder)
+    number = len(seen) if state in ("published", "deleted") else len(folder.staged_shards())
     if not folder.has("plan.json"):  # somebody removed it, or only `predictions` was copied
-        return state, f"{len(found.parts)}", f"{sum(part.rows for part in found.parts):,}", ""
+        return state, f"{number}", f"{sum(part.rows for part in seen):,}", ""
     plan = folder.plan()
     is_one_object = state == "published" and not isinstance(folder.output, Path)  # of the parts of all shards
-    number = plan.shards if is_one_object else len(found.parts)
-    return state, f"{number} of {plan.shards}", f"{plan.counts.images:,}", plan.job.images
+    return (
+        state,
+        f"{plan.shards if is_one_object else number} of {plan.shards}",
+        f"{plan.counts.images:,}",
+        plan.job.images,
+    )
 
 
 def publish(

@@ -207,6 +207,8 @@ def _check_name(what: str, name: str) -> None:
         raise RequestError(f"{what} is empty. (Is a variable unset that it was to come from?)")
     if "\0" in name:
         raise RequestError(f"{what} {name!r} has a zero byte, which no path can have.")
+    if (why := uris.why_no_uri(name)) is not None:
+        raise RequestError(f"{what} {why}.")
     try:
         name.encode(errors="surrogateescape")
     except UnicodeEncodeError:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from pipeline import object_keys, object_store
@@ -45,8 +46,8 @@ class Name(NamedTuple):
     tag: Tag
 
 
-def put(uri: str, data: bytes, patience: float = PATIENCE) -> Tag:
-    """Write an object, whatever is there. Raises `RunError` as everything here."""
+def put(uri: str, data: bytes | Path, patience: float = PATIENCE) -> Tag:
+    """Write an object, whatever is there; a file is streamed. Raises `RunError` as everything here."""
     import obstore
 
     store, key = opened(uri)

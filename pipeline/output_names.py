@@ -3,9 +3,10 @@
 import re
 from pathlib import Path
 
+from pipeline import storage
 from pipeline.errors import RequestError
 from pipeline.place import Place
-from pipeline.uris import SAME, STORES, canonical
+from pipeline.uris import SAME, STORES, canonical, why_no_uri
 
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/]*)(.*)", re.DOTALL)
 
@@ -14,7 +15,9 @@ def output_named(name: str) -> Place:
     """The place of this name; a local one as it is spelt. Raises `RequestError` for one that can be no output."""
     found = None if name.startswith(("/", "file://")) else _URI.fullmatch(name)
     if found is None:
-        return Path(name)
+        if (why := why_no_uri(name)) is not None:
+            raise RequestError(f"The output {why}.")
+        return Path((storage.local_path(name) or "") if name.startswith("file://") else name)
     scheme, bucket, key = SAME.get(found[1].lower(), found[1].lower()), found[2], found[3].strip("/")
     if scheme not in STORES:
         where = ", ".join(f"{each}://" for each in STORES)

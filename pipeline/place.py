@@ -62,9 +62,9 @@ def new_file(target: Place) -> Iterator[Path]:
         object_writing.put(target, temporary.read_bytes())
 
 
-def parquet_source(place: Place) -> "Path | IO[Any]":
-    """What pyarrow's Parquet readers take for a file: its path, or an object that is read by ranges."""
-    return place if isinstance(place, Path) else ObjectFile.opened(place)
+def parquet_source(place: Place, size: int | None = None) -> "Path | IO[Any]":
+    """What pyarrow's Parquet readers take for a file: its path, or an object, of a known size maybe, read by ranges."""
+    return place if isinstance(place, Path) else ObjectFile.opened(place, size)
 
 
 def leave(file: Place, text: str) -> None:

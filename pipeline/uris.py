@@ -14,6 +14,7 @@ BLOBS = re.compile(r"wasbs?://([^@/]+)@([^./]+)\.blob\.")  # Azure's blobs, as H
 HIDDEN = "***"  # in the place of a host that could not be told from a password
 
 _HOST = re.compile(r"(\[[^@\]]*\]|[^:@]*)(:[0-9]+)?")
+_ONE_SLASH = re.compile(rf"({'|'.join((*STORES, *WEB, *SAME, 'wasbs?', 'file'))}):/(?!/)", re.IGNORECASE)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 
 
@@ -64,6 +65,14 @@ def joined(base: str, path: str) -> str:
 def without_secrets(text: str) -> str:
     """What a user typed as a path, as it may be shown: a URI without user name and password."""
     return canonical(text) if scheme_of(text) else text
+
+
+def why_no_uri(text: str) -> str | None:
+    """Why what a user typed must be meant as a URI and is none, without what may be secret; None for anything else."""
+    if (found := _ONE_SLASH.match(text)) is None:
+        return None
+    meant = "file:///" if found[1].lower() == "file" else f"{found[1]}://"
+    return f"begins with {found[0]}, which is no URI: write {meant}…, or ./{found[0]}… for a folder of that name"
 
 
 def is_web(uri: str) -> bool:

@@ -130,9 +130,9 @@ def _read(output: Output, file: Place, kinds: tuple[str, ...]) -> Part | str:
 
 
 @lru_cache(maxsize=1 << 16)
-def _footer(file: str, _size: int, _changed: int | str) -> Footer:
+def _footer(file: str, size: int, _changed: int | str) -> Footer:
     """The footer of a file: read once, as parts do not change."""
-    metadata = pq.read_metadata(place.parquet_source(place.named(file)))
+    metadata = pq.read_metadata(place.parquet_source(place.named(file), size))
     stored = (metadata.metadata or {}).get(b"shardseer.format", b"0")
     columns = metadata.schema.to_arrow_schema()
     kind = next((name for name, expected in KINDS.items() if _matches(columns, expected)), "")

@@ -124,7 +124,7 @@ def below(prefix: str, patience: float = object_writing.PATIENCE) -> Names:
     return {name.uri[start:]: name for name in object_writing.names(prefix, patience)}
 
 
-@lru_cache(maxsize=1 << 12)
+@lru_cache(maxsize=1 << 16)  # as many as there may be runs: each command asks for all, in turn
 def read_once(uri: str, _tag: Tag) -> bytes:
     """A small object, which is read once as long as its tag is the same."""
     return object_writing.get(uri)

@@ -72,8 +72,13 @@ class StagedRecords(RunObjects):
         return found is None or found.size != record["size"]
 
     def staged_files(self) -> list[Place]:
-        """See `RunFiles`."""
-        records = self.records(sorted(self.staged_shards()))
+        """See `RunFiles`: none where another command discards the run meanwhile."""
+        try:
+            records = self.records(sorted(self.staged_shards()))
+        except RunError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return []
+            raise
         return [self.attempt_file(record["file"]) for record in records]
 
     def staged_receipts(self, shards: Sequence[Shard]) -> list[Receipt]:

@@ -7,7 +7,7 @@ import atexit
 import weakref
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
@@ -113,8 +113,7 @@ class StoreOutput:
         for folder in self.published():
             if folder.files and is_run_id(folder.run):
                 seen[folder.run] += map(str, folder.files)
-        plans = [found["plan.json"] for found in names.values() if "plan.json" in found]
-        side_by_side(lambda plan: read_once(plan.uri, plan.tag), plans)  # each state needs its own
+        side_by_side(_read_ahead, [each for run in names.keys() - ended for each in _state_files(names[run])])
         known = sorted((names.keys() - ended) | seen.keys())
         return [RunPrefix(self.place, run, names.get(run, {}), seen[run]) for run in known]
 
@@ -186,6 +185,17 @@ class StoreOutput:
         files = [file for folder in self.published() for file in folder.files] + self.missing_records()
         files += [file for each in refused for file in each.staged_files()]
         reading_only.lock_files(database, files)
+
+
+def _state_files(found: Names) -> list[Name]:
+    """What the state of a run is read from: its plan, and how it ended where no mark says it."""
+    ends = [] if "published.json" in found else [name for name in ENDS if name in found][-1:]
+    return [found[name] for name in ("plan.json", *ends) if name in found]
+
+
+def _read_ahead(found: Name) -> None:
+    with suppress(FileNotFoundError):  # another command discards the run meanwhile: its state says so
+        read_once(found.uri, found.tag)
 
 
 def _is_part(name: str) -> bool:

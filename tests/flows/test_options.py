@@ -57,23 +57,23 @@ COMMANDS: dict[str, dict[str, tuple[str, Any]]] = {
         "--json": ("flag", False),
     },
     "query": {
-        "output": ("Any", "required"),
+        "output": ("str", "required"),
         "sql": ("str", "SELECT path, label, confidence FROM current ORDER BY path LIMIT 100"),
         "--format": ("table|csv|json|parquet", "table"),
         "--unsafe": ("flag", False),
     },
     "runs": {
-        "output": ("Any", "required"),
+        "output": ("str", "required"),
     },
     "publish": {
-        "output": ("Any", "required"),
+        "output": ("str", "required"),
         "--run": ("str", "required"),
     },
     "clean": {
-        "output": ("Any", "required"),
+        "output": ("str", "required"),
     },
     "report": {
-        "output": ("Any", "required"),
+        "output": ("str", "required"),
     },
     "train": {
         "labelled": ("str", "required"),

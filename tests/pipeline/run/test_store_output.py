@@ -419,6 +419,13 @@ def test_a_name_too_long_for_an_object_is_told_before_any_work(output: str) -> N
         ("gcs://bucket/x", "gs://bucket/x"),
         ("abfss://files@account.dfs.core.windows.net/x", "abfss://files@account.dfs.core.windows.net/x"),
         ("s3:", Path("s3:")),
+        ("./s3:/x", Path("./s3:/x")),
+        ("file:///tmp/an%20o%E9", Path(os.fsdecode(b"/tmp/an o\xe9"))),
+        ("file://localhost/tmp/o", Path("/tmp/o")),
+        ("s3:/someone:hidden@x", "The output begins with s3:/, which is no URI: write s3://…, or ./s3:/… for a folder"),
+        ("GCS:/x", "write GCS://…"),
+        ("abfss:/x", "write abfss://…"),
+        ("file:/tmp/o", "write file:///…"),
         ("http://host/x", "http:// is no place for an output"),
         ("hdfs://host/x", "hdfs:// is no place for an output"),
         ("s3://", "has no bucket"),
@@ -439,6 +446,17 @@ def test_names_of_outputs(name: str, means: object) -> None:
         assert output_named(name) == means
     except RequestError as error:
         assert str(means) in str(error) and "hidden" not in str(error)
+
+
+@pytest.mark.parametrize("name", ["s3:/bucket/x", "gs:/bucket", "https:/host/1.jpg", "file:/tmp/x"])
+def test_an_input_with_one_slash_is_no_folder(name: str, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="IMAGES begins with"):
+        Job.of(name, str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["file:///tmp/o", "file://localhost/tmp/o", "file:///tmp/a%20b"])
+def test_an_output_is_one_place_for_every_command(name: str) -> None:
+    assert Job.of("/images", name).output == output_named(name)
 
 
 def test_an_output_lies_outside_its_input(tmp_path: Path) -> None:
