@@ -53,3 +53,4 @@ def _make(future: Future[Any], call: Callable[[], Any]) -> None:
         future.set_result(call())
     except BaseException as error:  # noqa: BLE001  raised where the answer is waited for
         future.set_exception(error)
+        del future, call  # else the error's traceback holds itself, and all that the call had
