@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from deploy import processes
+from pipeline.errors import RequestError
+from pipeline.output_names import output_named
 
 HOME = Path(__file__).resolve().parent.parent  # holds the packages: a checkout, or where a wheel was installed
 IS_CHECKOUT = (HOME / "pyproject.toml").is_file()
@@ -132,8 +134,10 @@ def check_asked() -> None:
     for name in (ASKED_AS.images, ASKED_AS.output):
         if os.environ.get(name, "-").strip() == "":
             raise SystemExit(f"{name} is empty. Give it a folder, or leave it out.")
-    if "://" in os.environ.get(ASKED_AS.output, ""):
-        raise SystemExit(f"{ASKED_AS.output} must be a local or mounted folder, not {os.environ[ASKED_AS.output]}.")
+    try:
+        output_named(os.environ.get(ASKED_AS.output, "-"))
+    except RequestError as error:
+        raise SystemExit(f"{ASKED_AS.output}: {error}") from None
 
 
 def _photographs() -> str:

@@ -169,7 +169,7 @@ def test_two_ups_at_the_same_time_are_one(tmp_path: Path) -> None:
         {"PORT": "-1"},
         {"IMAGES": ""},
         {"OUT": " "},
-        {"OUT": "s3://bucket/out"},
+        {"OUT": "ftp://bucket/out"},
     ],
 )
 def test_wrong_settings_of_up_are_a_sentence_and_start_nothing(given: dict[str, str], tmp_path: Path) -> None:
