@@ -19,7 +19,7 @@ def row_of(path, strict: bool) -> dict:
         ExactDecoder(SAME, LIMIT, strict),
         np.zeros(SAME.shape, np.uint8),
         Stopwatch(),
-        lambda: storage.read(path),
+        lambda: storage.read(str(path)),
     )
 
 
