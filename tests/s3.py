@@ -64,7 +64,12 @@ class S3Server:
         """Start it, and wait until it takes and gives objects."""
         command = [Path(sys.executable).parent / "weed", "server", f"-dir={self._folder / 'data'}", "-ip=127.0.0.1"]
         # Every bucket takes seven volumes.
-        command += ["-ip.bind=127.0.0.1", "-volume.max=1000", "-master.volumeSizeLimitMB=100", "-master.telemetry=false"]
+        command += [
+            "-ip.bind=127.0.0.1",
+            "-volume.max=1000",
+            "-master.volumeSizeLimitMB=100",
+            "-master.telemetry=false",
+        ]
         command += ["-s3", f"-s3.port={self._port}", f"-s3.config={self._keys}"]
         command += [f"{option}={value}" for option, value in self._ports.items()]
         with (self._folder / "log").open("a") as log:
