@@ -21,7 +21,7 @@ STAGES: dict[str, tuple[dict[str, str], int, str, str]] = {
     "read": ({"call": "pipeline.storage.read", "match": ".jpg"}, IMAGES, "exact", "reading"),
     "decode": ({"call": "PIL.Image.open"}, IMAGES, "exact", "decoding"),
     "resample": ({"call": "PIL.Image:Image.resize"}, IMAGES, "exact", "resampling"),
-    "classify": ({"call": "pipeline.model.openvino_engine:OpenVinoEngine.__call__"}, IMAGES // 4, "exact", "the network"),
+    "classify": ({"call": "pipeline.model.openvino_engine:OpenVinoEngine.__call__"}, 8, "exact", "the network"),
     "second_pass": ({"call": "pipeline.images.decoding.decode"}, IMAGES // 2, "auto", "the second pass"),
     "write": ({"call": "os.fsync", "match": "/attempts/"}, 1, "exact", "writing"),
 }
