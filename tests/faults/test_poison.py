@@ -106,6 +106,7 @@ def no_process_left(output: Path) -> bool:
     return True
 
 
+@pytest.mark.faults
 def test_poison_on_ray(images, oracle, tmp_path) -> None:
     done = classify(images, tmp_path / "out", "--workers", "ray", poisoned=True)
     assert done.returncode == 0, done.stderr
@@ -115,6 +116,7 @@ def test_poison_on_ray(images, oracle, tmp_path) -> None:
     assert no_process_left(tmp_path / "out")
 
 
+@pytest.mark.faults
 def test_poison_in_the_decode_tasks_of_a_gpus_classifier(tmp_path) -> None:
     """The GPU is a logical one, which is not there: its decode tasks are what dies here."""
     images = tmp_path / "images"
@@ -142,6 +144,7 @@ def test_poison_inline_by_running_the_command_again(images, oracle, tmp_path) ->
     assert no_process_left(tmp_path / "out")
 
 
+@pytest.mark.faults
 def test_inline_stall_ends_the_process_and_the_next_run_isolates(tmp_path) -> None:
     images = tmp_path / "images"
     images.mkdir()
@@ -162,6 +165,7 @@ def test_inline_stall_ends_the_process_and_the_next_run_isolates(tmp_path) -> No
     }
 
 
+@pytest.mark.faults
 def test_an_image_that_kills_the_network_stands_alone_in_the_end(tmp_path) -> None:
     images = tmp_path / "images"
     images.mkdir()
@@ -178,6 +182,7 @@ def test_an_image_that_kills_the_network_stands_alone_in_the_end(tmp_path) -> No
     assert len(rows(tmp_path / "out")) == 20
 
 
+@pytest.mark.faults
 def test_a_stopped_actor_is_replaced(images, oracle, tmp_path) -> None:
     """SIGSTOP past --stall-seconds, before its part is named: the shard goes to another actor."""
     flags = ("--device", "cpu", "--workers", "ray", "--stall-seconds", "3")

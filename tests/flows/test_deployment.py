@@ -222,6 +222,7 @@ def test_every_port_is_open_to_this_machine_only(up: Up) -> None:
     assert listening == {"0100007F"}  # 127.0.0.1
 
 
+@pytest.mark.faults
 def test_a_schedule_of_every_minute_runs_with_nobody_asking(up: Up, crops: Crops, tmp_path: Path) -> None:
     images, output = crops(70), tmp_path / "out"
     wanted = yaml.safe_load((ROOT / "deploy" / "prefect.yaml").read_text())

@@ -11,6 +11,7 @@ from tests.faults.scripting import ScriptedFault
 from tests.flows.server import Up, files, paths, processes_of, published, staged
 from tests.processes import alive, cmdline, wait_until
 
+pytestmark = pytest.mark.faults
 RAY_AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")  # Ray's own; a minute after a raylet that was killed
 
 
@@ -67,7 +68,6 @@ def test_down_ends_everything_a_run_and_its_ray_included(many: Path, tmp_path: P
     assert not published(output)
 
 
-@pytest.mark.faults
 def test_a_killed_driver_costs_no_rows(up: Up, many: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     flow_run, _ = paused_run(up, many, output)
@@ -80,7 +80,6 @@ def test_a_killed_driver_costs_no_rows(up: Up, many: Path, tmp_path: Path) -> No
     assert_resumes(up, many, output, run)
 
 
-@pytest.mark.faults
 def test_a_killed_worker_costs_no_rows(own_up: Up, many: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     flow_run, pause = paused_run(own_up, many, output)
@@ -95,7 +94,6 @@ def test_a_killed_worker_costs_no_rows(own_up: Up, many: Path, tmp_path: Path) -
     assert paths(output) == files(many)
 
 
-@pytest.mark.faults
 def test_a_killed_server_costs_no_rows(own_up: Up, many: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     flow_run, pause = paused_run(own_up, many, output)

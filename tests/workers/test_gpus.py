@@ -183,6 +183,7 @@ def test_what_decode_tasks_leave_is_decoded_where_the_network_is(tiny_bundle: Pa
     assert sum(found[path] != expected[path] for path in found) <= 4, "a rounding off, and the network is a random one"
 
 
+@pytest.mark.faults
 def test_both_shards_of_a_killed_actor_are_tried_again(
     crops: Callable[..., Path], tiny_bundle: Path, tmp_path: Path
 ) -> None:
