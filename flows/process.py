@@ -5,6 +5,7 @@ character that a terminal lacks stops a command. And there is a home and a user'
 they are imported: torch, Prefect and Matplotlib fail, or write where they may not, without.
 """
 
+import atexit
 import codecs
 import getpass
 import io
@@ -19,6 +20,7 @@ from pathlib import Path
 def prepare() -> None:
     """Make this process, and those that it starts, so. Starts Python anew where its file names are not UTF-8."""
     _take_names_for_utf8()
+    atexit.register(_say_nothing_more)  # first, and so called last
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding=_encoding(stream), errors="escape")
@@ -50,6 +52,17 @@ def _escaped(error: UnicodeError) -> tuple[str, int]:
 
 
 codecs.register_error("escape", _escaped)
+
+
+def _say_nothing_more() -> None:
+    """Leave to nobody what the interpreter's own end has to say.
+
+    DuckDB's bindings list a hundred lines of what a process still holds then, where Prefect's threads keep modules.
+    """
+    sys.stderr.flush()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
 
 
 def _have_a_home() -> None:
