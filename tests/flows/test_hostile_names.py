@@ -100,10 +100,12 @@ def test_the_picture_of_an_evaluation(name: str, tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("error:Glyph")
 def test_the_picture_of_what_a_network_sees(tiny_bundle: Path, photographs: Path, tmp_path: Path) -> None:
     names = [NAMES[each] for each in DRAWN]
-    for name in names[:2]:
+    for number, name in enumerate(names[:2]):
+        picture = tmp_path / f"{number}.png"
         bundle = bundles.load(tiny_bundle).model_copy(update={"labels": tuple(names), "name": name})
         found = explaining.explain(bundle, explaining.pixels_of(bundle, str(photographs / "coffee.png"), 10**8), name)
-        drawing.draw(found, tmp_path / "a.png", title=name)
+        drawing.draw(found, picture, title=name)
+        assert picture.exists()
 
 
 def evaluation(name: str) -> Evaluation:

@@ -16,6 +16,7 @@ def test_accuracy_by_sql_join_is_that_of_evaluate(digits: Path, digits_bundle: P
     output = tmp_path / "out"
     done = shardseer("classify", digits, "-o", output, "-m", digits_bundle, "--prefect", "--workers", "ray")
     assert done.returncode == 0, done.stderr
+    assert "leaked" not in done.stderr, "DuckDB's bindings complain at the end of a process"
     evaluated = shardseer("evaluate", digits_bundle, digits, "--split", "test", "--json")
     assert evaluated.returncode == 0, evaluated.stderr
     ((rows, images, accuracy),) = duckdb.sql(f"""
