@@ -1,6 +1,6 @@
 """How near the whole path comes to the roof of a GPU machine: the slower of its cores' decoding and its GPU's network.
 
-    python -m benchmarks.gpu [--images 20000] [--device cuda|cpu] [--seconds 5] [--gpu-decoding]
+    python -m benchmarks.gpu [--images 20000] [--device cuda|cpu] [--seconds 5] [--gpu-decoding] [--workers ray]
 
 Networks have random weights, which take as long as trained ones; nothing is downloaded. Every image would be a close
 call for them, so that `--precision fast` is measured. The whole path's rate is that of the second half of its images: a
@@ -43,6 +43,7 @@ from pipeline.model.torch_engine import TorchEngine
 from pipeline.timing import Stopwatch
 
 NETWORKS = ("tf_efficientnet_lite0", "resnet50")
+WORKERS = ("inline", "ray")
 SIZES = ((500, 375), (4000, 3000))  # width, height
 DISTINCT = 8  # pictures of a size; the others are links to them
 HEAD = (
@@ -205,7 +206,7 @@ def rows_for(model: Bundle, images: Path, scratch: Path, roofs: Roofs, chosen: a
     decode = f"{roofs.decode:,.0f} ({roofs.decode / cores:,.0f} × {cores})"
     known = (model.name, images.name, decode, f"{roofs.model:,.0f}", f"{roofs.with_copies:,.0f}")
     number = len(list(images.iterdir()))
-    for workers in ("inline", "ray"):
+    for workers in chosen.workers:
         who = "through Ray" if workers == "ray" else workers
         if workers == "ray" and importlib.util.find_spec("ray") is None:
             yield markdown.table_row((*known, who, "Ray is not installed", "–"))
@@ -230,6 +231,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=seconds, default=5.0, help="for each roof")
     parser.add_argument("--gpu-decoding", action="store_true", help="the whole path with JPEGs decoded on the GPU")
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
+    parser.add_argument("--workers", nargs="+", choices=WORKERS, default=list(WORKERS))
     chosen = parser.parse_args()
     import torch
 

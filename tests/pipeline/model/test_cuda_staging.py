@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from pipeline.images.preprocessing import Pixels
 from pipeline.job import EngineName
 from pipeline.model import bundle
 from pipeline.model.classifying import Classifier
-from pipeline.model.cuda_staging import IN_FLIGHT, padded
+from pipeline.model.cuda_staging import IN_FLIGHT, LARGE, SMALL, BatchShapes
 from pipeline.model.engine import EngineOutput, EngineSpec
 from pipeline.model.in_flight import in_flight
 from pipeline.model.torch_engine import TorchEngine
@@ -56,7 +57,7 @@ class Watched:
     def start(self, pixels: Pixels) -> Callable[[], EngineOutput]:
         from torch.cuda import OutOfMemoryError
 
-        if self._most is not None and padded(len(pixels)) > self._most:
+        if self._most is not None and len(pixels) > self._most:
             raise OutOfMemoryError("CUDA out of memory")
         self.sizes.append(len(pixels))
         finish = self._engine.start(pixels)
@@ -114,7 +115,7 @@ def test_a_batch_too_large_for_the_device_runs_in_smaller_shapes(tiny_bundle: Pa
     watched = Watched(asynchronous, most=4)
     classifier = Classifier(model, watched, top_k=1, abstain_below=None)
     classified = list(classifier.classify(map(as_table, batches), Stopwatch()))
-    assert max(map(padded, watched.sizes)) == 4
+    assert max(watched.sizes) == 4
     assert sum(watched.sizes) == sum(SIZES)
     for batch, each in zip(batches, classified, strict=True):
         assert set(each.predictions["status"].to_pylist()) == {"ok"}
@@ -165,5 +166,55 @@ def test_two_loops_share_a_network(tiny_bundle: Path, asynchronous: TorchEngine)
     assert sorted(found) == [0, 1]
 
 
-def test_shapes_are_few() -> None:
-    assert [padded(images) for images in (1, 2, 3, 100, 256, 257)] == [1, 2, 4, 128, 256, 512]
+@pytest.mark.parametrize(
+    ("images", "shapes"),
+    [
+        (1, [SMALL]),
+        (32, [SMALL]),
+        (33, [SMALL, SMALL]),
+        (128, [SMALL] * 4),
+        (129, [LARGE]),
+        (256, [LARGE]),
+        (257, [LARGE, SMALL]),
+        (600, [LARGE, LARGE, SMALL, SMALL, SMALL]),
+    ],
+)
+def test_every_batch_runs_in_two_shapes(images: int, shapes: list[int]) -> None:
+    assert BatchShapes().of(images) == shapes
+
+
+def test_a_shape_that_does_not_fit_is_not_tried_again() -> None:
+    shapes = BatchShapes()
+    shapes.do_not_fit(LARGE)
+    assert shapes.of(300) == [SMALL] * 10
+    for smaller in (SMALL, 16, 8, 4, 2):
+        assert smaller in shapes.of(40)
+        shapes.do_not_fit(smaller)
+    assert shapes.of(3) == [1, 1, 1]
+    shapes.do_not_fit(1)
+    assert shapes.of(2) == [1, 1]
+
+
+def test_a_device_with_little_memory_takes_smaller_shapes(tiny_bundle: Path) -> None:
+    """The network itself says so, where a batch of more than eight is too large for it: no image is lost by it."""
+    from torch.cuda import OutOfMemoryError
+
+    model = bundle.load(tiny_bundle)
+    engine = TorchEngine(model, EngineSpec(EngineName.TORCH, features=True), "cpu", 2, asynchronous=True)
+    shapes: list[int] = []
+
+    def little_memory(network: object, arguments: tuple[object, ...]) -> None:
+        (pixels,) = arguments
+        assert isinstance(pixels, torch.Tensor)
+        shapes.append(len(pixels))
+        if len(pixels) > 8:
+            raise OutOfMemoryError("CUDA out of memory")
+
+    engine._network.register_forward_pre_hook(little_memory)
+    batches = [np.repeat(batch, 20, axis=0)[:200] for batch in random_batches(model.preprocessing.shape)[:2]]
+    classifier = Classifier(model, engine, top_k=1, abstain_below=None)
+    classified = list(classifier.classify(map(as_table, batches), Stopwatch()))
+    assert [each.predictions.num_rows for each in classified] == [200, 200]
+    assert all(set(each.predictions["status"].to_pylist()) == {"ok"} for each in classified)
+    refused = [shape for shape in shapes if shape > 8]
+    assert refused == [LARGE, SMALL, 16], "each of them once"
