@@ -119,6 +119,10 @@ class RunFolder(RunPaths):
         names = (path.name for path in self.staged.iterdir()) if self.staged.is_dir() else ()
         return {name.removeprefix("part-").removesuffix(".parquet") for name in names}
 
+    def accepted_shards(self) -> set[str]:
+        """See `RunFiles`: the name is that of the part itself."""
+        return self.staged_shards()
+
     def staged_files(self) -> list[Place]:
         """See `RunFiles`."""
         return [*sorted(self.staged.glob("*.parquet"))]

@@ -47,7 +47,7 @@ def accept(folder: RunFiles, shard: Shard, attempt: Place) -> Receipt:
 
 def unstaged_shards(folder: RunFiles) -> list[Shard]:
     """The shards that are not staged yet, in path order."""
-    staged = folder.staged_shards()
+    staged = folder.accepted_shards()
     return [shard for shard in folder.read_shards() if shard.id not in staged]
 
 

@@ -118,7 +118,11 @@ class RunFiles(Protocol):
         ...
 
     def staged_shards(self) -> set[str]:
-        """The ids of the shards that have an accepted part."""
+        """The ids of the shards that have an accepted part, by its name."""
+        ...
+
+    def accepted_shards(self) -> set[str]:
+        """The same, for whoever goes on by it: without those whose part was deleted."""
         ...
 
     def staged_files(self) -> list[Place]:

@@ -54,8 +54,12 @@ class StagedRecords(RunObjects):
             raise RunError(f"Shard {shard.id} was staged before, with another part than one of {shard.images} images.")
 
     def staged_shards(self) -> set[str]:
+        """See `RunFiles`: by the names of their records, by one listing."""
+        return {Path(name).stem.removeprefix("part-") for name in self.list("staged")}
+
+    def accepted_shards(self) -> set[str]:
         """See `RunFiles`: a record whose attempt was deleted counts for nothing."""
-        shards = sorted(Path(name).stem.removeprefix("part-") for name in self.list("staged"))
+        shards = sorted(self.staged_shards())
         attempts = self._attempts() if shards else {}
         return {
             shard
@@ -74,7 +78,7 @@ class StagedRecords(RunObjects):
     def staged_files(self) -> list[Place]:
         """See `RunFiles`: none where another command discards the run meanwhile."""
         try:
-            records = self.records(sorted(self.staged_shards()))
+            records = self.records(sorted(self.accepted_shards()))
         except RunError as error:
             if isinstance(error.__cause__, FileNotFoundError):
                 return []
@@ -123,13 +127,15 @@ class StagedRecords(RunObjects):
             self.delete(name for name in self.names() if name.startswith(WORK))
 
     def clean(self, state: State, check: Callable[[], None]) -> int:
-        """See `RunFiles`: what was listed before another run took over, that run may have accepted since."""
-        self.changed()
+        """See `RunFiles`: what was listed before another run took over, that run may have accepted since.
+
+        So the records are looked at now; after them, `check` says whether the output is still held.
+        """
         names = self.names()
         if state in ("published", "deleted"):
             leftovers = [name for name in names if name.startswith(WORK)]
         else:
-            records = self.records(sorted(self.staged_shards()))
+            records = self.records(sorted(self.accepted_shards()))
             accepted = {f"attempts/{record['file']}" for record in records}
             leftovers = [name for name in names if name.startswith("attempts/") and name not in accepted]
         freed = sum(names[name].size for name in leftovers)
