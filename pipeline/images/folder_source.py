@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
+from pipeline.outages import raise_outage
 from pipeline.storage import Entry, cause, local_entry, local_name, text_of
 
 
@@ -27,6 +28,7 @@ def walk(root: str) -> Iterator[Entry]:
 
     Linked folders are followed unless they lead back to a folder above them. What cannot be examined (a folder
     without permission, a dangling or looping link, a pipe) is an entry with an `error`, so that nothing vanishes.
+    Raises `OSError` where it is the disk or the mount that fails.
     """
     waiting: list[tuple[bytes, _Folder | None]] = [
         (local_name(root), None)
@@ -40,6 +42,7 @@ def walk(root: str) -> Iterator[Entry]:
                 raise OSError(errno.ELOOP, "link leads back to a folder above it")
             scan = os.scandir(folder)
         except OSError as error:
+            raise_outage(text_of(folder), error)
             yield Entry(text_of(folder), None, None, cause(error), may_be_folder=True)
             continue
         with scan:
@@ -55,6 +58,7 @@ def _found(found: os.DirEntry[bytes]) -> Entry | None:
     try:
         return None if found.is_dir() else local_entry(found.path, found.stat())
     except OSError as error:
+        raise_outage(text_of(found.path), error)
         may_be_folder = True
         with suppress(OSError):
             may_be_folder = not found.is_file(follow_symlinks=False)

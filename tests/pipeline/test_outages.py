@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import object_store, storage
-from pipeline.images import containers, list_source
+from pipeline.images import containers, folder_source, list_source
 from pipeline.storage import Entry
 from tests.answering import Answer, AnsweringStore
 
@@ -74,6 +74,7 @@ def test_an_outage_of_a_mount_is_no_row(number: int, tmp_path: Path, monkeypatch
         lambda: storage.entry("/mnt/a.jpg"),
         lambda: next(containers.entries(Entry("/mnt/a.tar", 1, 1), None)),
         lambda: next(containers.entries(Entry("/mnt/a.parquet", 1, 1), None)),
+        lambda: next(folder_source.walk("/mnt/a")),
     ):
         if own:
             assert examine().error
