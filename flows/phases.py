@@ -202,7 +202,7 @@ class Run(AbstractContextManager["Run"]):
         folder.create()
         self._events.doing("listing the images")
         self._earlier, self._resumed = None, 0
-        selection = planning.select(job, bundle, folder.scratch, earlier)
+        selection = planning.select(job, bundle, folder.scratch, earlier, self._events)
         self.result = self.result.with_listing(selection.found, selection.found - selection.eligible)
         if missing := selection.write_missing(folder.run, partial(self._output.check, asks=True)):
             self._events.message(

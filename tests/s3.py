@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import psutil
+
 from tests.processes import free_port, wait_until
 
 ACCESS = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "not-a-secret", "AWS_REGION": "us-east-1"}
@@ -52,6 +54,12 @@ class S3Server:
     def environment(self) -> Mapping[str, str]:
         """What a process needs in its environment to find the server and to be let in."""
         return {**ACCESS, "AWS_ENDPOINT_URL": self.address}
+
+    def cpu_seconds(self) -> float:
+        """Seconds of the processors that it took since it was started."""
+        assert self._process is not None
+        server = psutil.Process(self._process.pid)
+        return sum(sum(each.cpu_times()[:2]) for each in (server, *server.children(recursive=True)))
 
     def __enter__(self) -> "S3Server":
         self.start()

@@ -20,7 +20,9 @@ def check_input(job: Job) -> None:
         listing = Listing(job.images, job.options)
         first = next(iter(listing), None)
     except OSError as error:
-        said = (error.strerror or storage.cause(error)).removeprefix(f"{job.images} cannot be listed: ")
+        said = error.strerror or storage.cause(error)
+        for known in ("listed", "examined"):
+            said = said.removeprefix(f"{job.images} cannot be {known}: ")
         raise RequestError(f"The input {job.images} cannot be read: {said}.") from None
     if first is None:
         skipped = ", ".join(f"{count:,} {kind}" for kind, count in listing.skipped.most_common(5))

@@ -73,7 +73,7 @@ class PatientReader:
 
     def _patiently_read(self, reference: Reference, sleep: Sleep) -> storage.Content:
         deadline: float | None = None
-        pauses = _pauses()
+        waits = pauses()
         while True:
             try:
                 return self._timed(reference)
@@ -90,7 +90,7 @@ class PatientReader:
                 trouble = self._trouble(reference, error, is_patient=now < deadline or not self._is_judging)
                 if now >= deadline:
                     raise SourceUnavailableError(f"{reference['path']} cannot be read: {trouble}") from raised
-            sleep(max(0.0, min(next(pauses), deadline - time.monotonic())))
+            sleep(max(0.0, min(next(waits), deadline - time.monotonic())))
 
     def _is_too_large(self, reference: Reference) -> bool:
         """Whether reading an image, one file among many, may take the worker's memory and with it the run."""
@@ -127,7 +127,7 @@ def reader_of(policy: ReadPolicy) -> PatientReader:
     return PatientReader(policy)
 
 
-def _pauses() -> Iterator[float]:
+def pauses() -> Iterator[float]:
     """Seconds between tries: doubling, up to a bound, each with jitter so that workers do not ask in step."""
     longest = FIRST_PAUSE
     while True:

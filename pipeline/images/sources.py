@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from pipeline import container_names, object_store, storage, uris
+from pipeline import container_names, object_store, outages, storage, uris
 from pipeline.images import folder_source, list_source, store_source
 from pipeline.storage import Entry, Skipped
-from pipeline.store_errors import StoreAccessError, StoreFailureError, failure
 
 
 class Source(Protocol):
@@ -97,9 +96,7 @@ def _object(uri: str) -> Entry | None:
     """The object that lies at a URI; None for none, or an empty one, which stands for a folder. Raises `OSError`."""
     try:
         found = storage.object_entry(object_store.examined(uri))
-    except Exception as error:
-        said = failure(error)
-        if isinstance(said, StoreAccessError | StoreFailureError):
-            raise said from error
+    except Exception as error:  # noqa: BLE001  obstore's have no common base
+        outages.raise_outage(uri, error)
         return None  # listing it says what is wrong, if anything is
     return found if found.size else None

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.images import listing
+from pipeline.events import Events
+from pipeline.images import patient_listing
 from pipeline.images.input_root import InputRoot
 from pipeline.job import Job
 from pipeline.model.bundle import Bundle
@@ -34,9 +35,11 @@ def partition(job: Job, bundle: Bundle) -> str:
     return published.partition_for(job.output, key, model_name(bundle, key))
 
 
-def select(job: Job, bundle: Bundle, folder: Path, earlier: Earlier | None = None) -> Selection:
+def select(
+    job: Job, bundle: Bundle, folder: Path, earlier: Earlier | None = None, events: Events = Events()
+) -> Selection:
     """List the input into `folder`, and leave out what is classified already; `earlier` is as `Selection` has it."""
-    skipped = listing.write_listing(job, folder / LISTING)
+    skipped = patient_listing.write_listing(job, folder / LISTING, events)
     models = published.partitions_of(model_key(bundle, job.options))
     return Selection(job, folder / LISTING, folder, models, dict(skipped.most_common()), earlier)
 
