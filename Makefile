@@ -41,8 +41,11 @@ up: $(READY)  ## a Prefect server and a worker on this machine, with the nightly
 down: $(READY)  ## end them and every run of theirs
 	@$(BIN)/python -m deploy.local down
 
+# Side by side where a test keeps to itself; one after another where many share one Ray or one Prefect server.
+ALONE := tests/pipeline tests/benchmarks
 test: $(READY)  ## the whole suite
-	@$(BIN)/python -m pytest -m "not faults"
+	@status=0; $(BIN)/python -m pytest -m "not faults" --numprocesses auto --maxprocesses 8 --dist loadfile $(ALONE) || status=1; \
+		$(BIN)/python -m pytest -m "not faults" $(ALONE:%=--ignore=%) || status=1; exit $$status
 
 test-faults: $(READY)  ## the long fault suite: everything is killed at every boundary
 	@status=0; $(BIN)/python -m pytest tests/faults || status=1; \

@@ -273,9 +273,11 @@ def test_of_many_kinds_that_are_skipped_the_most_frequent_are_told(tmp_path: Pat
 
 
 def test_kinds_that_something_could_be_installed_for_are_told_however_many_others_there_are(
-    tmp_path, target, monkeypatch
+    tmp_path, target, monkeypatch, request
 ):
     monkeypatch.setattr(formats.heif, "is_installed", lambda: False)
+    formats.missing.cache_clear()
+    request.addfinalizer(formats.missing.cache_clear)
     for kind in range(30):
         for number in range(2):
             (tmp_path / f"{number}.kind{kind}").touch()
