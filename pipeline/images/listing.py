@@ -7,7 +7,7 @@ list names is tried whatever its name, but `--include` and `--exclude` hold for 
 
 import fnmatch
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -177,12 +177,15 @@ def _matches_all_below(names: Names, globs: tuple[str, ...]) -> bool:
     return _matches(below, tuple(glob for glob in globs if glob.endswith("*") and "/" in glob))
 
 
-def write_listing(job: Job, target: Path) -> Counter[str]:
-    """Stream the listing to a Parquet file of `schema.LISTING`; return what was skipped, by kind."""
+def write_listing(job: Job, target: Path, watched: Callable[[Iterable[Entry]], Iterable[Entry]] = iter) -> Counter[str]:
+    """Stream the listing to a Parquet file of `schema.LISTING`; return what was skipped, by kind.
+
+    What comes from the source goes through `watched`, where its errors are told from those of writing.
+    """
     listing = Listing(job.images, job.options)
     with durable.atomic(target) as temporary, pq.ParquetWriter(temporary, schema.LISTING, compression="zstd") as writer:
         chunk: list[Entry] = []
-        for entry in listing:
+        for entry in watched(listing):
             chunk.append(entry)
             if len(chunk) == CHUNK:
                 writer.write_table(references(chunk))

@@ -1,5 +1,7 @@
 """A source that fails while it is listed is listed once more, for as long as patience lasts, and no longer."""
 
+import errno
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,22 @@ def test_patience_ends(proxy: StoreProxy, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="s3://listed/images cannot be examined: "):
         write_listing(job(tmp_path, source_patience=NEVER), tmp_path / "listing.parquet")
     assert not (tmp_path / "listing.parquet").exists()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_the_disk_that_the_listing_is_written_to_is_not_the_source(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").touch()
+
+    def failing(*_: object) -> None:
+        raise OSError(number, "broken")
+
+    monkeypatch.setattr(os, "replace", failing)
+    local = Job.of(str(tmp_path / "in"), str(tmp_path / "out"))
+    with pytest.raises(OSError, match="broken"):
+        write_listing(local, tmp_path / "listing.parquet", sleep=lambda _: pytest.fail("it waited"))
 
 
 @pytest.mark.parametrize("answer", [Answer(400, "ExpiredToken"), Answer(403, "InvalidAccessKeyId")])
