@@ -68,7 +68,7 @@ def pieces(references: pa.Table, decoder: ExactDecoder, batch_size: int) -> Iter
     """The references of each batch: at most `batch_size`, and at most `BATCH_BYTES` or one image.
 
     Files of a shard may be of any size, whatever their mean is. What is cut by its bytes is a power of two of images,
-    so that a GPU, whose batches have such shapes, pads nothing.
+    so that a GPU, which runs batches in shapes of 32 and 256, pads nothing from 32 on.
     """
     kept = may_keep(decoder) and has_uris(references)
     files = [size or 0 for size in references["size_bytes"].to_pylist()]

@@ -98,6 +98,7 @@ def test_what_is_ahead_is_bounded_in_number_and_bytes(size: int | None, most: in
         taking = threading.Thread(target=taken, args=(ahead, table, 0))
         taking.start()
         wait_until(lambda: len(begun) == len(ahead._reads) == most, 100, "the reads to begin")
+        assert taking.is_alive() and len(begun) == most, "all that are admitted have begun, and it waits"
         go.set()
         taking.join()
 
@@ -160,6 +161,7 @@ def test_reads_that_nobody_waits_for_end(failing: AnsweringStore) -> None:
         ahead._begin(0)
         wait_until(lambda: len(failing.asked) == 5, 100, "the requests")
     wait_until(lambda: not set(threading.enumerate()) - before - _servers(), 100, "the reads to end")
+    assert set(failing.asked) == {f"{number}" for number in range(5)}
 
 
 def _servers() -> set[threading.Thread]:
